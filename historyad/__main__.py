@@ -1,0 +1,7 @@
+"""``python -m historyad`` is the command line."""
+
+import sys
+
+from historyad.cli import main
+
+sys.exit(main())

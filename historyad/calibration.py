@@ -1,0 +1,58 @@
+"""From a score to a decision: threshold and p-values from held-out normal data alone.
+
+Split-conformal calibration (Vovk et al., 2005; Bates et al., 2023): for a new normal input, drawn
+like the held-out ones, P(p_value <= a) <= a for every a, whatever the detector.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from historyad.errors import InputError
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Sorted anomaly scores of held-out normal samples (n,), and the rate that is asked for."""
+
+    scores: NDArray[np.float32]
+    false_positive_rate: float
+
+    @classmethod
+    def fit(cls, scores: NDArray[np.float32], false_positive_rate: float) -> Calibration:
+        """Calibrate on ``scores`` (n,); InputError when they are too few for the rate."""
+        needed = samples_needed(false_positive_rate)
+        if len(scores) < needed:
+            raise InputError(
+                f"{len(scores)} held-out normal samples are too few for a false-positive rate of "
+                f"{false_positive_rate:g}, which needs {needed}: give more normal data, or raise "
+                "calibration_share or false_positive_rate"
+            )
+        return cls(np.sort(scores), false_positive_rate)
+
+    @property
+    def threshold(self) -> float:
+        """The score above which p_value <= false_positive_rate, and not below."""
+        n = len(self.scores)
+        # The largest m with m / (n + 1) <= rate: m - 1 held-out scores may be at or above.
+        # A product such as 0.07 * 100 rounds, so that the quotient decides, as it does in p_value.
+        m = math.floor(self.false_positive_rate * (n + 1)) + 1
+        while m / (n + 1) > self.false_positive_rate:
+            m -= 1
+        return float(self.scores[n - m])
+
+    def p_value(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(1 + #{held-out scores >= score}) / (n + 1), in (0, 1]."""
+        n = len(self.scores)
+        below = np.searchsorted(self.scores, np.asarray(scores, np.float32), side="left")
+        return (1 + n - below) / (n + 1)
+
+
+def samples_needed(false_positive_rate: float) -> int:
+    """Return how many held-out samples the smallest p-value, 1 / (n + 1), needs to reach it."""
+    n = math.floor(1 / false_positive_rate) - 1
+    return n if 1 / (n + 1) <= false_positive_rate else n + 1

@@ -1,0 +1,222 @@
+"""Every hyperparameter, declared once: default, range, unit and help.
+
+This one declaration feeds the Python API, the command line, the saved JSON and the documentation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from historyad.errors import ConfigError
+
+
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(repr=False, eq=False)  # scikit-learn's estimators bring their own repr and equality
+class Config:
+    """The hyperparameters of HistoryAD; equations and sections are those of the paper.
+
+    Time is measured in epochs, and one epoch is ``epoch_images`` images seen by the critic.
+    """
+
+    # Data
+    image_size: int = _setting(
+        0,
+        "Side of the square grid the networks see, in pixels: 8, 16, 32, 64 or 128; images are "
+        "padded or reduced to it. 0 chooses the smallest that holds the images, at most 64.",
+        low=0,
+        high=128,
+    )
+    augment: str = _setting(
+        "",
+        "Transformations that turn a normal image into a normal image, separated by commas: "
+        "flip (left-right), flip-vertical, rotate90.",
+    )
+    calibration_share: float = _setting(
+        0.15,
+        "Share of the normal data held out of all training, for the threshold and the p-values.",
+        low=0.01,
+        high=0.9,
+    )
+    false_positive_rate: float = _setting(
+        0.01,
+        "Share of normal inputs that the threshold may call anomalous.",
+        low=1e-5,
+        high=0.5,
+    )
+    # Networks (section 4.1)
+    width: int = _setting(
+        32, "Channels of the first convolution; each level doubles them.", low=4, high=256
+    )
+    hidden: int = _setting(512, "Units of the fully connected hidden layers.", low=8, high=8192)
+    latent_dim: int = _setting(64, "Dimensions of the latent variable z.", low=1, high=1024)
+    # Step 1 (section 4.2)
+    n_epochs: float = _setting(
+        5.0, "Length of step 1, over which its learning rate falls to 0, in epochs.", low=0.01
+    )
+    epoch_images: int = _setting(
+        0,
+        "Images in one epoch. 0 takes the size of the training set, but at least 50,000, so that "
+        "a few hundred images are not trained on for a handful of steps.",
+        low=0,
+    )
+    saves_per_epoch: int = _setting(50, "Snapshots recorded per epoch.", low=1, high=1000)
+    batch_size: int = _setting(64, "Images per step, in steps 1 and 3.", low=2, high=4096)
+    learning_rate: float = _setting(
+        5e-4, "Initial learning rate of Adam in step 1.", low=1e-6, high=0.1
+    )
+    critic_steps: int = _setting(5, "Critic steps per generator step.", low=1, high=100)
+    gradient_penalty_weight: float = _setting(
+        10.0, "Weight of the critic's gradient penalty.", low=0.0, high=1000.0
+    )
+    penalty_interval: int = _setting(
+        4,
+        "Apply the gradient penalty at every so many critic steps, with its weight multiplied by "
+        "as much.",
+        low=1,
+        high=16,
+    )
+    # Step 2 (section 4.3)
+    skip_epochs: float = _setting(
+        1.0, "alpha: snapshots before this time are not in the history.", low=0.0
+    )
+    decay: float = _setting(
+        3.0, "beta: rate at which the weight of a snapshot falls with its time.", low=0.0, high=100
+    )
+    time_unit: str = _setting(
+        "epoch",
+        "Unit of alpha and of 1/beta: an epoch, or the whole of step 1.",
+        choices=("epoch", "run"),
+    )
+    mass_tolerance: float = _setting(
+        1e-3,
+        "Step 1 stops when the part of the history's mass that is still to come is below this. "
+        "0 trains all n_epochs.",
+        low=0.0,
+        high=0.5,
+    )
+    wide_share: float = _setting(
+        0.5,
+        "Share of history samples whose latent is drawn wider (experimental case 2). 0 is case 1.",
+        low=0.0,
+        high=1.0,
+    )
+    wide_latent: float = _setting(
+        2.0, "Standard deviation of the wider latent P_Z'.", low=1.0, high=100.0
+    )
+    # Step 3 (section 4.4)
+    detector_start: str = _setting(
+        "both",
+        "Start of D_TV: the averaged critic of eq. 14, random weights, the mean of one detector "
+        "from each, or the averaged critic as it is ('untrained').",
+        choices=("both", "average", "random", "untrained"),
+    )
+    detector_epochs: float = _setting(5.0, "Length of step 3, in epochs.", low=0.001)
+    detector_learning_rate: float = _setting(
+        5e-4, "Initial learning rate of Adam in step 3.", low=1e-6, high=0.1
+    )
+    bound_weight: float = _setting(
+        10.0, "lambda: weight of the bound on D_TV's output.", low=1e-3, high=1e4
+    )
+    # Machine
+    seed: int = _setting(0, "Every random draw derives from it.", low=0, high=2**63 - 1)
+    device: str = _setting(
+        "auto", "auto (an accelerator when there is one), cpu, cuda, cuda:1, mps."
+    )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "width": 16,
+        "hidden": 256,
+        "n_epochs": 3.0,
+        "mass_tolerance": 0.05,
+        "detector_epochs": 1.0,
+    },
+    "default": {},
+    # Section 5's setting for MNIST, with about 5 M parameters in each network (section 4.1).
+    "paper": {
+        "hidden": 2304,
+        "latent_dim": 128,
+        "penalty_interval": 1,
+        "mass_tolerance": 0.0,
+        "wide_share": 0.0,
+        "detector_start": "average",
+    },
+}
+
+
+def settings() -> dict[str, Field[Any]]:
+    """Return the declaration of every hyperparameter, by name."""
+    return {setting.name: setting for setting in fields(Config)}
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """Return the hyperparameters of ``config`` as JSON can hold them."""
+    return {name: getattr(config, name) for name in settings()}
+
+
+def make_config(preset: str = "default", **values: Any) -> Config:
+    """Return the config of ``preset`` with ``values`` on top, validated.
+
+    Raises ConfigError for an unknown preset or name (naming the nearest) or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset '{preset}'{_nearest(preset, PRESETS)}")
+    for name in values:
+        if name not in settings():
+            raise ConfigError(f"unknown setting '{name}'{_nearest(name, settings())}")
+    config = Config(**{**PRESETS[preset], **values})
+    validate(config)
+    return config
+
+
+def validate(config: Config) -> None:
+    """Raise ConfigError, naming the setting and its range, unless every value is allowed."""
+    for name, setting in settings().items():
+        _validate_one(name, getattr(config, name), setting)
+    if config.image_size not in (0, 8, 16, 32, 64, 128):
+        raise ConfigError(f"image_size is {config.image_size}: take 0, 8, 16, 32, 64 or 128")
+    length = config.n_epochs if config.time_unit == "epoch" else 1.0
+    if config.skip_epochs >= length:
+        raise ConfigError(
+            f"skip_epochs ({config.skip_epochs:g}) leaves nothing of a history that ends at "
+            f"{length:g}: lower skip_epochs or raise n_epochs"
+        )
+
+
+def _validate_one(name: str, value: Any, setting: Field[Any]) -> None:
+    default: Any = setting.default
+    wanted = type(default)
+    allowed = (int, float) if wanted is float else (wanted,)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise ConfigError(f"{name} is {value!r}: it must be of type {wanted.__name__}")
+    low, high, choices = (setting.metadata[key] for key in ("low", "high", "choices"))
+    if choices and value not in choices:
+        raise ConfigError(f"{name} is '{value}': choose one of {', '.join(choices)}")
+    if wanted is str:
+        return
+    below = low is not None and value < low
+    above = high is not None and value > high
+    if not math.isfinite(value) or below or above:
+        bounds = [f"at least {low:g}" if low is not None else ""]
+        bounds += [f"at most {high:g}" if high is not None else ""]
+        raise ConfigError(f"{name} is {value}: it must be {' and '.join(filter(None, bounds))}")
+
+
+def _nearest(name: str, known: Any) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f": did you mean '{match[0]}'?" if match else f": known are {', '.join(known)}"

@@ -1,0 +1,464 @@
+"""Where samples come from: every SOURCE that a command or ``fit`` accepts becomes a `Source`.
+
+=============================  ==================================================================
+SOURCE                         meaning
+=============================  ==================================================================
+``photos/``                    folder of images, recursive, in the order of the relative paths
+``part.png``                   one image
+``x.npy``                      array: (N, F) vectors; (N, H, W), (N, H, W, C) or (N, C, H, W) images
+``x.npz``, ``x.npz:KEY``       the same, by name where the file holds several arrays
+``x.npz:KEY:LABELS``           the rows whose entry in the file's ``y`` or ``labels`` is selected
+``x.csv``                      table of numbers, comma separated, with or without a header line
+``NAME[:SPLIT[:LABELS]]``      a named set, see ``SETS``; the split is ``train`` unless given
+array, nested lists, tensor    as ``x.npy``
+torch ``Dataset``              anything with ``len`` and ``[i]`` giving an image or (image, label)
+`Source`                       itself
+=============================  ==================================================================
+
+LABELS is ``0,1,2`` (these) or ``!3`` (all but these). A known NAME wins over a folder of the same
+name: write ``./mnist`` for the folder. The pixel conventions are those of `historyad.images`.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from historyad.errors import InputError
+from historyad.images import (
+    SUFFIXES,
+    Pixels,
+    as_uint8,
+    conform,
+    decode_image,
+    decode_many,
+    find_images,
+    image_pixels,
+)
+from historyad.named_sets import SETS, find_files
+from historyad.tables import Labels, Samples, load_csv, load_npy, load_npz, whole_numbers
+
+Kind = Literal["image", "vector"]
+Batch = tuple[Sequence[str], Samples]
+
+CHUNK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Samples in memory or memory-mapped, with what is needed to report on them.
+
+    ``samples`` is uint8 (N, H, W, C) for images and float32 (N, F) for vectors, possibly a
+    read-only memmap. ``names`` are relative paths or row numbers, ``labels`` int64 (N,) where the
+    source has any, ``unreadable`` the (name, reason) of files that were left out.
+    """
+
+    kind: Kind
+    samples: Samples
+    names: Sequence[str]
+    description: str
+    labels: Labels | None = None
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, type and values: equal for equal samples, whatever the file."""
+        digest = hashlib.sha256(f"{self.samples.shape} {self.samples.dtype.str}".encode())
+        step = max(1, CHUNK_BYTES // self.samples[0].nbytes)
+        for start in range(0, len(self), step):
+            digest.update(np.ascontiguousarray(self.samples[start : start + step]).data)
+        return digest.hexdigest()
+
+    def chunks(self, size: int) -> Iterator[Batch]:
+        """Yield (names, samples) of at most ``size`` samples at a time, in order."""
+        for start in range(0, len(self), size):
+            yield self.names[start : start + size], self.samples[start : start + size]
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """A folder of images that is decoded while it is read, and never held as a whole.
+
+    `chunks` looks as that of a `Source`. It decodes in background threads, one chunk ahead of the
+    consumer, and skips unreadable images: after it, ``unreadable`` holds their (name, reason).
+    """
+
+    path: Path
+    paths: Sequence[Path]
+    description: str
+    mixed: int | None = None
+    channels: int | None = None
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    kind: Kind = "image"
+
+    def __len__(self) -> int:
+        """Count the image files, readable or not."""
+        return len(self.paths)
+
+    def chunks(self, size: int) -> Iterator[Batch]:
+        """Yield (names, uint8 (n, H, W, C)) of at most ``size`` images at a time, in order.
+
+        Raises InputError for an image that differs from the first in size or channels.
+        """
+        names: list[str] = []
+        images: list[Pixels] = []
+        for name, image in _alike(self._decoded(size)):
+            names.append(name)
+            images.append(image)
+            if len(images) == size:
+                yield names, np.stack(images)
+                names, images = [], []
+        if images:
+            yield names, np.stack(images)
+
+    def _decoded(self, look_ahead: int) -> Iterator[tuple[str, Pixels]]:
+        self.unreadable.clear()
+        decoded = decode_many(
+            self.paths, side=self.mixed, channels=self.channels, look_ahead=look_ahead
+        )
+        for path, image in zip(self.paths, decoded, strict=True):
+            name = path.relative_to(self.path).as_posix()
+            if isinstance(image, InputError):
+                self.unreadable.append((name, str(image)))
+            else:
+                yield name, image
+
+
+def open_source(
+    source: Any,
+    *,
+    data_root: str | Path | None = None,
+    skip_unreadable: bool = False,
+    mixed: int | None = None,
+    channels: int | None = None,
+) -> Source:
+    """Open any SOURCE of the table above, whole.
+
+    ``data_root`` is where named sets are looked for first, then the environment variable
+    HISTORYAD_DATA and the cache folder; an absent set is downloaded into the first of them. For
+    image files and Datasets, ``mixed`` is the side in pixels of the grid on which each image is
+    placed, for images that differ in size, and ``channels`` (1 or 3) makes all grey or colour.
+    Raises InputError for whatever cannot be used, among it unreadable images in a folder unless
+    ``skip_unreadable``.
+    """
+    if isinstance(source, Source):
+        return source
+    if _is_named(source):
+        return _open_named(source, data_root, skip_unreadable, mixed, channels)
+    if isinstance(source, str | Path):
+        path, key, labels = _parse_path(source)
+        if path.is_dir():
+            return _open_folder(_folder(path, str(source), mixed, channels), skip_unreadable)
+        return _open_file(path, key, labels, str(source), mixed, channels)
+    if _is_dataset(source):
+        return _open_dataset(source, mixed, channels)
+    return _open_array(source)
+
+
+def open_stream(
+    source: Any,
+    *,
+    data_root: str | Path | None = None,
+    mixed: int | None = None,
+    channels: int | None = None,
+) -> Source | Folder:
+    """Open any SOURCE for one pass of ``chunks``: a folder as a `Folder`, all else as a `Source`.
+
+    Arguments and errors are those of `open_source`; unreadable images are skipped and recorded.
+    """
+    if isinstance(source, str | Path) and not _is_named(source):
+        path, _, _ = _parse_path(source)
+        if path.is_dir():
+            return _folder(path, str(source), mixed, channels)
+    return open_source(
+        source, data_root=data_root, skip_unreadable=True, mixed=mixed, channels=channels
+    )
+
+
+def _is_named(source: Any) -> bool:
+    return isinstance(source, str) and source.partition(":")[0] in SETS
+
+
+def _parse_path(source: str | Path) -> tuple[Path, str, str]:
+    """Split ``file.npz:key:labels``; a colon elsewhere belongs to the path, as in ``C:``."""
+    path = Path(source).expanduser()
+    try:
+        exists = path.exists()
+    except OSError as error:  # a name too long for a path, a folder we may not enter
+        raise InputError(f"{path}: {error.strerror}; check the path") from error
+    head, found, tail = str(path).rpartition(".npz:")
+    if exists or not found:
+        return path, "", ""
+    key, _, labels = tail.partition(":")
+    return Path(head + ".npz"), key, labels
+
+
+# --- folders and image files
+
+
+def _folder(path: Path, description: str, mixed: int | None, channels: int | None) -> Folder:
+    paths = find_images(path)
+    if not paths:
+        raise InputError(
+            f"no images in {path}; give a folder that holds some of {' '.join(sorted(SUFFIXES))}"
+        )
+    return Folder(path, paths, description, mixed, channels)
+
+
+def _open_folder(folder: Folder, skip_unreadable: bool) -> Source:
+    names, samples = _gather(_alike(folder._decoded(look_ahead=64)), len(folder))
+    unreadable = folder.unreadable
+    if unreadable and not (skip_unreadable and names):
+        listed = "; ".join(reason for _, reason in unreadable[:5])
+        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        raise InputError(
+            f"{len(unreadable)} of {len(folder)} images in {folder.path} cannot be read: "
+            f"{listed}{more}. Mend or remove them, or leave them out with --skip-unreadable"
+        )
+    return Source("image", samples, names, folder.description, unreadable=unreadable)
+
+
+def _alike(images: Iterable[tuple[str, Pixels]]) -> Iterator[tuple[str, Pixels]]:
+    """Pass (name, image) on, as long as all have the shape of the first."""
+    first: tuple[str, Pixels] | None = None
+    for name, image in images:
+        first = first or (name, image)
+        if image.shape != first[1].shape:
+            raise InputError(_difference(*first, name, image))
+        yield name, image
+
+
+def _difference(name: str, image: Samples, other_name: str, other: Samples) -> str:
+    found = f"{name} is {_size(image)} but {other_name} is {_size(other)}; "
+    if 1 in (image.ndim, other.ndim):
+        return found + "give samples of one shape"
+    if image.shape[-1] != other.shape[-1]:
+        return found + "convert all images to grey or to colour first, or set channels to 1 or 3"
+    return found + "resize all images to one size first, or set mixed to the side of a common grid"
+
+
+def _size(image: Samples) -> str:
+    if image.ndim == 1:
+        return f"a vector of {len(image)} values"
+    height, width, channels = image.shape
+    return f"{width} x {height} pixels with {channels} channel{'s' * (channels != 1)}"
+
+
+def _gather(items: Iterable[tuple[str, Samples]], count: int) -> tuple[list[str], Samples]:
+    """Collect up to ``count`` alike items in one array, without a second copy of all of them."""
+    names: list[str] = []
+    samples: Samples = np.empty((0,), np.uint8)
+    for name, item in items:
+        if not names:
+            samples = np.empty((count, *item.shape), item.dtype)
+        samples[len(names)] = item
+        names.append(name)
+    return names, samples[: len(names)]
+
+
+# --- files
+
+
+def _open_file(
+    path: Path,
+    key: str,
+    labels: str,
+    description: str,
+    mixed: int | None,
+    channels: int | None,
+) -> Source:
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise InputError(_missing(path, description))
+    if suffix in SUFFIXES:
+        image = conform(decode_image(path), mixed, channels)
+        return Source("image", image[None], [path.name], description)
+    if suffix == ".npy":
+        return _from_array(load_npy(path), description)
+    if suffix == ".npz":
+        samples, its_labels = load_npz(path, key)
+        return _select(_from_array(samples, description, its_labels), labels)
+    if suffix == ".csv":
+        return _from_array(load_csv(path), description)
+    raise InputError(
+        f"{path} is of no known type; give a folder, .npy, .npz, .csv or an image "
+        f"({' '.join(sorted(SUFFIXES))})"
+    )
+
+
+def _missing(path: Path, description: str) -> str:
+    close = difflib.get_close_matches(description.partition(":")[0].lower(), SETS, n=1)
+    hint = f"did you mean the set '{close[0]}'" if close else "is the path right"
+    return f"{path} does not exist; {hint}? Named sets are {', '.join(SETS)}"
+
+
+# --- arrays and Datasets
+
+
+def _open_array(source: Any) -> Source:
+    try:
+        values = np.asanyarray(source.detach().cpu() if hasattr(source, "detach") else source)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a {type(source).__name__} cannot be used as an array of samples ({error}); give "
+            "samples of one shape"
+        ) from error
+    return _from_array(values, f"array {values.shape} of {values.dtype}")
+
+
+def _from_array(values: Samples, description: str, labels: Labels | None = None) -> Source:
+    if values.ndim in (3, 4):
+        kind: Kind = "image"
+        samples: Samples = as_uint8(values, description)
+    elif values.ndim == 2 and 0 not in values.shape:
+        kind, samples = "vector", _as_vectors(values, description)
+    else:
+        raise InputError(
+            f"{description} has shape {values.shape}; give (N, F) vectors or (N, H, W), "
+            "(N, H, W, C) or (N, C, H, W) images, at least one"
+        )
+    return Source(kind, samples, [str(i) for i in range(len(samples))], description, labels)
+
+
+def _as_vectors(values: Samples, name: str) -> Samples:
+    """Float32 (N, F), not copied where it already is; every value finite, or InputError."""
+    if values.dtype.kind not in "buif":
+        raise InputError(f"{name} has values of type {values.dtype}; give numbers")
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, found below
+        vectors = np.asanyarray(values, dtype=np.float32)
+    step = max(1, CHUNK_BYTES // vectors[0].nbytes)
+    for start in range(0, len(vectors), step):
+        bad = np.argwhere(~np.isfinite(vectors[start : start + step]))
+        if len(bad):
+            row, column = bad[0] + (start, 0)
+            raise InputError(
+                f"{name}: row {row}, column {column} (from 0) is {values[row, column]}, not a "
+                "finite float32; fill or remove it"
+            )
+    return vectors
+
+
+def _is_dataset(source: Any) -> bool:
+    """Whether ``source`` is to be asked item by item, as against converted as an array."""
+    if isinstance(source, list | tuple) and source and isinstance(source[0], Image.Image):
+        return True  # numpy would take a palette's indices for grey values
+    array_like = isinstance(source, list | tuple | dict | bytes) or hasattr(source, "__array__")
+    return not array_like and hasattr(source, "__len__") and hasattr(source, "__getitem__")
+
+
+def _open_dataset(dataset: Any, mixed: int | None, channels: int | None) -> Source:
+    name = f"{type(dataset).__name__} of {len(dataset)} samples"
+    if not len(dataset):
+        raise InputError(f"{name} is empty; give at least one sample")
+    labels: list[Any] = []
+
+    def items() -> Iterator[tuple[str, Samples]]:
+        for i in range(len(dataset)):
+            item, label = _split_item(dataset[i])
+            labels.append(label)
+            yield str(i), _item_array(item, f"{name}, item {i}", mixed, channels)
+
+    names, samples = _gather(_alike(items()), len(dataset))
+    kind: Kind = "vector" if samples.ndim == 2 else "image"
+    known = whole_numbers(np.array(labels)) if None not in labels else None
+    return Source(kind, samples, names, name, known)
+
+
+def _split_item(item: Any) -> tuple[Any, int | None]:
+    """Split (sample, label, ...); a label that is no whole number is none."""
+    if not isinstance(item, tuple | list):
+        return item, None
+    try:
+        return item[0], int(item[1])
+    except (IndexError, TypeError, ValueError, RuntimeError):
+        return item[0], None
+
+
+def _item_array(item: Any, name: str, mixed: int | None, channels: int | None) -> Samples:
+    """One sample as uint8 (H, W, C) or float32 (F,)."""
+    if isinstance(item, Image.Image):
+        image = image_pixels(item, name)
+    else:
+        values = np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
+        if values.ndim == 1:
+            vector: Samples = _as_vectors(values[None], name)[0]
+            return vector
+        if values.ndim not in (2, 3):
+            raise InputError(f"{name} has shape {values.shape}; give an image or a vector")
+        image = as_uint8(values[None], name)[0]
+    return conform(image, mixed, channels)
+
+
+# --- labels
+
+
+def _select(source: Source, labels: str) -> Source:
+    """Keep the samples whose label is selected by ``0,1,2`` or ``!3``; all for an empty string."""
+    if not labels:
+        return source
+    if source.labels is None:
+        raise InputError(f"{source.description}: this source has no labels to select by")
+    try:
+        wanted = [int(label) for label in labels.removeprefix("!").split(",")]
+    except ValueError:
+        raise InputError(
+            f"{source.description}: '{labels}' selects no labels; write 0,1,2 or !3"
+        ) from None
+    keep = np.isin(source.labels, wanted, invert=labels.startswith("!"))
+    unknown = sorted(set(wanted) - set(source.labels.tolist()))
+    if unknown or not keep.any():
+        present = ", ".join(map(str, np.unique(source.labels)[:20]))
+        raise InputError(
+            f"{source.description}: '{labels}' leaves nothing or names an absent label; "
+            f"the labels are {present}"
+        )
+    rows = np.flatnonzero(keep)
+    return Source(
+        source.kind,
+        source.samples[rows],
+        [source.names[i] for i in rows.tolist()],
+        source.description,
+        source.labels[rows],
+        source.unreadable,
+    )
+
+
+# --- named sets
+
+
+def _open_named(
+    description: str,
+    data_root: str | Path | None,
+    skip_unreadable: bool,
+    mixed: int | None,
+    channels: int | None,
+) -> Source:
+    name, _, rest = description.partition(":")
+    split, _, labels = rest.partition(":")
+    split = split or "train"
+    known = sorted({split for layout in SETS[name] for split in layout.files})
+    if split not in known:
+        raise InputError(f"{name} has no split '{split}'; its splits are {', '.join(known)}")
+    layout, paths = find_files(name, split, data_root)
+    if layout.read is None:  # the sets of colour photos, in which a few are stored as grey
+        folder = _folder(paths[0], description, mixed, channels or 3)
+        return _select(_open_folder(folder, skip_unreadable), labels)
+    try:
+        samples, its_labels = layout.read(split, paths)
+    except InputError:
+        raise
+    except Exception as error:  # gzip, zip, numpy and scipy each have several for a damaged file
+        raise InputError(
+            f"{description}: {', '.join(map(str, paths))} cannot be read "
+            f"({error or type(error).__name__}); remove it and fetch it again"
+        ) from error
+    return _select(_from_array(samples, description, its_labels), labels)

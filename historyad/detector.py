@@ -1,0 +1,166 @@
+"""Step 3: train D_TV to tell the data from their history (section 3.3), and score with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from historyad.batches import Batches, to_float
+from historyad.config import Config
+from historyad.gan import CHECKPOINT_SECONDS, OnProgress, make_adam, set_learning_rate
+from historyad.history import History
+from historyad.losses import detector_loss, total_variation_estimate
+from historyad.networks import Critic, initialise
+from historyad.preprocessing import Preprocessing
+from historyad.randomness import Stream, torch_generator
+from historyad.storage import Checkpoint
+
+_POOL_IMAGES = 65_536  # history samples drawn at a time: bounds the memory, whatever the data
+_SCORE_BATCH = 256
+
+
+class Detector(nn.Module):
+    """D_TV: one network of the critic's architecture, or the mean of several."""
+
+    def __init__(self, members: Sequence[Critic]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the anomaly score of each sample, (B,): about -1 normal, +1 anomalous."""
+        return self.scores_of_members(x).mean(0)
+
+    def scores_of_members(self, x: Tensor) -> Tensor:
+        """Return the score that each member gives each sample, (members, B)."""
+        return torch.stack([member(x) for member in self.members])
+
+
+def start_detector(history: History) -> Detector:
+    """Return D_TV before training: the averaged critic (eq. 14), random weights, or one of each.
+
+    The two starts fail on different anomalies. From the averaged critic D_TV inherits what the
+    critics learnt between the data and the generator's early samples; from random weights it is
+    free of the regions that the critics got wrong.
+    """
+    config = history.config
+    members = []
+    if config.detector_start != "random":
+        members.append(history.average_critic())
+    if config.detector_start in ("random", "both"):
+        member = Critic(history.shape, config.width, config.hidden)
+        initialise(member, torch_generator(config.seed, Stream.WEIGHTS, 1))
+        members.append(member.to(history.device))
+    return Detector(members)
+
+
+def train_detector(
+    batches: Batches,
+    history: History,
+    *,
+    checkpoint: Checkpoint | None = None,
+    on_progress: OnProgress | None = None,
+) -> Detector:
+    """Train D_TV (eq. 10) on ``batches`` of normal data against samples of ``history``.
+
+    Members share the batches and nothing else. With a ``checkpoint``, training continues where
+    it was left. Raises RunError when the history has no snapshot to draw from.
+    """
+    config = history.config
+    detector = start_detector(history)
+    if config.detector_start == "untrained":
+        return detector.eval()
+    optimizer = make_adam(detector, config.detector_learning_rate)
+    saved, optimizers = {"detector": detector}, {"optimizer": optimizer}
+    seen = 0
+    if checkpoint is not None and (state := checkpoint.restore(saved, optimizers)):
+        seen = state["images_seen"]
+
+    end = config.detector_epochs * config.epoch_images
+    save_every = config.epoch_images / config.saves_per_epoch
+    last_checkpoint = time.monotonic()
+    pool, estimates = _Pool(history), []
+    while seen < end:
+        set_learning_rate(optimizer, config.detector_learning_rate * (1 - seen / end))
+        real = batches.at(seen, config.batch_size)
+        generated = pool.at(seen, config.batch_size)
+        estimates.append(detector_step(detector, optimizer, real, generated, config))
+        before, seen = seen, seen + config.batch_size
+
+        if seen // save_every == before // save_every:
+            continue
+        if on_progress is not None:
+            on_progress(
+                {
+                    "step": "detector",
+                    "images_seen": seen,
+                    "epoch": seen / config.epoch_images,
+                    "of": config.detector_epochs,
+                    "total_variation": float(torch.stack(estimates).mean()),
+                }
+            )
+        estimates.clear()
+        if checkpoint is not None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
+            checkpoint.save(saved, optimizers, {"images_seen": seen})
+            last_checkpoint = time.monotonic()
+    return detector.eval()
+
+
+def detector_step(
+    detector: Detector,
+    optimizer: Adam,
+    real: Tensor,
+    generated: Tensor,
+    config: Config,
+) -> Tensor:
+    """Take one step on eq. 10; return the estimate of the total variation (eq. 7), in [-1, 1]."""
+    scores = detector.scores_of_members(torch.cat([real, generated]))
+    real_scores, history_scores = scores.chunk(2, dim=1)
+    # The mean over members' samples is the mean of their losses: times members, their sum.
+    loss = detector_loss(real_scores, history_scores, config.bound_weight) * len(scores)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return total_variation_estimate(real_scores.detach().mean(0), history_scores.detach().mean(0))
+
+
+@torch.inference_mode()
+def anomaly_scores(
+    detector: Detector, samples: NDArray[Any], prepare: Preprocessing
+) -> NDArray[np.float32]:
+    """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F): (N,) float32.
+
+    The score of a sample depends on that sample alone.
+    """
+    detector.eval()
+    device = next(detector.parameters()).device
+    scores = np.empty(len(samples), np.float32)
+    for start in range(0, len(samples), _SCORE_BATCH):
+        rows = slice(start, start + _SCORE_BATCH)
+        scores[rows] = detector(to_float(prepare(samples[rows]), device)).cpu().numpy()
+    return scores
+
+
+class _Pool:
+    """History samples drawn many at a time; like `Batches`, a function of the position alone."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        batch = history.config.batch_size
+        images = min(_POOL_IMAGES, round(history.config.epoch_images))
+        self._size = max(batch, images // batch * batch)  # a batch never straddles two pools
+        self._drawn = -1
+
+    def at(self, position: int, size: int) -> Tensor:
+        """Return the ``size`` samples that follow the first ``position`` ones, as floats."""
+        number, offset = divmod(position, self._size)
+        if number != self._drawn:
+            self._samples = self._history.sample(self._size, position)
+            self._drawn = number
+        return to_float(self._samples[offset : offset + size], self._history.device)

@@ -1,0 +1,254 @@
+"""The whole method behind scikit-learn's contract; `fit_model` reads like the abstract."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from historyad.batches import Batches
+from historyad.calibration import Calibration, samples_needed
+from historyad.config import Config, as_dict, validate
+from historyad.datasets import Source, open_source
+from historyad.detector import train_detector
+from historyad.errors import InputError
+from historyad.gan import train_gan
+from historyad.history import History
+from historyad.model import Model
+from historyad.networks import choose_device
+from historyad.preprocessing import Preprocessing
+from historyad.randomness import Stream, numpy_generator
+from historyad.storage import RunDirectory, versions
+
+Progress = dict[str, Any]
+OnProgress = Callable[[Progress], None]
+
+_SMALLEST_EPOCH = 50_000  # images; a few hundred are seen many times before t moves on
+_FEWEST_TRAINING_SAMPLES = 2
+_CHUNK = 1024  # held-out samples read at a time
+
+
+def fit_model(
+    source: Source,
+    config: Config,
+    run: RunDirectory,
+    *,
+    command: str = "",
+    on_progress: OnProgress | None = None,
+) -> Model:
+    """Fit a model on the normal samples of ``source``, keeping everything in ``run``.
+
+    The same call continues a run that was interrupted, and returns a finished one at once.
+    ``on_progress`` receives a record at every save interval, as it goes to the log.
+
+    Raises ConfigError, InputError (too few samples) or RunError (another config, not writable).
+    """
+    validate(config)
+    train, held_out = _split(len(source), config)
+    config = _resolve(config, len(train))
+    # What can be refused is refused before the run directory is claimed for this config.
+    device = choose_device(config.device)
+    prepare = Preprocessing.fit(source.samples, config.image_size, train)
+    batches = Batches(
+        source.samples,
+        prepare=prepare,
+        seed=config.seed,
+        rows=train,
+        augment=config.augment,
+        device=device,
+    )
+    with run.lock():
+        run.claim(
+            {
+                "config": as_dict(config),
+                "source": _describe(source, len(train)),
+                "versions": versions(),
+                "command": command,
+            }
+        )
+        if run.is_finished:
+            return Model.load(run.path, device)
+
+        history = History(run.history, config, batches.shape, batches.device)
+        log = _logger(run, on_progress)
+        # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
+        train_gan(batches, history, checkpoint=run.gan_checkpoint, on_progress=log)
+        # Step 3 trains D_TV to tell the data from P_Ghist.
+        detector = train_detector(
+            batches, history, checkpoint=run.detector_checkpoint, on_progress=log
+        )
+        uncalibrated = Calibration(np.empty(0, np.float32), config.false_positive_rate)
+        model = Model(detector, prepare, uncalibrated, config, _describe(source, len(train)))
+        scores = _score_rows(model, source.samples, held_out)
+        calibration = Calibration.fit(scores, config.false_positive_rate)
+        model = dataclasses.replace(model, calibration=calibration)
+        model.save(run.path)
+    return model
+
+
+def _score_rows(model: Model, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Score some rows of what may be memory-mapped, of which few are held in memory at a time."""
+    parts = np.split(rows, range(_CHUNK, len(rows), _CHUNK))
+    return np.concatenate([model.anomaly_score(samples[part]) for part in parts])
+
+
+class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
+    """Anomaly detector that learns from normal samples alone.
+
+    The hyperparameters are those of `Config`. Every method takes a *source*: an array of images
+    (N, H, W) or (N, H, W, C) or of vectors (N, F), a folder, a file, the name of a data set, or
+    whatever else `open_source` accepts.
+
+    Attributes after `fit`:
+        model_: the fitted `Model`: network, preprocessing and calibration.
+        threshold_: anomaly score above which an input is called anomalous.
+        offset_: ``-threshold_``, scikit-learn's name and sign.
+        n_features_in_: features of a vector, or rows of an image.
+
+    Example:
+        >>> import numpy as np
+        >>> from historyad import HistoryAD
+        >>> normal = np.random.default_rng(0).normal(size=(500, 2))
+        >>> detector = HistoryAD(epoch_images=2000, calibration_share=0.3).fit(normal)
+        >>> scores = detector.anomaly_score([[0.0, 0.0], [9.0, 9.0]])
+        >>> bool(scores[0] < scores[1])
+        True
+    """
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Self:
+        """Fit on a source ``X`` of normal samples; ``y`` is ignored.
+
+        With a directory ``run``, the history and the log are kept there, and the same call
+        continues a fit that was interrupted. Errors are those of `fit_model`.
+        """
+        validate(self)
+        source = self._open(X, reset=True)
+        with tempfile.TemporaryDirectory(prefix="historyad-") as temporary:
+            directory = RunDirectory(temporary if run is None else run)
+            self.model_ = fit_model(source, self, directory, on_progress=on_progress)
+        return self
+
+    def anomaly_score(self, X: Any) -> NDArray[np.float64]:
+        """Return the anomaly score of each sample, (N,): about -1 normal, +1 anomalous."""
+        check_is_fitted(self)
+        return self.model_.anomaly_score(self._open(X, reset=False).samples).astype(np.float64)
+
+    def p_value(self, X: Any) -> NDArray[np.float64]:
+        """Return the conformal p-value of each sample, (N,) in (0, 1].
+
+        It estimates the share of normal samples that look at least as anomalous.
+        """
+        return self.model_.calibration.p_value(self.anomaly_score(X))
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Return ``-anomaly_score(X)``: in scikit-learn, higher is more normal."""
+        return -self.anomaly_score(X)
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return ``score_samples(X) - offset_``: negative where `predict` says -1."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return +1 for samples taken for normal and -1 for anomalous ones, (N,)."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    @property
+    def threshold_(self) -> float:
+        """The anomaly score above which a sample is called anomalous."""
+        return self.model_.calibration.threshold
+
+    @property
+    def offset_(self) -> float:
+        """scikit-learn's name for ``-threshold_``."""
+        return -self.threshold_
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``detector.safetensors`` and ``detector.json`` into the folder ``path``."""
+        check_is_fitted(self)
+        self.model_.save(Path(path))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
+        """Read what `save` wrote; RunError when it is missing, altered or of another version."""
+        model = Model.load(Path(path), choose_device(device))
+        estimator = cls(**as_dict(model.config))
+        estimator.model_ = model
+        estimator.n_features_in_ = model.preprocessing.input_shape[0]
+        return estimator
+
+    def _open(self, X: Any, *, reset: bool) -> Source:
+        """Return ``X`` as a source; arrays go through scikit-learn's own checks."""
+        is_array = hasattr(X, "__array__") or hasattr(X, "toarray") or isinstance(X, list)
+        if is_array:
+            X = validate_data(
+                self, X, reset=reset, allow_nd=True, ensure_all_finite=False, dtype="numeric"
+            )
+        source = open_source(X, mixed=self.image_size or None)
+        if reset and not is_array:
+            self.n_features_in_ = source.samples.shape[1]
+        return source
+
+
+def _split(n: int, config: Config) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows to train on and those to hold out; InputError when they are too few."""
+    n_held_out = round(config.calibration_share * n)
+    needed = samples_needed(config.false_positive_rate)
+    if n_held_out < needed or n - n_held_out < _FEWEST_TRAINING_SAMPLES:
+        smallest = max(needed / config.calibration_share, needed + _FEWEST_TRAINING_SAMPLES)
+        raise InputError(
+            f"{n} sample{'s' * (n != 1)} are too few: a false-positive rate of "
+            f"{config.false_positive_rate:g} needs {needed} held-out samples, and "
+            f"calibration_share = {config.calibration_share:g} holds out {n_held_out}. Give about "
+            f"{int(smallest) + 1} normal samples, or raise calibration_share or false_positive_rate"
+        )
+    order = numpy_generator(config.seed, Stream.SPLIT).permutation(n)
+    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+
+def _resolve(config: Config, n_train: int) -> Config:
+    """Return a plain config whose epoch has a length."""
+    values = as_dict(config)
+    values["epoch_images"] = config.epoch_images or max(n_train, _SMALLEST_EPOCH)
+    return Config(**values)
+
+
+def _describe(source: Source, n_train: int) -> dict[str, Any]:
+    return {
+        "description": source.description,
+        "fingerprint": source.fingerprint,
+        "n": len(source),
+        "n_train": n_train,
+        "unreadable": len(source.unreadable),
+    }
+
+
+def _logger(run: RunDirectory, on_progress: OnProgress | None) -> OnProgress:
+    """Return a callback that logs a record, unless it is there from before an interruption."""
+    started = time.monotonic()
+    run.mend_log()
+    logged = {(record["step"], record["images_seen"]) for record in run.read_log()}
+
+    def log(record: Progress) -> None:
+        record = {**record, "seconds": round(time.monotonic() - started, 3)}
+        if (record["step"], record["images_seen"]) not in logged:
+            run.append_log(record)
+        if on_progress is not None:
+            on_progress(record)
+
+    return log

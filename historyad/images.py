@@ -1,0 +1,284 @@
+"""Image files and arrays of any sort become uint8 pixels, in one documented way.
+
+====================================  ============================================================
+file or array                         pixels
+====================================  ============================================================
+8-bit grey, RGB                       as stored
+16-bit grey (``I;16``, ``I``)         full range: 0..65535 -> 0..255, rounded; other values refused
+16-bit RGB (PNG)                      the high byte of each value (Pillow decodes no more)
+1-bit                                 0 and 255, one channel
+palette                               RGB, also where every entry of the palette is grey
+transparency (alpha, colour key)      composited over black: a hidden colour never shows, and a
+                                      fully opaque alpha changes nothing; then dropped
+CMYK, YCbCr, HSV                      RGB
+float (TIFF ``F``)                    0..1 -> 0..255, rounded; NaN, infinity or outside: refused
+EXIF orientation                      applied: pixels as a viewer shows them
+several frames or pages               refused (of a camera's MPO, the main picture)
+more pixels than ``max_pixels``       refused before anything is decoded
+uint8 array                           as it is, without a copy
+uint16 array                          full range, as 16-bit grey
+bool array                            0 and 255
+float array                           as float TIFF
+other integer array                   values must lie in 0..255
+====================================  ============================================================
+
+Files have one channel (grey) or three (colour); arrays may have any number.
+"""
+
+import io
+import os
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from historyad.errors import InputError
+
+Pixels = NDArray[np.uint8]
+
+# Formats that are widely used for pictures and decoded by well-tested code; Pillow knows
+# many more, some of which start other programs (EPS) or have no length checks.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+SUFFIXES |= {".pbm", ".pgm", ".pnm", ".ppm"}
+CHUNK_VALUES = 1 << 24  # values converted at a time: bounds the temporaries to about 128 MB
+
+
+def decode_image(
+    data: Path | bytes, *, name: str | None = None, max_pixels: int = 50_000_000
+) -> Pixels:
+    """Pixels of one image file: uint8 (H, W, C), C = 1 (grey) or 3 (colour).
+
+    ``data`` is a path or the file's content; ``name`` is what errors call it. The conversions are
+    those of the table above. Raises InputError, and nothing else, for whatever is not an image of
+    at most ``max_pixels`` pixels that the table accepts.
+    """
+    name = name or (str(data) if isinstance(data, Path) else "image")
+    try:
+        with (
+            io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
+            Image.open(stream, formats=FORMATS) as image,
+        ):
+            _check_before_decoding(image, name, max_pixels)
+            return image_pixels(image, name)
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{name} has far too many pixels ({error}); reduce it") from error
+    # Pillow's decoders answer a damaged file with OSError, SyntaxError, ValueError, KeyError,
+    # struct.error, MemoryError, ...: the list is open, and to the user it is one thing.
+    except Exception as error:
+        raise InputError(
+            f"{name} cannot be read as an image ({_reason(error)}); "
+            f"save it again as one of {', '.join(FORMATS)}, or take it out"
+        ) from error
+
+
+def image_pixels(image: Image.Image, name: str) -> Pixels:
+    """Pixels of an opened Pillow image, uint8 (H, W, C), by the rules of the table above."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _deep_grey(image, name)
+    if image.has_transparency_data:
+        return _over_black(image)
+    return _with_channel_axis(np.array(image.convert("L" if image.mode in ("1", "L") else "RGB")))
+
+
+def as_uint8(array: np.ndarray[Any, Any], name: str) -> Pixels:
+    """An array of images as uint8 (N, H, W, C); see the table above for the values.
+
+    Accepts (N, H, W), (N, H, W, C), and (N, C, H, W), which is assumed where the second axis has
+    at most 4 entries and the last one more. A uint8 array or memmap is not copied. Other types
+    are converted a few images at a time. Raises InputError for another shape, type or range.
+    """
+    if array.ndim not in (3, 4) or 0 in array.shape:
+        raise InputError(
+            f"{name} has shape {array.shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "and there must be at least one"
+        )
+    array = _channels_last(array)
+    if array.dtype == np.uint8:
+        return array
+    pixels = np.empty(array.shape, np.uint8)
+    step = max(1, CHUNK_VALUES // pixels[0].size)
+    for start in range(0, len(array), step):
+        pixels[start : start + step] = _to_uint8(array[start : start + step], name)
+    return pixels
+
+
+def place_on_grid(images: Pixels, side: int) -> Pixels:
+    """Each image alone in the middle of a ``side`` x ``side`` grid, uint8 (N, side, side, C).
+
+    ``images`` is uint8 (N, H, W, C). Larger images are first reduced by area averaging, keeping
+    their aspect ratio, until the longer side fits. The rest of the grid repeats the edge pixels.
+    """
+    if side < 1:
+        raise InputError(f"a grid of side {side} holds no image; give a side of at least 1 pixel")
+    if images.shape[1:3] == (side, side):
+        return images
+    if max(images.shape[1:3]) > side:
+        images = _reduce(images, side)
+    height, width = images.shape[1:3]
+    rows = np.clip(np.arange(side) - (side - height) // 2, 0, height - 1)
+    columns = np.clip(np.arange(side) - (side - width) // 2, 0, width - 1)
+    return images[:, rows[:, None], columns]
+
+
+def with_channels(image: Pixels, channels: int) -> Pixels:
+    """``image`` (H, W, 1 or 3) with 1 or 3 ``channels``: grey repeated, or the luma of colour."""
+    if image.shape[-1] == channels:
+        return image
+    if image.shape[-1] == 1 and channels == 3:
+        return np.repeat(image, 3, axis=-1)
+    if image.shape[-1] == 3 and channels == 1:
+        return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    raise InputError(
+        f"an image of {image.shape[-1]} channels cannot become one of {channels}; "
+        "channels converts between 1 (grey) and 3 (colour)"
+    )
+
+
+def conform(image: Pixels, side: int | None, channels: int | None) -> Pixels:
+    """``image`` (H, W, C) with ``channels`` and on a grid of ``side`` pixels, each where given."""
+    image = image if channels is None else with_channels(image, channels)
+    return image if side is None else place_on_grid(image[None], side)[0]
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Image files in ``folder`` and below, by suffix, in the order of their relative paths.
+
+    Hidden files and folders (``.thumbnails``, ``._photo.jpg``) are left out.
+    """
+
+    def is_image(path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
+
+    return sorted(filter(is_image, folder.rglob("*")), key=Path.as_posix)
+
+
+def decode_many(
+    paths: Sequence[Path],
+    *,
+    side: int | None = None,
+    channels: int | None = None,
+    look_ahead: int = 64,
+) -> Iterator[Pixels | InputError]:
+    """Decode ``paths`` in order, in a few threads, at most ``look_ahead`` ahead of the consumer.
+
+    Yields pixels as `decode_image` does, or the InputError that says why there are none. Each
+    image is made to `conform` to ``side`` and ``channels`` in the thread that decodes it.
+    """
+
+    def decode(path: Path) -> Pixels | InputError:
+        try:
+            image = decode_image(path)
+        except InputError as error:
+            return error
+        return conform(image, side, channels)
+
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
+    pending: deque[Future[Pixels | InputError]] = deque()
+    try:
+        for path in paths:
+            pending.append(pool.submit(decode, path))
+            if len(pending) > look_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # also where the consumer stops early
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_before_decoding(image: Image.Image, name: str, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise InputError(
+            f"{name} has {image.width} x {image.height} pixels, more than {max_pixels:,}; reduce it"
+        )
+    # The second frame of an MPO, which phones and cameras write, is a preview or a depth map.
+    n_frames = getattr(image, "n_frames", 1)
+    if n_frames > 1 and image.format != "MPO":
+        raise InputError(f"{name} has {n_frames} frames; save each frame as a file of its own")
+
+
+def _deep_grey(image: Image.Image, name: str) -> Pixels:
+    """Grey of more than 8 bits (modes I, I;16 and F) as uint8 (H, W, 1)."""
+    values = np.asarray(image)
+    transparent = image.info.get("transparency")
+    if image.mode != "F":
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError(
+                f"{name} has grey values from {values.min()} to {values.max()}; "
+                "scale them to 0..65535 and save as 16-bit"
+            )
+        values = values.astype(np.uint16)
+    if isinstance(transparent, int):
+        values = np.where(values == transparent, values.dtype.type(0), values)
+    return _with_channel_axis(_to_uint8(values, name))
+
+
+def _over_black(image: Image.Image) -> Pixels:
+    """A transparent image over black, rounded; grey stays grey."""
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode in ("La", "RGBa"):  # premultiplied; Pillow converts these to one mode only
+        image = image.convert(image.mode.upper())
+    layers = np.asarray(image.convert("LA" if grey else "RGBA"), dtype=np.uint16)
+    colour, alpha = layers[..., :-1], layers[..., -1:]
+    return ((colour * alpha + 127) // 255).astype(np.uint8)  # 255 is odd: exact, no ties
+
+
+def _with_channel_axis(grey_or_colour: np.ndarray[Any, Any]) -> Pixels:
+    pixels: Pixels = grey_or_colour if grey_or_colour.ndim == 3 else grey_or_colour[..., None]
+    return pixels
+
+
+def _channels_last(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.ndim == 3:
+        return array[..., None]
+    if array.shape[1] <= 4 < array.shape[-1]:
+        return np.moveaxis(array, 1, -1)
+    return array
+
+
+def _to_uint8(values: np.ndarray[Any, Any], name: str) -> Pixels:
+    """Convert by the type of ``values``, of any shape, or raise InputError."""
+    kind = values.dtype.kind
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if kind == "u" and values.dtype.itemsize == 2:
+        # round(v / 257), as 65535 = 255 * 257: exact in integers, and 257 is odd, so no ties.
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if kind not in "uif":
+        raise InputError(f"{name} has values of type {values.dtype}; give numbers, best uint8")
+    low, high = values.min(), values.max()
+    top = 1 if kind == "f" else 255
+    if not (low >= 0 and high <= top):  # written so that NaN fails
+        raise InputError(
+            f"{name} has {values.dtype} values from {low} to {high}; such values must be finite "
+            f"and lie in 0..{top}: scale them, or give uint8 (0..255) or uint16 (0..65535)"
+        )
+    return np.rint(values * np.float32(255)).astype(np.uint8) if top == 1 else values.astype("u1")
+
+
+def _reduce(images: Pixels, side: int) -> Pixels:
+    """Shrink (N, H, W, C) so that the longer side equals ``side``, by area averaging."""
+    n, height, width, channels = images.shape
+    longer = max(height, width)
+    new_height, new_width = (max(1, round(edge * side / longer)) for edge in (height, width))
+    reduced = np.empty((n, new_height, new_width, channels), np.uint8)
+    for i, c in np.ndindex(n, channels):
+        plane = Image.fromarray(np.ascontiguousarray(images[i, :, :, c]))
+        reduced[i, :, :, c] = plane.resize((new_width, new_height), Image.Resampling.BOX)
+    return reduced
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's message without the memory address it prints for a stream."""
+    text = re.sub(r"\s*<_io\.[^>]*>", "", str(error)).strip()
+    return text or type(error).__name__

@@ -1,0 +1,174 @@
+"""The fitted model: all that scoring needs, in two files that can be copied anywhere.
+
+``detector.safetensors`` holds the weights, the held-out scores and the scaling of vectors;
+``detector.json`` what they mean, with the checksum of both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from historyad.calibration import Calibration, samples_needed
+from historyad.config import Config, as_dict, validate
+from historyad.detector import Detector, anomaly_scores
+from historyad.errors import RunError
+from historyad.networks import Critic, Shape, count_parameters
+from historyad.preprocessing import Preprocessing
+from historyad.storage import load_json, load_tensors, save_json, save_tensors
+
+_FORMAT, _VERSION = "historyad-detector", 1
+_MOST_MEMBERS = 64
+_MOST_VALUES_OF_A_SAMPLE = 2**24
+
+
+@dataclass(frozen=True)
+class Model:
+    """A detector with the preprocessing and the calibration that belong to it."""
+
+    detector: Detector
+    preprocessing: Preprocessing
+    calibration: Calibration
+    config: Config
+    source: dict[str, Any]  # what it was fitted on: description, fingerprint, numbers of samples
+
+    def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+        """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F): (N,)."""
+        return anomaly_scores(self.detector, samples, self.preprocessing)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a person may want to know of this model, as JSON can hold it."""
+        return {
+            "input": " x ".join(map(str, self.preprocessing.input_shape)),
+            "kind": self.preprocessing.kind,
+            "grid": self.preprocessing.side or None,
+            "members": len(self.detector.members),
+            "parameters": count_parameters(self.detector),
+            "threshold": self.calibration.threshold,
+            "false_positive_rate": self.calibration.false_positive_rate,
+            "held_out": len(self.calibration.scores),
+            "source": self.source,
+            "config": as_dict(self.config),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write both files, the tensors first: a model without its JSON is not a model yet."""
+        tensors = self._tensors()
+        content = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "tensors_sha256": save_tensors(folder / "detector.safetensors", tensors),
+            "members": len(self.detector.members),
+            "preprocessing": self.preprocessing.to_json(),
+            "config": as_dict(self.config),
+            "source": self.source,
+        }
+        save_json(folder / "detector.json", {**content, "sha256": _checksum(content)})
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Model:
+        """Read what `save` wrote.
+
+        Raises RunError when a file is missing, altered, damaged or of an unknown version.
+        """
+        path = folder / "detector.json"
+        content = load_json(path)
+        _check_content(path, content)
+        tensors, _ = load_tensors(folder / "detector.safetensors", content["tensors_sha256"])
+        try:
+            _check_tensors(tensors)
+            config = Config(**content["config"])
+            validate(config)
+            preprocessing = _preprocessing(content["preprocessing"], tensors)
+            detector = _detector(content["members"], preprocessing, config, tensors)
+            calibration = _calibration(tensors["calibration.scores"].numpy(), config)
+        except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+            raise RunError(f"{path} is damaged ({error}): restore it or fit again") from error
+        detector = detector.to(device).eval()
+        return cls(detector, preprocessing, calibration, config, content["source"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"detector.{k}": v for k, v in self.detector.state_dict().items()}
+        tensors["calibration.scores"] = torch.from_numpy(self.calibration.scores)
+        if self.preprocessing.center is not None and self.preprocessing.scale is not None:
+            tensors["preprocessing.center"] = torch.from_numpy(self.preprocessing.center)
+            tensors["preprocessing.scale"] = torch.from_numpy(self.preprocessing.scale)
+        return tensors
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_content(path: Path, content: Any) -> None:
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise RunError(f"{path} is not the description of a detector: give the folder of a run")
+    if content.get("version") != _VERSION:
+        raise RunError(
+            f"{path} has version {content.get('version')!r}, this program reads {_VERSION}: "
+            "use the program that wrote it, or fit again"
+        )
+    checksum = content.pop("sha256", None)
+    if checksum != _checksum(content):
+        raise RunError(f"{path} was altered (its checksum differs): restore it or fit again")
+    wanted = {"tensors_sha256": str, "config": dict, "preprocessing": dict, "source": dict}
+    for name, kind in wanted.items():
+        if not isinstance(content.get(name), kind):
+            raise RunError(f"{path} is damaged (its {name} is missing): restore it or fit again")
+
+
+def _check_tensors(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+            raise ValueError(f"{name} is not made of finite float32 numbers")
+
+
+def _preprocessing(content: dict[str, Any], tensors: dict[str, Tensor]) -> Preprocessing:
+    arrays = {
+        name: tensors[f"preprocessing.{name}"].numpy()
+        for name in ("center", "scale")
+        if f"preprocessing.{name}" in tensors
+    }
+    shape = tuple(content["input_shape"])
+    if not all(type(n) is int and n > 0 for n in shape):
+        raise ValueError(f"samples of shape {shape}")
+    if math.prod(shape) > _MOST_VALUES_OF_A_SAMPLE:
+        raise ValueError(f"samples of shape {shape}")
+    preprocessing = Preprocessing(**{**content, "input_shape": shape, **arrays})
+    preprocessing.validate()
+    return preprocessing
+
+
+def _detector(
+    members: int, preprocessing: Preprocessing, config: Config, tensors: dict[str, Tensor]
+) -> Detector:
+    if not 1 <= members <= _MOST_MEMBERS:
+        raise ValueError(f"{members} members")
+    shape: Shape = preprocessing.network_shape
+    # Without memory of its own, a network of absurd size costs nothing before it is refused.
+    with torch.device("meta"):
+        detector = Detector([Critic(shape, config.width, config.hidden) for _ in range(members)])
+    prefix = "detector."
+    detector.load_state_dict(
+        # Copies, since memory inside a file's bytes is not aligned as a network's own.
+        {k.removeprefix(prefix): v.clone() for k, v in tensors.items() if k.startswith(prefix)},
+        assign=True,
+    )
+    return detector
+
+
+def _calibration(scores: NDArray[np.float32], config: Config) -> Calibration:
+    if scores.ndim != 1 or len(scores) < samples_needed(config.false_positive_rate):
+        raise ValueError("too few held-out scores")
+    if (np.diff(scores) < 0).any():
+        raise ValueError("held-out scores that are not sorted")
+    return Calibration(scores, config.false_positive_rate)

@@ -1,0 +1,159 @@
+"""Generator and critic (section 4.1), built from the shape of one sample.
+
+A sample is an image (channels, side, side) or a vector (features,). Images get convolutions
+between a 4 x 4 grid and the image's side, vectors get multilayer perceptrons. D_TV has the
+critic's architecture. The critic has no batch norm: its gradient penalty is per sample.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from historyad.errors import ConfigError
+
+Shape = tuple[int, ...]
+
+_SLOPE = 0.2  # of LeakyReLU
+_COARSEST = 4  # side of the grid where convolutions meet the fully connected layers
+
+
+class PooledConv2d(nn.Conv2d):
+    """A 3 x 3 convolution followed by 2 x 2 average pooling, computed as one strided convolution.
+
+    The mean of four neighbouring outputs of a 3 x 3 kernel is the output of the 4 x 4 kernel that
+    is the mean of its four shifts, at stride 2: the same function for 16/36 of the products.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H/2, W/2)."""
+        kernel = functional.avg_pool2d(functional.pad(self.weight, (1, 1, 1, 1)), 2, stride=1)
+        return functional.conv2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class Critic(nn.Module):
+    """Map a batch (B, *shape) to scores (B,): the critic of step 1 and the detector of step 3."""
+
+    def __init__(self, shape: Shape, width: int, hidden: int) -> None:
+        super().__init__()
+        self.shape = shape
+        if len(shape) == 1:
+            self.features: nn.Module = nn.Sequential(
+                nn.Linear(shape[0], hidden), nn.LeakyReLU(_SLOPE)
+            )
+            n_features = hidden
+        else:
+            channels = [shape[0], *_channels(shape, width)]
+            layers: list[nn.Module] = []
+            for n_in, n_out in itertools.pairwise(channels):
+                layers += [PooledConv2d(n_in, n_out), nn.LeakyReLU(_SLOPE)]
+            self.features = nn.Sequential(*layers)
+            n_features = channels[-1] * _COARSEST**2
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(n_features, hidden), nn.LeakyReLU(_SLOPE), nn.Linear(hidden, 1)
+        )
+        # A third faster on a CPU; the stubs do not know this overload.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return one score per sample, (B,)."""
+        return self.head(self.features(x)).squeeze(1)  # type: ignore[no-any-return]
+
+
+class Generator(nn.Module):
+    """Map latents (B, latent_dim) to samples (B, *shape); images lie in [-1, 1]."""
+
+    def __init__(self, shape: Shape, width: int, hidden: int, latent_dim: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.latent_dim = latent_dim
+        layers = _dense_block(latent_dim, hidden)
+        if len(shape) == 1:
+            layers += [*_dense_block(hidden, hidden), nn.Linear(hidden, shape[0])]
+        else:
+            channels = [*reversed(_channels(shape, width)), shape[0]]
+            layers += _dense_block(hidden, channels[0] * _COARSEST**2)
+            layers += [nn.Unflatten(1, (channels[0], _COARSEST, _COARSEST))]
+            for n_in, n_out in itertools.pairwise(channels):
+                layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1)]
+                layers += [nn.BatchNorm2d(n_out), nn.LeakyReLU(_SLOPE)]
+            layers[-2:] = [nn.Tanh()]  # the image itself is not normalised
+        self.layers = nn.Sequential(*layers)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return one sample per latent, (B, *shape)."""
+        return self.layers(z)  # type: ignore[no-any-return]
+
+
+def build_networks(
+    shape: Shape, width: int, hidden: int, latent_dim: int, random: torch.Generator
+) -> tuple[Generator, Critic]:
+    """Return a generator and a critic for samples of ``shape``, with weights from ``random``.
+
+    ``shape`` is (features,) or (channels, side, side) with a side that is 4 times a power of two.
+    """
+    generator = Generator(shape, width, hidden, latent_dim)
+    critic = Critic(shape, width, hidden)
+    initialise(generator, random)
+    initialise(critic, random)
+    return generator, critic
+
+
+def initialise(network: nn.Module, random: torch.Generator) -> None:
+    """Draw weights with the variance 2 / fan_in of He et al. (2015); biases are zero."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            gain = math.sqrt(2 / (1 + _SLOPE**2))
+            with torch.no_grad():
+                module.weight.normal_(0, gain / math.sqrt(_fan_in(module)), generator=random)
+                assert module.bias is not None
+                module.bias.zero_()
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trainable numbers in ``network``."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _fan_in(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> int:
+    """Return how many inputs one output adds up."""
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    taps = math.prod(module.kernel_size)
+    if isinstance(module, nn.ConvTranspose2d):
+        taps //= math.prod(module.stride)
+    return module.in_channels * taps
+
+
+def _channels(shape: Shape, width: int) -> list[int]:
+    """Return the critic's channels after each halving, from ``shape`` down to 4 x 4."""
+    halvings = int(math.log2(shape[1] // _COARSEST))
+    return [width * 2**level for level in range(halvings)]
+
+
+def _dense_block(n_in: int, n_out: int) -> list[nn.Module]:
+    return [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(_SLOPE)]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; auto is an accelerator where there is one.
+
+    Raises ConfigError when it is not there.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device '{name}' cannot be used here: take auto or cpu") from error
+    return device

@@ -1,0 +1,271 @@
+"""The run directory: what is written there is whole or absent, and never code.
+
+Every file is written under a temporary name, flushed to the disk and renamed, so that a process
+killed at any moment leaves the old file or the new one. Tensors are safetensors, the rest is
+JSON, and nothing that is loaded can execute. ::
+
+    RUN/config.json          resolved config, source, versions, command
+    RUN/log.jsonl            one record per save interval
+    RUN/checkpoint/          resumable state of the step under way
+    RUN/history/             one file per snapshot + manifest.json
+    RUN/detector.safetensors, RUN/detector.json     the model
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from historyad.errors import RunError
+
+_MAX_JSON_BYTES = 64 * 2**20
+_MAX_TENSOR_BYTES = 4 * 2**30
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader, or a crash, finds the old file or the new one.
+
+    Raises RunError, leaving the old file alone, when the disk is full or not writable.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise _cannot_write(path, error) from error
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically. NaN and infinity are refused (ValueError)."""
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def load_json(path: Path) -> Any:
+    """Read JSON; RunError when it is missing, too large or damaged."""
+    try:
+        return json.loads(_read(path, _MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged (not JSON: {error}): restore it or fit again") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: str = "") -> str:
+    """Write ``tensors`` and a text as safetensors, atomically. Return the file's sha256."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(contiguous, metadata={"note": note})
+    write_atomic(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors and the text of `save_tensors`.
+
+    Raises RunError when the file is missing or damaged, or its checksum is not ``sha256``.
+    """
+    data = _read(path, _MAX_TENSOR_BYTES)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise RunError(f"{path} was altered (its checksum differs): restore it or fit again")
+    try:
+        tensors = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return tensors, str(header.get("__metadata__", {}).get("note", ""))
+    except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}): restore it or fit again") from error
+
+
+class Checkpoint:
+    """The resumable state of one training step, in one file that is replaced as a whole.
+
+    ``networks`` and ``optimizers`` are the objects to save or to restore in place, by name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(
+        self,
+        networks: Mapping[str, nn.Module],
+        optimizers: Mapping[str, Optimizer],
+        state: Mapping[str, Any],
+    ) -> None:
+        """Replace the checkpoint; ``state`` is what JSON can hold."""
+        tensors = {
+            f"{name}.{key}": tensor
+            for name, network in networks.items()
+            for key, tensor in network.state_dict().items()
+        }
+        for name, optimizer in optimizers.items():
+            for index, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{key}": value for key, value in moments.items()}
+        save_tensors(self.path, tensors, json.dumps(state))
+
+    def restore(
+        self, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
+    ) -> dict[str, Any] | None:
+        """Load what was saved last and return its state, or return None when nothing was.
+
+        Raises RunError when the file is damaged or holds the state of other networks.
+        """
+        if not self.path.exists():
+            return None
+        tensors, note = load_tensors(self.path)
+        try:
+            for name, network in networks.items():
+                network.load_state_dict(_under(tensors, name))
+            for name, optimizer in optimizers.items():
+                _restore_moments(optimizer, _under(tensors, name))
+            state: dict[str, Any] = json.loads(note)
+        except (RuntimeError, ValueError) as error:
+            raise RunError(
+                f"{self.path} is damaged ({error}): delete it, and the same command starts this "
+                "step again"
+            ) from error
+        return state
+
+
+def _restore_moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Load the moments, named PARAMETER.MOMENT, for parameters of the shapes they had."""
+    content = optimizer.state_dict()
+    content["state"] = {}
+    for key, value in tensors.items():
+        index, moment = key.split(".", 1)
+        content["state"].setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict(content)
+
+
+class RunDirectory:
+    """The files of one run, held by one process at a time."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.log = self.path / "log.jsonl"
+        self.history = self.path / "history"
+        self.gan_checkpoint = Checkpoint(self.path / "checkpoint" / "gan.safetensors")
+        self.detector_checkpoint = Checkpoint(self.path / "checkpoint" / "detector.safetensors")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the model is there: its JSON is the last file that a fit writes."""
+        return (self.path / "detector.json").exists()
+
+    def claim(self, record: Mapping[str, Any]) -> None:
+        """Start this run, or find that it is the one that ``record`` describes.
+
+        ``record["config"]`` and ``record["source"]`` must equal what the directory holds: RunError
+        names the first difference, so that a run is never continued with other settings or data.
+        """
+        if not self.config.exists():
+            if any(p.name not in ("lock", "config.json.tmp") for p in self.path.iterdir()):
+                raise RunError(f"{self.path} holds other files and no run: choose another --out")
+            save_json(self.config, record)
+            return
+        found = load_json(self.config)
+        for part in ("config", "source"):
+            old, new = found.get(part) if isinstance(found, dict) else None, record[part]
+            if not isinstance(old, dict):
+                raise RunError(f"{self.config} was altered: restore it, or choose another --out")
+            for key in sorted({*old, *new}):
+                if old.get(key) != new.get(key):
+                    raise RunError(
+                        f"{self.path} already holds a run with {key} = {old.get(key)!r}, not "
+                        f"{new.get(key)!r}: choose another --out, or delete {self.path}"
+                    )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory; RunError when another process does. A dead process holds nothing."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("w")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"another process is writing to {self.path}: wait for it") from None
+            yield
+
+    def append_log(self, record: Mapping[str, Any]) -> None:
+        """Add one line to the log."""
+        try:
+            with self.log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise _cannot_write(self.log, error) from error
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Return the log's records; a last line that a crash cut short is left out."""
+        if not self.log.exists():
+            return []
+        records = []
+        for line in self.log.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                records.append(json.loads(line))
+        return records
+
+    def mend_log(self) -> None:
+        """Drop a last line that a crash cut short, so that the next one starts on its own."""
+        if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):
+            lines = [json.dumps(record) + "\n" for record in self.read_log()]
+            write_atomic(self.log, "".join(lines).encode())
+
+
+def _under(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with ``name`` and a dot, without that start."""
+    prefix = name + "."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise RunError(f"{path} has {size:,} bytes, more than the {limit:,} a run can have")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: is {path.parent} a finished run?") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"cannot write {path}: {error.strerror}. What was written before is intact: free space "
+        "or make the directory writable, and run the same command again"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    packages = ("historyad", "torch", "numpy", "safetensors")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {**found, "python": platform.python_version(), "machine": platform.machine()}

@@ -1,0 +1,26 @@
+import os
+
+# Before torch is imported: two pytest workers on two cores must not each start two threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real data sets; tests that need it run only where HISTORYAD_DATA names one."""
+    if "HISTORYAD_DATA" not in os.environ:
+        pytest.skip("HISTORYAD_DATA is not set")
+    return Path(os.environ["HISTORYAD_DATA"])
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """All handwritten digits of scikit-learn: images uint8 (1797, 8, 8, 1), labels (1797,)."""
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    return images, bunch.target
