@@ -228,6 +228,44 @@ def inspect(run: Run) -> None:
 
 
 @app.command
+def benchmark(
+    *,
+    split: Annotated[
+        list[str],
+        Parameter(help="Splits: mnist-vs-kmnist, mnist-without-3, vectors-cardio ...", negative=""),
+    ],
+    method: Annotated[
+        list[str],
+        Parameter(help="Methods: historyad, pca-residual, neighbours ...", negative=""),
+    ],
+    out: Annotated[Path, Parameter(help="Folder of rows.jsonl; rows that are there are kept.")],
+    seeds: Annotated[str, Parameter(help="Seeds, as 0,1,2.")] = "0",
+    data_root: DataRoot = None,
+) -> None:
+    """Measure methods side by side; one row of JSON for each split, method and seed."""
+    from historyad.benchmark import run_benchmark
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise InputError(f"'{seeds}' is no list of seeds: write 0,1,2") from None
+    run_benchmark(
+        split,
+        method,
+        numbers,
+        out,
+        data_root=data_root,
+        command=_command(),
+        on_row=lambda row: print(
+            f"{row['split']:<24} {row['method']:<22} seed {row['seed']}  "
+            f"AUROC {row['auroc']:.4f}  AUPRC {row['auprc']:.4f} "
+            f"(prevalence {row['prevalence']:.3f})  fit {row['fit_seconds']:.1f} s",
+            flush=True,
+        ),
+    )
+
+
+@app.command
 def demo(
     *,
     anomaly: Annotated[

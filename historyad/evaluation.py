@@ -6,26 +6,23 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from historyad.datasets import Source
 from historyad.metrics import auprc, auroc, bootstrap_interval, fpr_at_tpr
 from historyad.model import Model
 
 
-def evaluate_model(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
-    """Return AUROC, AUPRC (each with its 95 % bootstrap interval), prevalence, error rates, speed.
+def judge(normal: NDArray[np.floating], anomalous: NDArray[np.floating]) -> dict[str, Any]:
+    """Return what the scores of normal (n,) and anomalous (m,) samples are worth.
 
-    The anomalous class is the positive one. ``false_positive_rate`` and ``detection_rate`` are
-    those at the model's own threshold, which was set without seeing either source.
+    AUROC and AUPRC come with their 95 % bootstrap intervals; the anomalous class is the positive
+    one, and its share, the prevalence, stands beside them.
     """
-    started = time.perf_counter()
-    scores = [model.anomaly_score(source.samples) for source in (normal, anomalous)]
-    seconds = time.perf_counter() - started
     y = np.repeat([0, 1], [len(normal), len(anomalous)])
-    score = np.concatenate(scores)
+    score = np.concatenate([normal, anomalous])
     auroc_low, auroc_high = bootstrap_interval(auroc, y, score)
     auprc_low, auprc_high = bootstrap_interval(auprc, y, score)
-    false_positives, detections = (float((s > model.calibration.threshold).mean()) for s in scores)
     return {
         "auroc": auroc(y, score),
         "auroc_low": auroc_low,
@@ -35,14 +32,28 @@ def evaluate_model(model: Model, normal: Source, anomalous: Source) -> dict[str,
         "auprc_high": auprc_high,
         "prevalence": float(y.mean()),
         "fpr_at_95_tpr": fpr_at_tpr(y, score),
-        "threshold": model.calibration.threshold,
-        "false_positive_rate": false_positives,
-        "requested_false_positive_rate": model.calibration.false_positive_rate,
-        "detection_rate": detections,
         "n_normal": len(normal),
         "n_anomalous": len(anomalous),
+    }
+
+
+def evaluate_model(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
+    """Return the figures of `judge`, the error rates at the model's own threshold, and the speed.
+
+    The threshold was set without seeing either source.
+    """
+    started = time.perf_counter()
+    scores = [model.anomaly_score(source.samples) for source in (normal, anomalous)]
+    seconds = time.perf_counter() - started
+    threshold = model.calibration.threshold
+    return {
+        **judge(*scores),
+        "threshold": threshold,
+        "false_positive_rate": float((scores[0] > threshold).mean()),
+        "requested_false_positive_rate": model.calibration.false_positive_rate,
+        "detection_rate": float((scores[1] > threshold).mean()),
         "seconds": seconds,
-        "images_per_second": len(y) / seconds,
+        "images_per_second": (len(normal) + len(anomalous)) / seconds,
     }
 
 
