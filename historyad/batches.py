@@ -25,10 +25,11 @@ def to_float(samples: NDArray[Any], device: torch.device | str = "cpu") -> Tenso
     uint8 images (B, H, W, C) become float32 (B, C, H, W) in [-1, 1], laid out channels last;
     float32 vectors (B, F) stay as they are.
     """
+    # What is memory-mapped is read-only, which torch does not know: that is copied.
     if samples.dtype == np.uint8:
-        pixels = torch.from_numpy(np.ascontiguousarray(samples)).to(device)
+        pixels = torch.from_numpy(np.require(samples, requirements=["C", "W"])).to(device)
         return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
-    return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)).to(device)
+    return torch.from_numpy(np.require(samples, np.float32, ["C", "W"])).to(device)
 
 
 def from_float(samples: Tensor) -> NDArray[Any]:
@@ -44,7 +45,8 @@ class Batches:
 
     ``samples`` is uint8 (N, H, W, C) or float32 (N, F), in memory or memory-mapped; only the rows
     of a batch are ever read. ``rows`` picks the ones to use, and ``prepare`` is applied to them a
-    batch at a time. ``seed`` decides the order; every pass over the data has its own.
+    batch at a time. ``seed`` decides the order; every pass over the data has its own. ``shape`` is
+    that of one sample as the networks see it: (C, side, side) or (F,).
     """
 
     def __init__(
@@ -64,16 +66,16 @@ class Batches:
             raise ConfigError(f"augment is '{augment}', which is for images: leave it empty")
         self._rows = np.arange(len(samples)) if rows is None else rows
         self._samples = samples
-        self._prepare = prepare
+        self._prepare: Preprocessing | None = prepare
+        if prepare.shrinks:  # once, and not again in every pass
+            parts = np.array_split(self._rows, max(1, len(self._rows) // 256))
+            self._samples = np.concatenate([prepare(samples[part]) for part in parts])
+            self._rows, self._prepare = np.arange(len(self._rows)), None
+        self.shape = prepare.network_shape
         self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample as the networks see it: (C, side, side) or (F,)."""
-        return self._prepare.network_shape
 
     def at(self, position: int, size: int) -> Tensor:
         """Return the ``size`` samples that follow the first ``position`` ones, as floats."""
@@ -84,7 +86,8 @@ class Batches:
             part = self._order_of(turn)[offset : offset + size - filled]
             indices[filled : filled + len(part)] = part
             filled += len(part)
-        batch = to_float(self._prepare(self._samples[indices]), self.device)
+        samples = self._samples[indices]
+        batch = to_float(self._prepare(samples) if self._prepare else samples, self.device)
         if self.augmentations:
             random = torch_generator(self.seed, Stream.AUGMENT, position)
             for augmentation in self.augmentations:

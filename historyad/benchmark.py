@@ -164,8 +164,11 @@ def _score(score: Scorer, split: Split, facts: Row) -> Row:
 
 
 def _fit_ours(method: str, train: Source, seed: int, path: Path) -> tuple[Scorer, Row]:
-    run = RunDirectory(path)
-    model = fit_model(train, make_config(OURS[method], seed=seed), run)
+    config = make_config(OURS[method], seed=seed)
+    # A small table holds out too few rows for the rate of the preset: take the lowest it allows.
+    lowest = 1 / (int(config.calibration_share * len(train)) + 1)
+    config.false_positive_rate = max(config.false_positive_rate, lowest)
+    model = fit_model(train, config, RunDirectory(path))
     facts = {
         "threshold": model.calibration.threshold,
         "held_out": len(model.calibration.scores),

@@ -30,7 +30,7 @@ class Calibration:
             raise InputError(
                 f"{len(scores)} held-out normal samples are too few for a false-positive rate of "
                 f"{false_positive_rate:g}, which needs {needed}: give more normal data, or raise "
-                "calibration_share or false_positive_rate"
+                "false_positive_rate"
             )
         return cls(np.sort(scores), false_positive_rate)
 
@@ -56,3 +56,22 @@ def samples_needed(false_positive_rate: float) -> int:
     """Return how many held-out samples the smallest p-value, 1 / (n + 1), needs to reach it."""
     n = math.floor(1 / false_positive_rate) - 1
     return n if 1 / (n + 1) <= false_positive_rate else n + 1
+
+
+def benjamini_hochberg(p_values: NDArray[np.float64], rate: float) -> NDArray[np.bool_]:
+    """Choose, among ``p_values`` (N,), those that are discoveries: bool (N,).
+
+    The k smallest are, for the largest k with p_(k) <= rate k / N (Benjamini and Hochberg, 1995).
+    Of what is chosen, a share of at most ``rate`` is normal, in expectation. This holds for
+    independent p-values, and also for those of one `Calibration`, which share its held-out scores:
+    they depend positively (PRDS; Bates et al., 2023, theorem 2). InputError for a rate outside
+    (0, 1).
+    """
+    if not 0 < rate < 1:
+        raise InputError(f"the false discovery rate is {rate:g}: it must be between 0 and 1")
+    n = len(p_values)
+    ordered = np.sort(p_values)
+    below = np.flatnonzero(ordered <= rate * np.arange(1, n + 1) / n)
+    largest = ordered[below[-1]] if len(below) else -np.inf
+    chosen: NDArray[np.bool_] = p_values <= largest
+    return chosen

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 import shlex
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, get_type_hints
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from historyad import __version__
 from historyad.config import PRESETS, Config, make_config, settings
-from historyad.errors import HistoryADError, InputError
+from historyad.errors import HistoryADError, InputError, RunError
+from historyad.service.settings import Settings
 
 if TYPE_CHECKING:
-    from historyad.datasets import Source
+    from historyad.datasets import Folder, Source
     from historyad.model import Model
 
 USER_ERROR, OUR_ERROR = 2, 1
@@ -36,6 +39,7 @@ app = App(
         "threes) or kmnist:test. Start with: historyad demo"
     ),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 
 
@@ -78,7 +82,8 @@ def _overrides() -> type:
         )
         for name, setting in settings().items()
     ]
-    return make_dataclass("Overrides", options)
+    # Before Python 3.12 its module would be "types", and cyclopts looks into no builtin type.
+    return make_dataclass("Overrides", options, namespace={"__module__": __name__})
 
 
 if TYPE_CHECKING:
@@ -86,6 +91,7 @@ if TYPE_CHECKING:
 else:
     Overrides = Parameter(name="*")(_overrides())
 
+ServiceSettings = Annotated[Settings, Parameter(name="*", group="Limits")]
 SourceName = Annotated[str, Parameter(help="Where the samples are; see historyad --help.")]
 Run = Annotated[Path, Parameter(help="Directory of a finished fit.")]
 DataRoot = Annotated[
@@ -124,8 +130,10 @@ def fit(
         model = fit_model(
             samples, config, RunDirectory(out), command=_command(), on_progress=on_progress
         )
+    skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
     print(
-        f"{out}: {len(samples):,} normal samples, threshold {model.calibration.threshold:+.3f} "
+        f"{out}: {len(samples):,} normal samples{skipped}, "
+        f"threshold {model.calibration.threshold:+.3f} "
         f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
         f"{time.monotonic() - started:.0f} s"
     )
@@ -145,30 +153,117 @@ def score(
     strict: Annotated[
         bool, Parameter(negative="", help="Exit with status 2 when a sample could not be read.")
     ] = False,
+    fdr: Annotated[
+        float | None,
+        Parameter(
+            help="Add a column is_discovery: samples chosen such that a share of at most this is "
+            "normal, in expectation (Benjamini-Hochberg).",
+            validator=validators.Number(gt=0, lt=1),
+        ),
+    ] = None,
 ) -> int:
     """Score samples: path, anomaly_score (about -1 normal, +1 anomalous), p_value, is_anomalous."""
-    from historyad.datasets import open_stream
-
     model = _load(run, device)
-    side = model.preprocessing.side if model.preprocessing.any_size else None
-    samples = open_stream(source, data_root=data_root, mixed=side)
-    n_scored = n_anomalous = 0
-    with _open_table(out) as write:
-        for names, chunk in samples.chunks(_CHUNK):
-            scores = model.anomaly_score(chunk)
-            p_values = model.calibration.p_value(scores)
-            anomalous = scores > model.calibration.threshold
-            for row in zip(
-                names, scores.tolist(), p_values.tolist(), anomalous.tolist(), strict=True
-            ):
-                write(dict(zip(_COLUMNS, row, strict=True)))
-            n_scored += len(scores)
-            n_anomalous += int(anomalous.sum())
-    for name, reason in samples.unreadable:
-        print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
+    samples = _stream(model, source, data_root)
+    columns, rows = _COLUMNS, _score(model, samples)
+    if fdr is not None:
+        columns, rows = (*_COLUMNS, "is_discovery"), _with_discoveries(rows, fdr)
+    n_scored = n_anomalous = n_discoveries = 0
+    with _open_table(out, columns) as write:
+        for row in rows:
+            write(row)
+            n_scored += 1
+            n_anomalous += row["is_anomalous"]
+            n_discoveries += row.get("is_discovery", False)
+    _report_unreadable(samples)
     skipped = f", {len(samples.unreadable)} could not be read" if samples.unreadable else ""
     print(f"{n_scored:,} scored, {n_anomalous:,} anomalous{skipped}", file=sys.stderr)
+    if fdr is not None:
+        print(
+            f"{n_discoveries:,} discoveries at a false discovery rate of {fdr:g}", file=sys.stderr
+        )
+        # k p-values at their smallest, 1 / (n + 1), are discoveries if that is <= Q k / N.
+        least = math.ceil(n_scored / (fdr * (len(model.calibration.scores) + 1)))
+        if least > max(1, n_discoveries):
+            print(
+                f"with {len(model.calibration.scores):,} held-out samples, only {least:,} or more "
+                f"of {n_scored:,} can be discoveries: calibrate on more, or score fewer at a time",
+                file=sys.stderr,
+            )
     return USER_ERROR if strict and samples.unreadable else 0
+
+
+@app.command
+def calibrate(
+    run: Run,
+    source: SourceName,
+    *,
+    false_positive_rate: Annotated[
+        float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
+    ] = None,
+    data_root: DataRoot = None,
+    skip_unreadable: Annotated[
+        bool, Parameter(negative="", help="Leave out images that cannot be read.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Set threshold and p-values anew from normal samples not trained on, without training."""
+    from historyad.estimator import calibrate_model
+
+    model = _load(run, device)
+    side = model.preprocessing.side if model.preprocessing.any_size else 0
+    samples = _open(source, data_root, skip_unreadable=skip_unreadable, side=side)
+    renewed = calibrate_model(model, samples, false_positive_rate)
+    renewed.save(run)
+    before, after = model.calibration, renewed.calibration
+    _print_table(
+        [
+            ("calibrated on", f"{len(after.scores):,} samples of {source}"),
+            ("false positives", f"{after.false_positive_rate:g}"),
+            ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
+        ]
+    )
+
+
+@app.command
+def drift(
+    run: Run,
+    source: SourceName,
+    *,
+    level: Annotated[
+        float,
+        Parameter(
+            help="Probability of an alarm, ever, on a stream that does not change.",
+            validator=validators.Number(gt=0, lt=1),
+        ),
+    ] = 0.01,
+    seed: Annotated[int, Parameter(help="Of the random numbers that break ties.")] = 0,
+    json_file: Annotated[
+        Path | None, Parameter(name="--json", help="Write what was found to this file.")
+    ] = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Test whether a stream, in its order, is still what was calibrated on, and since when not."""
+    import numpy as np
+
+    from historyad.drift import detect_drift, table_of
+    from historyad.storage import save_json
+
+    model = _load(run, device)
+    samples = _stream(model, source, data_root)
+    names: list[str] = []
+    scores = [np.empty(0, np.float32)]
+    for some, chunk in samples.chunks(_CHUNK):
+        names += some
+        scores.append(model.anomaly_score(chunk))
+    _report_unreadable(samples)
+    found = detect_drift(model.calibration, np.concatenate(scores), level=level, seed=seed)
+    _print_table(table_of(found, names))
+    if json_file is not None:
+        since = None if found.since is None else names[found.since]
+        record = {"run": str(run), "source": source, **vars(found), "since_name": since}
+        save_json(json_file, {**record, "command": _command()})
 
 
 @app.command
@@ -217,14 +312,145 @@ def inspect(run: Run) -> None:
     directory = RunDirectory(run)
     if directory.config.exists():
         record = load_json(directory.config)
-        rows += [(f"versions.{name}", version) for name, version in record["versions"].items()]
-        rows.append(("command", record["command"]))
+        try:
+            rows += [(f"versions.{name}", found) for name, found in record["versions"].items()]
+            rows.append(("command", record["command"]))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise RunError(f"{directory.config} was altered: restore it or fit again") from error
     history = History(directory.history, model.config, model.preprocessing.network_shape)
     rows.append(("history", f"{len(history)} snapshots"))
     size = sum(file.stat().st_size for file in Path(run).rglob("*") if file.is_file())
     rows.append(("size", f"{size / 1e6:,.1f} MB"))
     rows.append(("checks", "format, version and checksums are right"))
     _print_table(rows)
+
+
+@app.command
+def probe(
+    run: Run,
+    source: Annotated[str, Parameter(help="Source of normal samples, none of them trained on.")],
+    *,
+    out: Annotated[
+        Path | None, Parameter(help="Folder for probe.png and probe.json; needs matplotlib.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, Parameter(name="--json", help="Write the rates to this file.")
+    ] = None,
+    limit: Annotated[int, Parameter(help="Samples to look at, drawn from the source.")] = 200,
+    seed: Annotated[int, Parameter(help="Of the draw and of the damage.")] = 0,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Show what a detector can and cannot see: damage normal samples, more and more.
+
+    For noise, blur, scratches and so on: the strength from which 95 % are called anomalous.
+    """
+    from historyad.probe import draw_probe, probe_model, table_of
+    from historyad.storage import save_json
+
+    model = _load(run, device)
+    side = model.preprocessing.side if model.preprocessing.any_size else 0
+    samples = _open(source, data_root, side=side).samples
+    found = probe_model(model, samples, limit=limit, seed=seed)
+    _print_table(table_of(found))
+    record = {"run": str(run), "source": source, **found, "command": _command()}
+    if out is not None:
+        draw_probe(found, model, samples[0], out / "probe.png")
+        save_json(out / "probe.json", record)
+        print(f"written: {out / 'probe.png'}, {out / 'probe.json'}")
+    if json_file is not None:
+        save_json(json_file, record)
+
+
+@app.command
+def export(
+    run: Run,
+    path: Annotated[Path, Parameter(help="File to write, .onnx.")],
+    *,
+    size: Annotated[
+        tuple[int, int] | None,
+        Parameter(help="Height and width of the images to score, where any are accepted."),
+    ] = None,
+    samples: Annotated[
+        str | None, Parameter(help="Source of inputs on which to compare, besides made-up ones.")
+    ] = None,
+    opset: Annotated[int, Parameter(help="Version of the ONNX operators, 18 to 25.")] = 18,
+    data_root: DataRoot = None,
+) -> None:
+    """Write one ONNX file from raw input to score, p-value and verdict, once its answers agree."""
+    from historyad.export import export_onnx
+
+    model = _load(run, "cpu")
+    inputs = None if samples is None else _open(samples, data_root).samples
+    found = export_onnx(model, path, size=size, samples=inputs, opset=opset)
+    _print_table([("written", str(path)), *((name, str(value)) for name, value in found.items())])
+
+
+@app.command
+def serve(
+    run: Run,
+    *,
+    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on; 0 chooses a free one.")] = 8000,
+    device: Device = "auto",
+    settings: ServiceSettings | None = None,
+) -> None:
+    """Score over HTTP: POST /score, and a page that shows verdicts on the images dropped there.
+
+    Ends on SIGTERM or Ctrl-C when it has answered what it accepted.
+    """
+    try:
+        from historyad.service.app import listen, run_server
+    except ImportError as error:
+        raise InputError(f"serve needs {error.name}: install historyad[serve]") from error
+
+    settings = settings or ServiceSettings()
+    model = _load(run, device)
+    listener, url = listen(host, port)
+    print(f"{run}: serving at {url}", flush=True)
+    if not (settings.token or url.startswith("http://127.")):
+        print(
+            f"historyad: whoever reaches {url} can use it; to ask for a token, set HISTORYAD_TOKEN",
+            file=sys.stderr,
+        )
+    run_server(model, settings, listener)
+
+
+@app.command
+def report(
+    run: Run,
+    *,
+    out: Annotated[Path, Parameter(help="File to write.")] = Path("report.html"),
+    normal: Annotated[
+        str | None, Parameter(help="Source of normal samples, none of them trained on.")
+    ] = None,
+    anomalous: Annotated[str | None, Parameter(help="Source of anomalous samples.")] = None,
+    source: Annotated[
+        str | None, Parameter(help="The source trained on, to show what in it looks odd.")
+    ] = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Write one HTML file on how a detector was trained and how it decides."""
+    from historyad.report import write_report
+
+    model = _load(run, device)
+    side = model.preprocessing.side if model.preprocessing.any_size else 0
+    sources = [
+        None if name is None else _open(name, data_root, skip_unreadable=True, side=side)
+        for name in (source, normal, anomalous)
+    ]
+    train, normals, anomalies = sources
+    write_report(
+        run,
+        out,
+        model=model,
+        train=train,
+        normal=normals,
+        anomalous=anomalies,
+        command=_command(),
+    )
+    print(f"written: {out}")
 
 
 @app.command
@@ -266,6 +492,22 @@ def benchmark(
 
 
 @app.command
+def reproduce(
+    what: Annotated[Literal["toy"], Parameter(help="toy: figures 3 and 4.")],
+    *,
+    out: Annotated[Path, Parameter(help="Folder for the pictures and the row of figures.")],
+    seed: int = 0,
+    scale: Literal["quick", "full"] = "full",
+) -> None:
+    """Draw a figure of the paper."""
+    from historyad.reproduce.toy import reproduce_toy
+
+    row = reproduce_toy(out, seed=seed, scale=scale)
+    _print_table([(name, str(value)) for name, value in row.items() if name != "versions"])
+    print(f"drawn in {out / what}.png and .svg")
+
+
+@app.command
 def demo(
     *,
     anomaly: Annotated[
@@ -283,15 +525,15 @@ def demo(
 
 
 _CHUNK = 1024  # samples scored between two writes
-_COLUMNS = ("path", "anomaly_score", "p_value", "is_anomalous")
+_COLUMNS: tuple[str, ...] = ("path", "anomaly_score", "p_value", "is_anomalous")
 
 
 def _in_flags(message: str) -> str:
     """Write the settings that a message names the way the command line spells them."""
-    for name in settings():
-        if "_" in name:
-            message = message.replace(name, "--" + name.replace("_", "-"))
-    return message
+    names = "|".join(name for name in settings() if "_" in name)
+    # Whole words that are not part of a path.
+    pattern = rf"(?<![\w/.-])(?:{names})(?![\w/-]|\.\w)"
+    return re.sub(pattern, lambda match: "--" + match[0].replace("_", "-"), message)
 
 
 def _command() -> str:
@@ -315,28 +557,71 @@ def _load(run: Path, device: str) -> Model:
     return Model.load(run, choose_device(device))
 
 
+def _stream(model: Model, source: str, data_root: Path | None) -> Source | Folder:
+    from historyad.datasets import open_stream
+
+    side = model.preprocessing.side if model.preprocessing.any_size else None
+    return open_stream(source, data_root=data_root, mixed=side)
+
+
+def _report_unreadable(samples: Source | Folder) -> None:
+    for name, reason in samples.unreadable:
+        print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
+
+
+def _score(model: Model, samples: Source | Folder) -> Iterator[dict[str, Any]]:
+    """Yield the row of each sample, with the columns of ``_COLUMNS``."""
+    for names, chunk in samples.chunks(_CHUNK):
+        scores = model.anomaly_score(chunk)
+        p_values = model.calibration.p_value(scores)
+        anomalous = scores > model.calibration.threshold
+        columns = (names, scores.tolist(), p_values.tolist(), anomalous.tolist())
+        for row in zip(*columns, strict=True):
+            yield dict(zip(_COLUMNS, row, strict=True))
+
+
+def _with_discoveries(rows: Iterator[dict[str, Any]], rate: float) -> Iterator[dict[str, Any]]:
+    """Yield the rows with one column more, which depends on all of them."""
+    import numpy as np
+
+    from historyad.calibration import benjamini_hochberg
+
+    scored = list(rows)
+    discoveries = benjamini_hochberg(np.array([row["p_value"] for row in scored]), rate)
+    for row, is_discovery in zip(scored, discoveries.tolist(), strict=True):
+        yield {**row, "is_discovery": is_discovery}
+
+
 @contextmanager
-def _open_table(out: str) -> Iterator[Any]:
-    """Yield a function that writes one row, as CSV or, to a .jsonl file, as JSON lines."""
-    if out != "-" and Path(out).suffix not in (".csv", ".jsonl"):
+def _open_table(out: str, columns: tuple[str, ...]) -> Iterator[Any]:
+    """Yield a function that writes one row, as CSV or, to a .jsonl file, as JSON lines.
+
+    A file gets its name when it is complete; what an error or an interruption leaves of it ends in
+    .tmp, and an older file of that name stays until then.
+    """
+    if out == "-":
+        yield _csv_writer(sys.stdout, columns)
+        return
+    path = Path(out)
+    if path.suffix not in (".csv", ".jsonl"):
         raise InputError(f"cannot write {out}: name a .csv or .jsonl file, or - for the terminal")
+    temporary = path.with_name(path.name + ".tmp")
     try:
-        target: Any = nullcontext(sys.stdout)
-        if out != "-":
-            target = Path(out).open("w", newline="")  # noqa: SIM115 (entered just below)
+        with temporary.open("w", newline="") as file:
+            write = _json_writer(file) if path.suffix == ".jsonl" else _csv_writer(file, columns)
+            yield write
+        temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    with target as file:
-        yield _json_writer(file) if out.endswith(".jsonl") else _csv_writer(file)
 
 
-def _csv_writer(file: TextIO) -> Any:
+def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Any:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer.writerow(columns)
 
     def write(row: dict[str, Any]) -> None:
-        name, anomaly_score, p_value, is_anomalous = row.values()
-        writer.writerow([name, f"{anomaly_score:.6f}", f"{p_value:.6f}", int(is_anomalous)])
+        name, anomaly_score, p_value, *verdicts = row.values()
+        writer.writerow([name, f"{anomaly_score:.6f}", f"{p_value:.6f}", *map(int, verdicts)])
 
     return write
 

@@ -59,19 +59,23 @@ class Config:
     )
     # Networks (section 4.1)
     width: int = _setting(
-        32, "Channels of the first convolution; each level doubles them.", low=4, high=256
+        24, "Channels of the first convolution; each level doubles them.", low=4, high=256
     )
     hidden: int = _setting(512, "Units of the fully connected hidden layers.", low=8, high=8192)
     latent_dim: int = _setting(64, "Dimensions of the latent variable z.", low=1, high=1024)
     # Step 1 (section 4.2)
     n_epochs: float = _setting(
-        5.0, "Length of step 1, over which its learning rate falls to 0, in epochs.", low=0.01
+        5.0,
+        "Length of step 1, over which its learning rate falls to 0, in epochs.",
+        low=0.01,
+        high=1000.0,
     )
     epoch_images: int = _setting(
         0,
         "Images in one epoch. 0 takes the size of the training set, but at least 50,000, so that "
         "a few hundred images are not trained on for a handful of steps.",
         low=0,
+        high=10**12,
     )
     saves_per_epoch: int = _setting(50, "Snapshots recorded per epoch.", low=1, high=1000)
     batch_size: int = _setting(64, "Images per step, in steps 1 and 3.", low=2, high=4096)
@@ -91,7 +95,7 @@ class Config:
     )
     # Step 2 (section 4.3)
     skip_epochs: float = _setting(
-        1.0, "alpha: snapshots before this time are not in the history.", low=0.0
+        1.0, "alpha: snapshots before this time are not in the history.", low=0.0, high=999.0
     )
     decay: float = _setting(
         3.0, "beta: rate at which the weight of a snapshot falls with its time.", low=0.0, high=100
@@ -124,9 +128,9 @@ class Config:
         "from each, or the averaged critic as it is ('untrained').",
         choices=("both", "average", "random", "untrained"),
     )
-    detector_epochs: float = _setting(5.0, "Length of step 3, in epochs.", low=0.001)
+    detector_epochs: float = _setting(2.0, "Length of step 3, in epochs.", low=0.001, high=1000.0)
     detector_learning_rate: float = _setting(
-        5e-4, "Initial learning rate of Adam in step 3.", low=1e-6, high=0.1
+        1e-3, "Initial learning rate of Adam in step 3.", low=1e-6, high=0.1
     )
     bound_weight: float = _setting(
         10.0, "lambda: weight of the bound on D_TV's output.", low=1e-3, high=1e4
@@ -149,12 +153,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # Section 5's setting for MNIST, with about 5 M parameters in each network (section 4.1).
     "paper": {
+        "width": 32,
         "hidden": 2304,
         "latent_dim": 128,
         "penalty_interval": 1,
         "mass_tolerance": 0.0,
         "wide_share": 0.0,
         "detector_start": "average",
+        "detector_epochs": 5.0,
+        "detector_learning_rate": 5e-4,
     },
 }
 
@@ -211,7 +218,7 @@ def _validate_one(name: str, value: Any, setting: Field[Any]) -> None:
         return
     below = low is not None and value < low
     above = high is not None and value > high
-    if not math.isfinite(value) or below or above:
+    if below or above or not math.isfinite(value):
         bounds = [f"at least {low:g}" if low is not None else ""]
         bounds += [f"at most {high:g}" if high is not None else ""]
         raise ConfigError(f"{name} is {value}: it must be {' and '.join(filter(None, bounds))}")

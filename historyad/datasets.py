@@ -243,7 +243,7 @@ def _difference(name: str, image: Samples, other_name: str, other: Samples) -> s
         return found + "give samples of one shape"
     if image.shape[-1] != other.shape[-1]:
         return found + "convert all images to grey or to colour first, or set channels to 1 or 3"
-    return found + "resize all images to one size first, or set mixed to the side of a common grid"
+    return found + "resize all images to one size first, or set image_size to a common grid"
 
 
 def _size(image: Samples) -> str:
@@ -341,8 +341,8 @@ def _as_vectors(values: Samples, name: str) -> Samples:
         if len(bad):
             row, column = bad[0] + (start, 0)
             raise InputError(
-                f"{name}: row {row}, column {column} (from 0) is {values[row, column]}, not a "
-                "finite float32; fill or remove it"
+                f"{name}: row {row}, column {column} (from 0) is {values[row, column]}; NaN, "
+                "infinity and what float32 cannot hold must be filled or removed"
             )
     return vectors
 

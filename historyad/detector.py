@@ -23,7 +23,7 @@ from historyad.randomness import Stream, torch_generator
 from historyad.storage import Checkpoint
 
 _POOL_IMAGES = 65_536  # history samples drawn at a time: bounds the memory, whatever the data
-_SCORE_BATCH = 256
+_SCORE_BATCH = 64
 
 
 class Detector(nn.Module):
@@ -142,8 +142,12 @@ def anomaly_scores(
     device = next(detector.parameters()).device
     scores = np.empty(len(samples), np.float32)
     for start in range(0, len(samples), _SCORE_BATCH):
-        rows = slice(start, start + _SCORE_BATCH)
-        scores[rows] = detector(to_float(prepare(samples[rows]), device)).cpu().numpy()
+        batch = prepare(samples[start : start + _SCORE_BATCH])
+        # Always of one size: kernels for another batch size may round the last bit differently.
+        padded = np.zeros((_SCORE_BATCH, *batch.shape[1:]), batch.dtype)
+        padded[: len(batch)] = batch
+        values = detector(to_float(padded, device)).cpu().numpy()
+        scores[start : start + len(batch)] = values[: len(batch)]
     return scores
 
 
@@ -161,6 +165,6 @@ class _Pool:
         """Return the ``size`` samples that follow the first ``position`` ones, as floats."""
         number, offset = divmod(position, self._size)
         if number != self._drawn:
-            self._samples = self._history.sample(self._size, position)
+            self._samples = self._history.sample(self._size, position - offset)
             self._drawn = number
         return to_float(self._samples[offset : offset + size], self._history.device)

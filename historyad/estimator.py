@@ -12,8 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from historyad.batches import Batches
 from historyad.calibration import Calibration, samples_needed
@@ -34,6 +35,8 @@ OnProgress = Callable[[Progress], None]
 
 _SMALLEST_EPOCH = 50_000  # images; a few hundred are seen many times before t moves on
 _FEWEST_TRAINING_SAMPLES = 2
+_HELD_OUT_BLOCKS = 30  # enough to see every part of a folder that is sorted by kind
+_MOST_HELD_OUT = 10_000  # more would hardly move the threshold, and are better trained on
 _CHUNK = 1024  # held-out samples read at a time
 
 
@@ -70,7 +73,7 @@ def fit_model(
         run.claim(
             {
                 "config": as_dict(config),
-                "source": _describe(source, len(train)),
+                "source": _describe(source, n_train=len(train)),
                 "versions": versions(),
                 "command": command,
             }
@@ -87,12 +90,40 @@ def fit_model(
             batches, history, checkpoint=run.detector_checkpoint, on_progress=log
         )
         uncalibrated = Calibration(np.empty(0, np.float32), config.false_positive_rate)
-        model = Model(detector, prepare, uncalibrated, config, _describe(source, len(train)))
+        described = _describe(source, n_train=len(train))
+        model = Model(detector, prepare, uncalibrated, config, described)
         scores = _score_rows(model, source.samples, held_out)
         calibration = Calibration.fit(scores, config.false_positive_rate)
         model = dataclasses.replace(model, calibration=calibration)
         model.save(run.path)
     return model
+
+
+def calibrate_model(
+    model: Model, source: Source, false_positive_rate: float | None = None
+) -> Model:
+    """Return ``model`` with threshold and p-values from new normal samples, without training.
+
+    The scores of ``source`` replace the held-out ones; ``false_positive_rate`` stays unless given.
+    Raises ConfigError for a rate out of range, and InputError when the samples are too few, of
+    another shape, or those that the detector was trained on.
+    """
+    rate = model.config.false_positive_rate if false_positive_rate is None else false_positive_rate
+    config = Config(**{**as_dict(model.config), "false_positive_rate": rate})
+    validate(config)
+    described = _describe(source)
+    if described["fingerprint"] == model.source.get("fingerprint"):
+        raise InputError(
+            f"{source.description} is what the detector was trained on, and so looks too normal "
+            "to it: calibrate on normal samples that it has not seen"
+        )
+    scores = _score_rows(model, source.samples, np.arange(len(source)))
+    return dataclasses.replace(
+        model,
+        calibration=Calibration.fit(scores, rate),
+        config=config,
+        calibration_source=described,
+    )
 
 
 def _score_rows(model: Model, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -154,7 +185,18 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
 
         It estimates the share of normal samples that look at least as anomalous.
         """
-        return self.model_.calibration.p_value(self.anomaly_score(X))
+        scores = self.anomaly_score(X)  # first, since it checks that there is a model
+        return self.model_.calibration.p_value(scores)
+
+    def calibrate(self, X: Any) -> Self:
+        """Set threshold and p-values anew from normal samples ``X``, without training.
+
+        They hold for ``false_positive_rate`` as it is now. Errors are those of `calibrate_model`.
+        """
+        check_is_fitted(self)
+        source = self._open(X, reset=False)
+        self.model_ = calibrate_model(self.model_, source, self.false_positive_rate)
+        return self
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Return ``-anomaly_score(X)``: in scikit-learn, higher is more normal."""
@@ -194,31 +236,58 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
 
     def _open(self, X: Any, *, reset: bool) -> Source:
         """Return ``X`` as a source; arrays go through scikit-learn's own checks."""
-        is_array = hasattr(X, "__array__") or hasattr(X, "toarray") or isinstance(X, list)
+        is_array = _is_array(X)
         if is_array:
-            X = validate_data(
-                self, X, reset=reset, allow_nd=True, ensure_all_finite=False, dtype="numeric"
+            array = check_array(
+                X, allow_nd=True, ensure_all_finite=False, dtype="numeric", estimator=self
             )
+            # Of images, whose "features" are rows, some detectors take any size.
+            if reset or array.ndim == 2:
+                validate_data(self, X, reset=reset, skip_check_array=True)
+            X = array
         source = open_source(X, mixed=self.image_size or None)
         if reset and not is_array:
             self.n_features_in_ = source.samples.shape[1]
         return source
 
 
+def _is_array(X: Any) -> bool:
+    """Whether ``X`` is for scikit-learn to check; a list of Pillow images is not."""
+    if isinstance(X, list):
+        return not (X and isinstance(X[0], Image.Image))
+    return hasattr(X, "__array__") or hasattr(X, "toarray")
+
+
 def _split(n: int, config: Config) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows to train on and those to hold out; InputError when they are too few."""
-    n_held_out = round(config.calibration_share * n)
+    n_held_out = min(round(config.calibration_share * n), _MOST_HELD_OUT)
     needed = samples_needed(config.false_positive_rate)
     if n_held_out < needed or n - n_held_out < _FEWEST_TRAINING_SAMPLES:
-        smallest = max(needed / config.calibration_share, needed + _FEWEST_TRAINING_SAMPLES)
+        share = config.calibration_share
+        smallest = max(needed / share, (_FEWEST_TRAINING_SAMPLES + 0.5) / (1 - share))
         raise InputError(
             f"{n} sample{'s' * (n != 1)} are too few: a false-positive rate of "
             f"{config.false_positive_rate:g} needs {needed} held-out samples, and "
-            f"calibration_share = {config.calibration_share:g} holds out {n_held_out}. Give about "
+            f"calibration_share = {share:g} holds out {n_held_out}. Give about "
             f"{int(smallest) + 1} normal samples, or raise calibration_share or false_positive_rate"
         )
-    order = numpy_generator(config.seed, Stream.SPLIT).permutation(n)
-    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+    held_out = _blocks(n, n_held_out, numpy_generator(config.seed, Stream.SPLIT))
+    return np.setdiff1d(np.arange(n), held_out), held_out
+
+
+def _blocks(n: int, size: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """Return ``size`` of ``n`` rows in blocks, one at a random place in each equal stretch of them.
+
+    Samples that were stored together are often related: digits of one writer, parts of one batch.
+    Held out one by one, they would find their relatives among the training samples and look more
+    normal than what will come, from other writers and batches.
+    """
+    n_blocks = min(_HELD_OUT_BLOCKS, size)
+    stretches = np.array_split(np.arange(n), n_blocks)
+    sizes = [len(part) for part in np.array_split(np.arange(size), n_blocks)]
+    starts = [random.integers(len(s) - m + 1) for s, m in zip(stretches, sizes, strict=True)]
+    parts = [s[at : at + m] for s, m, at in zip(stretches, sizes, starts, strict=True)]
+    return np.concatenate(parts)
 
 
 def _resolve(config: Config, n_train: int) -> Config:
@@ -228,12 +297,12 @@ def _resolve(config: Config, n_train: int) -> Config:
     return Config(**values)
 
 
-def _describe(source: Source, n_train: int) -> dict[str, Any]:
+def _describe(source: Source, **numbers: int) -> dict[str, Any]:
     return {
         "description": source.description,
         "fingerprint": source.fingerprint,
         "n": len(source),
-        "n_train": n_train,
+        **numbers,
         "unreadable": len(source.unreadable),
     }
 

@@ -105,7 +105,8 @@ class History:
     def times(self) -> NDArray[np.float64]:
         """Time t of each snapshot, in epochs."""
         seen = np.array([snapshot.images_seen for snapshot in self.snapshots], np.float64)
-        return seen / self.config.epoch_images
+        # The last batch may overshoot the end.
+        return np.minimum(seen / self.config.epoch_images, self.config.n_epochs)
 
     @property
     def weights(self) -> NDArray[np.float64]:
@@ -149,6 +150,12 @@ class History:
         )
         generator.load_state_dict(self._load(index, "generator"))
         return generator.eval().to(self.device)
+
+    def load_critic(self, index: int) -> Critic:
+        """Return the critic of a snapshot."""
+        critic = Critic(self.shape, self.config.width, self.config.hidden)
+        critic.load_state_dict(self._load(index, "critic"))
+        return critic.eval().to(self.device)
 
     def average_critic(self) -> Critic:
         """Eq. 14: the critic whose weights are the average of the snapshots' critics'."""

@@ -130,6 +130,14 @@ def place_on_grid(images: Pixels, side: int) -> Pixels:
     return images[:, rows[:, None], columns]
 
 
+def reduced_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of the image that `place_on_grid` places: at most ``side`` pixels each."""
+    longer = max(height, width)
+    if longer <= side:
+        return height, width
+    return max(1, round(height * side / longer)), max(1, round(width * side / longer))
+
+
 def with_channels(image: Pixels, channels: int) -> Pixels:
     """``image`` (H, W, 1 or 3) with 1 or 3 ``channels``: grey repeated, or the luma of colour."""
     if image.shape[-1] == channels:
@@ -269,12 +277,13 @@ def _to_uint8(values: np.ndarray[Any, Any], name: str) -> Pixels:
 def _reduce(images: Pixels, side: int) -> Pixels:
     """Shrink (N, H, W, C) so that the longer side equals ``side``, by area averaging."""
     n, height, width, channels = images.shape
-    longer = max(height, width)
-    new_height, new_width = (max(1, round(edge * side / longer)) for edge in (height, width))
+    new_height, new_width = reduced_size(height, width, side)
     reduced = np.empty((n, new_height, new_width, channels), np.uint8)
     for i, c in np.ndindex(n, channels):
         plane = Image.fromarray(np.ascontiguousarray(images[i, :, :, c]))
-        reduced[i, :, :, c] = plane.resize((new_width, new_height), Image.Resampling.BOX)
+        reduced[i, :, :, c] = np.asarray(
+            plane.resize((new_width, new_height), Image.Resampling.BOX)
+        )
     return reduced
 
 

@@ -1,7 +1,8 @@
 """The fitted model: all that scoring needs, in two files that can be copied anywhere.
 
-``detector.safetensors`` holds the weights, the held-out scores and the scaling of vectors;
-``detector.json`` what they mean, with the checksum of both.
+``detector.safetensors`` holds the weights and the scaling of vectors; ``detector.json`` what they
+mean, the held-out scores, and the checksum of both. A new calibration replaces the JSON alone, so
+that a reader finds the old decision or the new one.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Model:
     calibration: Calibration
     config: Config
     source: dict[str, Any]  # what it was fitted on: description, fingerprint, numbers of samples
+    calibration_source: dict[str, Any] | None = None  # likewise; None: held out of ``source``
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F): (N,)."""
@@ -57,6 +59,7 @@ class Model:
             "false_positive_rate": self.calibration.false_positive_rate,
             "held_out": len(self.calibration.scores),
             "source": self.source,
+            "calibration": self.calibration_source,
             "config": as_dict(self.config),
         }
 
@@ -71,6 +74,10 @@ class Model:
             "preprocessing": self.preprocessing.to_json(),
             "config": as_dict(self.config),
             "source": self.source,
+            "calibration": {
+                "source": self.calibration_source,
+                "scores": [float(str(score)) for score in self.calibration.scores],  # shortest
+            },
         }
         save_json(folder / "detector.json", {**content, "sha256": _checksum(content)})
 
@@ -90,15 +97,16 @@ class Model:
             validate(config)
             preprocessing = _preprocessing(content["preprocessing"], tensors)
             detector = _detector(content["members"], preprocessing, config, tensors)
-            calibration = _calibration(tensors["calibration.scores"].numpy(), config)
+            calibration = _calibration(content["calibration"]["scores"], config)
+            calibrated_on = _calibration_source(content["calibration"]["source"])
         except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise RunError(f"{path} is damaged ({error}): restore it or fit again") from error
         detector = detector.to(device).eval()
-        return cls(detector, preprocessing, calibration, config, content["source"])
+        source = content["source"]
+        return cls(detector, preprocessing, calibration, config, source, calibrated_on)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"detector.{k}": v for k, v in self.detector.state_dict().items()}
-        tensors["calibration.scores"] = torch.from_numpy(self.calibration.scores)
         if self.preprocessing.center is not None and self.preprocessing.scale is not None:
             tensors["preprocessing.center"] = torch.from_numpy(self.preprocessing.center)
             tensors["preprocessing.scale"] = torch.from_numpy(self.preprocessing.scale)
@@ -120,9 +128,8 @@ def _check_content(path: Path, content: Any) -> None:
     checksum = content.pop("sha256", None)
     if checksum != _checksum(content):
         raise RunError(f"{path} was altered (its checksum differs): restore it or fit again")
-    wanted = {"tensors_sha256": str, "config": dict, "preprocessing": dict, "source": dict}
-    for name, kind in wanted.items():
-        if not isinstance(content.get(name), kind):
+    for name in ("tensors_sha256", "config", "preprocessing", "source", "calibration"):
+        if not isinstance(content.get(name), str if name == "tensors_sha256" else dict):
             raise RunError(f"{path} is damaged (its {name} is missing): restore it or fit again")
 
 
@@ -154,21 +161,33 @@ def _detector(
     if not 1 <= members <= _MOST_MEMBERS:
         raise ValueError(f"{members} members")
     shape: Shape = preprocessing.network_shape
-    # Without memory of its own, a network of absurd size costs nothing before it is refused.
-    with torch.device("meta"):
-        detector = Detector([Critic(shape, config.width, config.hidden) for _ in range(members)])
     prefix = "detector."
-    detector.load_state_dict(
-        # Copies, since memory inside a file's bytes is not aligned as a network's own.
-        {k.removeprefix(prefix): v.clone() for k, v in tensors.items() if k.startswith(prefix)},
-        assign=True,
-    )
+    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    def build() -> Detector:
+        return Detector([Critic(shape, config.width, config.hidden) for _ in range(members)])
+
+    # Networks without memory come first: one of absurd size is refused before it costs any.
+    with torch.device("meta"):
+        build().load_state_dict(weights, assign=True)
+    detector = build()
+    detector.load_state_dict(weights)
     return detector
 
 
-def _calibration(scores: NDArray[np.float32], config: Config) -> Calibration:
-    if scores.ndim != 1 or len(scores) < samples_needed(config.false_positive_rate):
+def _calibration(values: Any, config: Config) -> Calibration:
+    wide = np.array(values, np.float64)
+    if wide.ndim != 1 or len(wide) < samples_needed(config.false_positive_rate):
         raise ValueError("too few held-out scores")
+    if not (np.abs(wide) <= np.finfo(np.float32).max).all():
+        raise ValueError("held-out scores that are not finite float32 numbers")
+    scores = wide.astype(np.float32)
     if (np.diff(scores) < 0).any():
         raise ValueError("held-out scores that are not sorted")
     return Calibration(scores, config.false_positive_rate)
+
+
+def _calibration_source(value: Any) -> dict[str, Any] | None:
+    if value is not None and not isinstance(value, dict):
+        raise TypeError(f"a calibration on {value!r}")
+    return value

@@ -32,10 +32,13 @@ class PooledConv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
 
+    def strided_kernel(self) -> Tensor:
+        """Return the 4 x 4 kernel (out_channels, in_channels, 4, 4) of that convolution."""
+        return functional.avg_pool2d(functional.pad(self.weight, (1, 1, 1, 1)), 2, stride=1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H/2, W/2)."""
-        kernel = functional.avg_pool2d(functional.pad(self.weight, (1, 1, 1, 1)), 2, stride=1)
-        return functional.conv2d(x, kernel, self.bias, stride=2, padding=1)
+        return functional.conv2d(x, self.strided_kernel(), self.bias, stride=2, padding=1)
 
 
 class Critic(nn.Module):

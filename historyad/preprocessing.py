@@ -54,14 +54,15 @@ class Preprocessing:
 
     def validate(self) -> None:
         """Raise ValueError unless the fields, as a file may hold them, fit each other."""
+        arrays = (self.center, self.scale)
         if self.kind == "image":
-            good = len(self.input_shape) == 3 and self.side in _SIDES and type(self.side) is int
+            good = len(self.input_shape) == 3 and self.side in _SIDES
+            good = good and all(array is None for array in arrays)
         else:
-            good = self.kind == "vector" and len(self.input_shape) == 1
-            for array in (self.center, self.scale):
-                good = good and array is not None and array.shape == self.input_shape
-            good = good and bool((self.scale > 0).all())  # type: ignore[operator,union-attr]
-        if not good or type(self.any_size) is not bool:
+            good = self.kind == "vector" and len(self.input_shape) == 1 and self.side == 0
+            good = good and all(a is not None and a.shape == self.input_shape for a in arrays)
+            good = good and self.scale is not None and bool((self.scale > 0).all())
+        if not good or type(self.side) is not int or type(self.any_size) is not bool:
             raise ValueError("its preprocessing contradicts itself")
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:

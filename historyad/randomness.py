@@ -22,6 +22,7 @@ class Stream(IntEnum):
     HISTORY = 4
     AUGMENT = 5
     MIX = 6
+    PROBE = 7
 
 
 def numpy_generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:

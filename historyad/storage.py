@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -116,7 +117,8 @@ class Checkpoint:
         for name, optimizer in optimizers.items():
             for index, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}.{index}.{key}": value for key, value in moments.items()}
-        save_tensors(self.path, tensors, json.dumps(state))
+        note = {"state": dict(state), "sha256": _digest(tensors, state)}
+        save_tensors(self.path, tensors, json.dumps(note))
 
     def restore(
         self, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
@@ -129,12 +131,15 @@ class Checkpoint:
             return None
         tensors, note = load_tensors(self.path)
         try:
+            found = json.loads(note)
+            state: dict[str, Any] = found["state"]
+            if found["sha256"] != _digest(tensors, state):
+                raise ValueError("its checksum differs")
             for name, network in networks.items():
                 network.load_state_dict(_under(tensors, name))
             for name, optimizer in optimizers.items():
                 _restore_moments(optimizer, _under(tensors, name))
-            state: dict[str, Any] = json.loads(note)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{self.path} is damaged ({error}): delete it, and the same command starts this "
                 "step again"
@@ -142,12 +147,30 @@ class Checkpoint:
         return state
 
 
+def _digest(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
+    """Return a checksum of what a checkpoint holds, which has no manifest to hold the file's."""
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _restore_moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Load the moments, named PARAMETER.MOMENT, for parameters of the shapes they had."""
+    """Load the moments, named PARAMETER.MOMENT.
+
+    Each gets the memory layout of its parameter, in which the optimiser made it: in another one,
+    the next step would differ from that of a run that was not interrupted.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     content = optimizer.state_dict()
     content["state"] = {}
     for key, value in tensors.items():
         index, moment = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:  # all but the count of steps
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # noqa: PLW2901
         content["state"].setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict(content)
 
@@ -175,8 +198,6 @@ class RunDirectory:
         names the first difference, so that a run is never continued with other settings or data.
         """
         if not self.config.exists():
-            if any(p.name not in ("lock", "config.json.tmp") for p in self.path.iterdir()):
-                raise RunError(f"{self.path} holds other files and no run: choose another --out")
             save_json(self.config, record)
             return
         found = load_json(self.config)
@@ -193,7 +214,14 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the directory; RunError when another process does. A dead process holds nothing."""
+        """Hold the directory; RunError when another process does. A dead process holds nothing.
+
+        A directory of something else is refused, before anything is written there.
+        """
+        if self.path.is_dir() and not self.config.exists():
+            ours = {"lock", "config.json", "config.json.tmp"}
+            if not ours.issuperset(file.name for file in self.path.iterdir()):
+                raise RunError(f"{self.path} holds other files and no run: choose another --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("w")
@@ -244,7 +272,9 @@ def _read(path: Path, limit: int) -> bytes:
             raise RunError(f"{path} has {size:,} bytes, more than the {limit:,} a run can have")
         return path.read_bytes()
     except FileNotFoundError:
-        raise RunError(f"{path} is missing: is {path.parent} a finished run?") from None
+        raise RunError(
+            f"{path} is missing: restore it, or fit again; is this the folder of a finished run?"
+        ) from None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from error
 

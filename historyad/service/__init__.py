@@ -1,0 +1,1 @@
+"""HTTP service that scores images and vectors with a fitted model, and its page."""

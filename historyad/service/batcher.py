@@ -1,0 +1,129 @@
+"""One thread owns the model: it takes what waits, scores it in one call and answers.
+
+Single requests become batches without being delayed for it: while one batch is scored, the next
+one gathers. The queue is bounded, so that a service that is asked too much says so at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[Any]
+Score = Callable[[Samples], NDArray[np.float32]]
+
+
+class QueueFullError(Exception):
+    """The samples do not fit into the queue, or the batcher was closed."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    samples: Samples
+    alone: Callable[[Samples], Any] | None  # instead of the score; such work is never merged
+    answer: Future[Any] = field(default_factory=Future)
+
+
+class Batcher:
+    """Calls ``score`` on batches of about ``batch_size`` samples, from one thread alone.
+
+    At most ``queue_size`` samples wait. Work whose future was cancelled is dropped unscored.
+    """
+
+    def __init__(
+        self, score: Score, *, batch_size: int, queue_size: int, linger: float = 0.0
+    ) -> None:
+        self._score = score
+        self._batch_size = batch_size
+        self._queue_size = queue_size
+        self._linger = linger
+        self._queue: deque[_Work] = deque()
+        self._waiting = 0
+        self._open = True
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Samples in the queue."""
+        return self._waiting
+
+    @property
+    def is_running(self) -> bool:
+        """Whether what is submitted will be answered."""
+        return self._open and self._thread.is_alive()
+
+    def submit(
+        self, samples: Samples, alone: Callable[[Samples], Any] | None = None
+    ) -> Future[Any]:
+        """Return the future scores of ``samples`` (n, ...): float32 (n,).
+
+        With ``alone``, that function is called in place of the score, on these samples only.
+        Raises QueueFullError, having queued none of them, when not all of them fit.
+        """
+        work = _Work(samples, alone)
+        with self._changed:
+            if not self._open or self._waiting + len(samples) > self._queue_size:
+                raise QueueFullError
+            self._queue.append(work)
+            self._waiting += len(samples)
+            self._changed.notify()
+        return work.answer
+
+    def close(self) -> None:
+        """Refuse new work, finish what is queued and end the thread."""
+        with self._changed:
+            self._open = False
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            wanted = [work for work in batch if work.answer.set_running_or_notify_cancel()]
+            if wanted:
+                self._answer(wanted)
+
+    def _take(self) -> list[_Work] | None:
+        """Wait for work and return the oldest; None when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or not self._open)
+            if not self._queue:
+                return None
+            self._changed.wait_for(
+                lambda: self._waiting >= self._batch_size or not self._open, self._linger
+            )
+            batch = [self._queue.popleft()]
+            size = len(batch[0].samples)
+            while self._queue and _merge(batch[0], self._queue[0]):
+                size += len(self._queue[0].samples)
+                if size > self._batch_size:
+                    break
+                batch.append(self._queue.popleft())
+            self._waiting -= sum(len(work.samples) for work in batch)
+            return batch
+
+    def _answer(self, batch: list[_Work]) -> None:
+        try:
+            if batch[0].alone is not None:
+                batch[0].answer.set_result(batch[0].alone(batch[0].samples))
+                return
+            scores = self._score(np.concatenate([work.samples for work in batch]))
+        except Exception as error:  # whatever it is, those who wait learn of it and others go on
+            for work in batch:
+                work.answer.set_exception(error)
+            return
+        ends = np.cumsum([len(work.samples) for work in batch])
+        for work, its_scores in zip(batch, np.split(scores, ends[:-1]), strict=True):
+            work.answer.set_result(its_scores)
+
+
+def _merge(first: _Work, second: _Work) -> bool:
+    return first.alone is None and second.alone is None

@@ -1,0 +1,561 @@
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import TINY, TINY_OPTIONS
+
+from historyad import HistoryAD, __version__
+from historyad.cli import _in_flags, app, main
+from historyad.config import PRESETS, settings
+from historyad.storage import RunDirectory, load_json
+
+COMMANDS = ["fit", "score", "evaluate", "inspect", "demo"]
+COLUMNS = ["path", "anomaly_score", "p_value", "is_anomalous"]
+
+
+def save_images(folder, images):
+    for i, image in enumerate(images):
+        path = folder / f"{i // 50}" / f"{i:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.squeeze()).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    return digits[0][:300]
+
+
+@pytest.fixture(scope="module")
+def folder(images, tmp_path_factory):
+    """A folder of 300 PNG images in subfolders."""
+    return save_images(tmp_path_factory.mktemp("images"), images)
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """The directory of a finished fit on `folder`."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["fit", str(folder), "--out", str(out), *TINY_OPTIONS]) == 0
+    return out
+
+
+@pytest.fixture
+def few(images, tmp_path):
+    """A folder of five images, to be spoilt."""
+    return save_images(tmp_path / "few", images[:5])
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must end with status 2, and return its one line of explanation."""
+
+    def run_refused(*arguments):
+        assert main([str(argument) for argument in arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out in ("", ",".join(COLUMNS) + "\n")
+        message = captured.err.splitlines()[-1]
+        assert message.startswith("historyad: ")
+        assert "Traceback" not in captured.err
+        return message.removeprefix("historyad: ")
+
+    return run_refused
+
+
+def called(*arguments, **options):
+    command = [sys.executable, "-m", "historyad", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+# --- the whole path
+
+
+def test_fit_says_what_it_did_and_what_comes_next(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["fit", str(folder), "--out", str(out), *TINY_OPTIONS]) == 0
+    captured = capsys.readouterr()
+    assert re.match(
+        rf"{out}: 300 normal samples, threshold [+-]\d\.\d{{3}} at a false-positive rate of 0.05, "
+        rf"\d+ s\nnext: historyad score {out} SOURCE\n",
+        captured.out,
+    )
+    assert "step 1  GAN and history: epoch 2.00 of 2.00, Wasserstein distance" in captured.err
+    assert "step 3  detector D_TV: epoch 1.00 of 1.00, total variation" in captured.err
+    assert load_json(out / "config.json")["config"]["hidden"] == TINY["hidden"]
+
+
+def test_fitting_again_returns_at_once(run, folder, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.*")}
+    assert main(["fit", str(folder), "--out", str(run), *TINY_OPTIONS]) == 0
+    captured = capsys.readouterr()
+    assert "300 normal samples" in captured.out
+    assert captured.err == ""
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.*")} == before
+
+
+def test_scores_of_a_folder_are_those_of_python(run, folder, images, tmp_path, capsys):
+    assert main(["score", str(run), str(folder), "--out", str(tmp_path / "s.jsonl")]) == 0
+    captured = capsys.readouterr()
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    detector = HistoryAD.load(run)
+    assert [row["anomaly_score"] for row in rows] == detector.anomaly_score(images).tolist()
+    assert [row["p_value"] for row in rows] == detector.p_value(images).tolist()
+    assert [row["is_anomalous"] for row in rows] == (detector.predict(images) == -1).tolist()
+    assert [row["path"] for row in rows] == [f"{i // 50}/{i:04d}.png" for i in range(300)]
+    n_anomalous = sum(row["is_anomalous"] for row in rows)
+    assert captured.err == f"300 scored, {n_anomalous} anomalous\n"
+
+
+def test_csv_has_the_same_rows_rounded(run, folder, tmp_path, capsys):
+    for name in ("s.csv", "s.jsonl"):
+        assert main(["score", str(run), str(folder), "--out", str(tmp_path / name)]) == 0
+    capsys.readouterr()
+    assert main(["score", str(run), str(folder)]) == 0
+    assert (tmp_path / "s.csv").read_bytes().decode() == capsys.readouterr().out
+    exact = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    with (tmp_path / "s.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(exact[0]) == COLUMNS
+    for row, other in zip(rows, exact, strict=True):
+        assert row["path"] == other["path"]
+        assert float(row["anomaly_score"]) == pytest.approx(other["anomaly_score"], abs=5e-7)
+        assert float(row["p_value"]) == pytest.approx(other["p_value"], abs=5e-7)
+        assert row["is_anomalous"] == str(int(other["is_anomalous"]))
+
+
+@pytest.mark.parametrize("kind", ["x.npy", "x.npz", "0000.png"])
+def test_files_are_sources_too(run, images, tmp_path, capsys, kind):
+    path = tmp_path / kind
+    if kind == "x.npy":
+        np.save(path, images[:3])
+    elif kind == "x.npz":
+        np.savez(path, x=images[:3])
+    else:
+        Image.fromarray(images[0].squeeze()).save(path)
+    assert main(["score", str(run), str(path)]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["path"] for row in rows] == (
+        ["0000.png"] if kind == "0000.png" else ["0", "1", "2"]
+    )
+    expected = HistoryAD.load(run).anomaly_score(images[: len(rows)])
+    assert [float(row["anomaly_score"]) for row in rows] == pytest.approx(expected, abs=5e-7)
+
+
+def test_a_table_of_numbers_all_the_way(tmp_path, capsys):
+    table = np.random.default_rng(0).normal(size=(120, 3))
+    np.savetxt(tmp_path / "x.csv", table, delimiter=",", header="a,b,c", comments="")
+    assert (
+        main(["fit", str(tmp_path / "x.csv"), "--out", str(tmp_path / "run"), *TINY_OPTIONS]) == 0
+    )
+    assert main(["score", str(tmp_path / "run"), str(tmp_path / "x.csv")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 1 + 120
+
+
+def test_evaluate_prints_and_writes_its_figures(run, tmp_path, capsys):
+    arguments = ["--normal", "digits:test:!0", "--anomalous", "digits:test:0"]
+    out = tmp_path / "figures.json"
+    assert main(["evaluate", str(run), *arguments, "--json", str(out)]) == 0
+    figures = load_json(out)
+    assert figures.keys() >= {
+        "auroc", "auroc_low", "auroc_high", "auprc", "auprc_low", "auprc_high", "prevalence",
+        "fpr_at_95_tpr", "n_normal", "n_anomalous", "seconds", "images_per_second", "command",
+    }  # fmt: skip
+    assert figures["n_normal"] + figures["n_anomalous"] == 599
+    assert figures["prevalence"] == figures["n_anomalous"] / 599
+    for name in ("auroc", "auprc"):
+        assert 0 <= figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"] <= 1
+    table = capsys.readouterr().out
+    assert f"{figures['auroc']:.4f}" in table
+    assert f"prevalence {figures['prevalence']:.3f}" in table
+
+
+def test_inspect_shows_data_config_and_checks(run, folder, capsys):
+    assert main(["inspect", str(run)]) == 0
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows["input"] == "8 x 8 x 1"
+    assert rows["source.description"] == str(folder)
+    assert rows["config.hidden"] == "16"
+    assert rows["history"] == "9 snapshots"
+    assert rows["checks"] == "format, version and checksums are right"
+    assert "versions.torch" in rows
+
+
+def test_the_two_files_of_a_model_are_enough(run, folder, tmp_path, capsys):
+    for name in ("detector.json", "detector.safetensors"):
+        shutil.copy(run / name, tmp_path)
+    for command in (["inspect", str(tmp_path)], ["score", str(tmp_path), str(folder)]):
+        assert main(command) == 0
+    assert "0 snapshots" in capsys.readouterr().out
+
+
+def test_demo_runs_the_whole_path(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(PRESETS, "default", TINY)
+    assert main(["demo", "--anomaly", "3", "--out", str(tmp_path / "run")]) == 0
+    output = capsys.readouterr().out
+    for words in ("digit 3 is the anomaly", "AUROC", "AUPRC", "prevalence", "historyad fit FOLDER"):
+        assert words in output
+    assert RunDirectory(tmp_path / "run").is_finished
+
+
+def test_images_of_several_sizes_on_a_chosen_grid(images, tmp_path, capsys):
+    folder = save_images(tmp_path / "mixed", images[:100])
+    Image.new("L", (30, 20)).save(folder / "large.png")
+    out = tmp_path / "run"
+    arguments = ["--out", str(out), *TINY_OPTIONS, "--image-size", "8"]
+    assert main(["fit", str(folder), *arguments]) == 0
+    assert main(["score", str(out), str(folder)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 1 + 101
+
+
+# --- settings
+
+
+def test_every_setting_is_an_option(folder, tmp_path):
+    given = {"width": 5, "decay": 2.5, "augment": "flip", "detector_start": "random", "seed": 3}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    out = tmp_path / "run"
+    arguments = ["fit", str(folder), "--out", str(out), "--preset", "quick"]
+    options += [option for option in TINY_OPTIONS if not option.startswith("--width")]
+    assert main([*arguments, *options]) == 0
+    config = load_json(out / "config.json")["config"]
+    assert config == {**config, **PRESETS["quick"], **TINY, **given}
+
+
+def test_messages_spell_settings_as_options():
+    message = "detector_learning_rate is 5 in my_width/n_epochs.png: raise false_positive_rate."
+    assert _in_flags(message) == (
+        "--detector-learning-rate is 5 in my_width/n_epochs.png: raise --false-positive-rate."
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "papr"], "unknown preset 'papr': did you mean 'paper'?"),
+        (["--widht", "3"], "Unknown option: --widht. Did you mean --width?"),
+        (["--width", "two"], 'unable to convert "two" into int'),
+        (["--width", "1"], "width is 1: it must be at least 4 and at most 256"),
+        (["--learning-rate", "7"], "--learning-rate is 7.0: it must be at least 1e-06"),
+        (["--decay", "nan"], "decay is nan: it must be"),
+        (["--image-size", "9"], "--image-size is 9: take 0, 8, 16, 32, 64 or 128"),
+        (["--time-unit", "day"], "--time-unit is 'day': choose one of epoch, run"),
+        (["--augment", "mirror"], "unknown augmentation 'mirror': choose flip"),
+        (["--device", "abacus"], "device 'abacus' cannot be used here: take auto or cpu"),
+        (["--n-epochs", "1"], "--skip-epochs (1) leaves nothing of a history that ends at 1"),
+    ],
+)
+def test_settings_that_are_refused(refused, folder, tmp_path, arguments, words):
+    out = tmp_path / "run"
+    assert words in refused("fit", folder, "--out", out, "--false-positive-rate=0.1", *arguments)
+    assert not out.exists()
+
+
+def test_unknown_and_missing_words(refused, run):
+    assert 'Unknown command "scor"' in refused("scor", run, "x")
+    assert "--out" in refused("fit", "digits:train")
+    assert '"score" parameter --source requires an argument' in refused("score", run)
+
+
+# --- input that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("no/such/folder", "no/such/folder does not exist"),
+        ("minst:train", "did you mean the set 'mnist'"),
+        ("digits:tests", "digits has no split 'tests'; its splits are test, train"),
+        ("digits:train:11", "'11' leaves nothing or names an absent label"),
+    ],
+)
+def test_sources_that_are_not_there(refused, run, tmp_path, source, words):
+    out = tmp_path / "run"
+    for command in (["fit", source, "--out", out], ["score", run, source]):
+        assert words in refused(*command)
+    assert words in refused("evaluate", run, "--normal", source, "--anomalous", "digits:test:0")
+    assert not out.exists()
+
+
+def test_an_empty_folder(refused, run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for command in (
+        ["fit", tmp_path / "empty", "--out", tmp_path / "run"],
+        ["score", run, tmp_path],
+    ):
+        assert "no images in" in refused(*command)
+
+
+def test_too_few_images(refused, few, tmp_path):
+    message = refused("fit", few, "--out", tmp_path / "run")
+    assert message.startswith(
+        "5 samples are too few: a false-positive rate of 0.01 needs 99 held-out"
+    )
+    assert message.endswith("or raise --calibration-share or --false-positive-rate")
+
+
+@pytest.fixture(params=["truncated", "text", "empty", "bomb"])
+def unreadable(request, few):
+    """The folder `few` with one more image that cannot be read."""
+    path = few / "0" / "0002a.png"
+    good = (few / "0" / "0002.png").read_bytes()
+    if request.param == "bomb":
+        Image.new("1", (8_000, 8_000)).save(path)
+    else:
+        path.write_bytes({"truncated": good[:-30], "text": b"hello", "empty": b""}[request.param])
+    return few
+
+
+def test_unreadable_images_are_skipped_and_counted_when_scoring(run, unreadable, capsys):
+    assert main(["score", str(run), str(unreadable)]) == 0
+    captured = capsys.readouterr()
+    paths = [row["path"] for row in csv.DictReader(captured.out.splitlines())]
+    assert paths == [f"0/{i:04d}.png" for i in range(5)]
+    assert "historyad: skipped 0/0002a.png: " in captured.err
+    assert captured.err.splitlines()[-1].endswith(" anomalous, 1 could not be read")
+    assert main(["score", str(run), str(unreadable), "--strict"]) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_unreadable_images_are_refused_when_fitting(refused, unreadable, tmp_path, capsys):
+    save_images(unreadable, np.random.default_rng(0).integers(0, 256, (100, 8, 8), dtype=np.uint8))
+    arguments = ["fit", unreadable, "--out", tmp_path / "run", *TINY_OPTIONS]
+    message = refused(*arguments)
+    assert "1 of 101 images in" in message
+    assert "0002a.png" in message
+    assert "--skip-unreadable" in message
+    assert not (tmp_path / "run").exists()
+    assert main([*map(str, arguments), "--skip-unreadable"]) == 0
+    assert "100 normal samples (1 could not be read)" in capsys.readouterr().out
+
+
+def test_a_folder_without_any_readable_image(refused, run, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"hello")
+    for extra in ([], ["--skip-unreadable"]):
+        message = refused("fit", tmp_path, "--out", tmp_path / "run", *extra)
+        assert "1 of 1 images" in message
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "words"),
+    [
+        ("L", (9, 8), "is 8 x 8 pixels with 1 channel but other.png is 9 x 8 pixels with 1"),
+        ("RGB", (8, 8), "is 8 x 8 pixels with 1 channel but other.png is 8 x 8 pixels with 3"),
+    ],
+)
+def test_images_of_mixed_sizes_or_channels(refused, run, few, tmp_path, mode, size, words):
+    Image.new(mode, size).save(few / "other.png")
+    for command in (["fit", few, "--out", tmp_path / "run"], ["score", run, few]):
+        assert words in refused(*command)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((8, 8, 3), "the images have 3 channels, the detector was fitted on 1 channel: convert"),
+        ((9, 8), "the input has shape 9 x 8 x 1, the detector was fitted on 8 x 8 x 1: give it"),
+    ],
+)
+def test_images_that_the_model_does_not_know(refused, run, tmp_path, shape, words):
+    Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / "x.png")
+    assert words in refused("score", run, tmp_path)
+    arguments = ["--normal", tmp_path, "--anomalous", "digits:test:0"]
+    assert words in refused("evaluate", run, *arguments)
+
+
+def test_numbers_that_are_none(refused, tmp_path):
+    table = np.zeros((10, 2))
+    table[3, 1] = np.nan
+    np.save(tmp_path / "x.npy", table)
+    np.savetxt(tmp_path / "x.csv", table, delimiter=",")
+    for name, words in (("x.npy", "row 3, column 1"), ("x.csv", "line 4, column 2")):
+        message = refused("fit", tmp_path / name, "--out", tmp_path / "run")
+        assert words in message
+        assert "nan" in message.lower()
+
+
+# --- runs that cannot be used
+
+
+def test_an_output_of_another_config_is_left_alone(refused, run, folder):
+    before = (run / "config.json").read_bytes()
+    options = [*TINY_OPTIONS, "--decay", "2"]
+    message = refused("fit", folder, "--out", run, *options)
+    assert f"{run} already holds a run with decay = 3.0, not 2.0: choose another --out" in message
+    assert (run / "config.json").read_bytes() == before
+
+
+def test_an_output_of_something_else_is_left_alone(refused, folder, few):
+    message = refused("fit", folder, "--out", few, *TINY_OPTIONS)
+    assert f"{few} holds other files and no run: choose another --out" in message
+    assert [path.name for path in few.iterdir()] == ["0"]
+
+
+@pytest.mark.parametrize("command", ["score", "evaluate", "inspect"])
+def test_models_that_are_missing_altered_or_unknown(refused, run, tmp_path, command):
+    sources = {
+        "score": ["digits:test"],
+        "evaluate": ["--normal", "digits:test:!0", "--anomalous", "digits:test:0"],
+        "inspect": [],
+    }[command]
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    assert "detector.json is missing: " in refused(command, tmp_path, *sources)
+
+    text = (copy / "detector.json").read_text()
+    (copy / "detector.json").write_text(text.replace('"version": 1', '"version": 9'))
+    assert "has version 9, this program reads 1" in refused(command, copy, *sources)
+
+    (copy / "detector.json").write_text(text.replace('"hidden": 16', '"hidden": 17'))
+    assert "detector.json was altered" in refused(command, copy, *sources)
+
+    (copy / "detector.json").write_text(text)
+    with (copy / "detector.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    assert "detector.safetensors was altered" in refused(command, copy, *sources)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"versions": 1, "command": ""}'])
+def test_inspect_refuses_an_altered_config_file(refused, run, tmp_path, content):
+    shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy" / "config.json").write_text(content)
+    assert "config.json" in refused("inspect", tmp_path / "copy")
+
+
+def test_a_device_that_is_not_there(refused, run):
+    assert "device 'cuda:77' cannot be used here" in refused(
+        "score", run, "digits:test", "--device", "cuda:77"
+    )
+
+
+# --- output that cannot be written
+
+
+def test_scores_of_an_unknown_type_or_place(refused, run, few, tmp_path):
+    for name in ("s.txt", "s"):
+        assert "name a .csv or .jsonl file" in refused("score", run, few, "--out", tmp_path / name)
+    message = refused("score", run, few, "--out", tmp_path / "none" / "s.csv")
+    assert "s.csv: No such file or directory" in message
+
+
+def test_scores_on_a_full_disk(refused, run, few):
+    """The kernel's own full device."""
+    (few / "full.csv.tmp").symlink_to("/dev/full")
+    message = refused("score", run, few, "--out", few / "full.csv")
+    assert message == f"cannot write {few}/full.csv: No space left on device"
+
+
+def test_older_scores_stay_until_the_new_ones_are_complete(refused, run, few, tmp_path):
+    out = tmp_path / "s.csv"
+    out.write_text("old")
+    Image.new("L", (9, 9)).save(few / "other.png")
+    refused("score", run, few, "--out", out)
+    assert out.read_text() == "old"
+    (few / "other.png").unlink()
+    assert main(["score", str(run), str(few), "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 6
+    assert not (tmp_path / "s.csv.tmp").exists()
+
+
+def test_figures_that_cannot_be_written(refused, run, few, capsys):
+    arguments = ["--normal", few, "--anomalous", few, "--json", few / "0" / "0000.png" / "x.json"]
+    assert main(["evaluate", str(run), *map(str, arguments)]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+# --- our own mistakes, help, and the process
+
+
+def test_our_own_mistakes_have_status_1_and_a_traceback(monkeypatch, capsys):
+    @app.command(name="fail")
+    def fail():
+        raise ZeroDivisionError
+
+    assert main(["fail"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert f"historyad {__version__}: this is our mistake, please report it" in error
+    del app["fail"]
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_mentions_each_option(command, capsys):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    arguments = app[command].assemble_argument_collection()
+    names = {name for argument in arguments for name in argument.names}
+    assert len(names) >= 1
+    for name in names:
+        assert name in text
+    if command == "fit":
+        for name in settings():
+            assert f"--{name.replace('_', '-')}" in text
+
+
+def test_help_names_the_commands(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(re.search(rf"\b{command}\b", text) for command in COMMANDS)
+    assert "SOURCE is a folder of images" in text
+
+
+def test_help_does_not_wait_for_what_it_does_not_need():
+    code = (
+        "import sys; from historyad.cli import main; main(['--help']); main(['fit', '--help']);"
+        "print({'torch', 'numpy', 'sklearn', 'PIL'} & set(sys.modules))"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_process_of_its_own_has_the_same_exit_statuses(run, folder):
+    scored = called("score", run, folder)
+    assert scored.returncode == 0
+    assert scored.stdout.splitlines()[0] == ",".join(COLUMNS)
+    assert scored.stderr.startswith("300 scored, ")
+    refused = called("score", run, "no/such/folder")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("historyad: no/such/folder does not exist")
+
+
+def test_a_reader_that_goes_away_is_no_mistake(run, folder):
+    command = f"{sys.executable} -m historyad score {run} digits:train | head -n 1"
+    finished = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert finished.stdout == ",".join(COLUMNS) + "\n"
+    assert "Error" not in finished.stderr
+    assert "mistake" not in finished.stderr
+
+
+def test_an_interrupted_fit_says_how_to_go_on_and_does(folder, run, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["fit", str(folder), "--out", str(out), *TINY_OPTIONS]
+    command = [sys.executable, "-m", "historyad", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not list(out.glob("history/*.safetensors")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        error = process.stderr.read()
+    assert process.returncode == 130
+    assert error.endswith("historyad: interrupted; the same command continues\n")
+    assert main(arguments) == 0
+    for name in ("detector.safetensors", "detector.json"):
+        assert (out / name).read_bytes() == (run / name).read_bytes()

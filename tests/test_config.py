@@ -1,0 +1,144 @@
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from historyad.config import PRESETS, Config, as_dict, make_config, settings, validate
+from historyad.errors import ConfigError, HistoryADError
+
+NUMBERS = {n: s for n, s in settings().items() if not isinstance(s.default, str)}
+TEXTS = {n: s for n, s in settings().items() if isinstance(s.default, str)}
+
+
+def limits():
+    """Yield (name, limit, a value just beyond it, what the error says) for every limit."""
+    for name, setting in NUMBERS.items():
+        for key, words, direction in (("low", "at least", -1), ("high", "at most", 1)):
+            limit = setting.metadata[key]
+            if limit is None:
+                continue
+            whole = isinstance(setting.default, int)
+            beyond = limit + direction if whole else math.nextafter(limit, direction * math.inf)
+            yield pytest.param(name, limit, beyond, f"{words} {limit:g}", id=f"{name}-{key}")
+
+
+def changed(name, value):
+    return dataclasses.replace(Config(), **{name: value})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid(preset):
+    config = make_config(preset)
+    assert as_dict(config) == {**as_dict(Config()), **PRESETS[preset]}
+
+
+def test_every_setting_has_help_and_a_type_that_json_keeps():
+    for name, setting in settings().items():
+        assert setting.metadata["help"].endswith("."), name
+        assert type(setting.default) in (int, float, str), name
+
+
+def test_given_values_win_over_the_preset():
+    config = make_config("quick", width=8, detector_epochs=2)
+    assert (config.width, config.detector_epochs, config.hidden) == (8, 2, 256)
+
+
+def test_unknown_names_lead_to_the_nearest():
+    with pytest.raises(ConfigError, match="unknown preset 'papr': did you mean 'paper'"):
+        make_config("papr")
+    with pytest.raises(ConfigError, match="unknown preset 'zzz': known are quick, default, paper"):
+        make_config("zzz")
+    with pytest.raises(ConfigError, match="unknown setting 'widht': did you mean 'width'"):
+        make_config(widht=3)
+    with pytest.raises(ConfigError, match="unknown setting '###': known are image_size, "):
+        make_config(**{"###": 3})
+
+
+def test_config_error_is_a_value_error_that_a_user_can_mend():
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(ConfigError, HistoryADError)
+
+
+@pytest.mark.parametrize(("name", "limit", "beyond", "words"), list(limits()))
+def test_limits_are_allowed_and_what_is_beyond_is_refused(name, limit, beyond, words):
+    with pytest.raises(ConfigError, match=f"^{name} is .*: it must be .*") as caught:
+        validate(changed(name, beyond))
+    assert words in str(caught.value)
+    # skip_epochs and n_epochs limit each other: the other one is moved out of the way.
+    room = {"n_epochs": {"skip_epochs": 0.0}, "skip_epochs": {"n_epochs": 1000.0}}.get(name, {})
+    validate(dataclasses.replace(Config(), **{name: limit, **room}))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "5", None, [1], 1j])
+def test_only_finite_numbers_are_numbers(name, value):
+    with pytest.raises(ConfigError, match=f"^{name} is "):
+        validate(changed(name, value))
+
+
+@pytest.mark.parametrize("name", [n for n, s in NUMBERS.items() if isinstance(s.default, int)])
+def test_whole_numbers_are_whole(name):
+    with pytest.raises(ConfigError, match=f"^{name} is 8.0: it must be of type int"):
+        validate(changed(name, 8.0))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("value", [None, 1, b"cpu"])
+def test_texts_are_texts(name, value):
+    with pytest.raises(ConfigError, match=f"^{name} is .*: it must be of type str"):
+        validate(changed(name, value))
+
+
+@pytest.mark.parametrize("name", [n for n, s in TEXTS.items() if s.metadata["choices"]])
+def test_choices(name):
+    choices = settings()[name].metadata["choices"]
+    for choice in choices:
+        validate(dataclasses.replace(Config(), skip_epochs=0.5, **{name: choice}))
+    with pytest.raises(ConfigError) as caught:
+        validate(changed(name, "other"))
+    assert str(caught.value) == f"{name} is 'other': choose one of {', '.join(choices)}"
+
+
+@pytest.mark.parametrize("side", [0, 8, 16, 32, 64, 128])
+def test_sides_of_the_grid(side):
+    validate(changed("image_size", side))
+
+
+@pytest.mark.parametrize("side", [1, 7, 12, 100])
+def test_other_sides_are_refused(side):
+    with pytest.raises(ConfigError, match=f"image_size is {side}: take 0, 8, 16, 32, 64 or 128"):
+        validate(changed("image_size", side))
+
+
+@pytest.mark.parametrize("values", [{"n_epochs": 1.0}, {"time_unit": "run"}])
+def test_a_history_without_length_is_refused(values):
+    with pytest.raises(ConfigError, match=r"skip_epochs \(1\) leaves nothing"):
+        make_config(**values)
+
+
+@given(
+    name=st.sampled_from(sorted(settings())),
+    value=st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(),
+        st.binary(),
+    ),
+)
+def test_any_value_is_taken_or_refused_with_the_name_of_its_setting(name, value):
+    try:
+        config = make_config(**{name: value})
+    except ConfigError as error:
+        assert name in str(error) or "skip_epochs" in str(error)  # noqa: PT017 (not always raised)
+    else:
+        assert getattr(config, name) == value
+
+
+def test_a_number_that_no_float_holds_is_refused():
+    for name in ("n_epochs", "epoch_images"):
+        with pytest.raises(ConfigError, match=name):
+            make_config(**{name: 10**400})

@@ -1,0 +1,204 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from historyad.batches import Batches, to_float
+from historyad.config import make_config
+from historyad.detector import (
+    Detector,
+    anomaly_scores,
+    detector_step,
+    start_detector,
+    train_detector,
+)
+from historyad.errors import RunError
+from historyad.gan import make_adam, train_gan
+from historyad.history import History
+from historyad.losses import detector_loss, total_variation_estimate
+from historyad.metrics import auroc
+from historyad.networks import Critic, initialise
+from historyad.preprocessing import Preprocessing
+from historyad.theory import minimum_loss, optimal_detector, total_variation
+
+# Counts out of 100 on a space of six points; the densities differ at every point, and each is
+# somewhere 0.
+DATA = np.array([40, 30, 20, 10, 0, 0])
+HISTORY = np.array([5, 10, 0, 25, 20, 40])
+BOUND_WEIGHT = 10.0
+
+
+def tiny_config(**values):
+    settings = {"width": 4, "hidden": 32, "latent_dim": 8, "epoch_images": 8192, "n_epochs": 2.0}
+    return make_config(**{**settings, "detector_epochs": 2.0, "penalty_interval": 2, **values})
+
+
+def network_of(seed, shape=(6,)):
+    critic = Critic(shape, 4, 32)
+    initialise(critic, torch.Generator().manual_seed(seed))
+    return critic
+
+
+@pytest.fixture(scope="module")
+def problem(digits, tmp_path_factory):
+    """Digits 0-4 are normal: their batches and a short history of a GAN trained on them."""
+    images, labels = digits
+    normal = images[labels < 5]
+    prepare = Preprocessing.fit(normal, 0)
+    batches = Batches(normal, prepare=prepare, seed=0)
+    history = History(tmp_path_factory.mktemp("history"), tiny_config(), batches.shape)
+    train_gan(batches, history)
+    return batches, history
+
+
+def with_config(history: History, **values) -> History:
+    return History(Path(history.path), tiny_config(**values), history.shape)
+
+
+def train_on_exact_expectations(members):
+    """Minimise eq. 10 on batches that hold every point in exact proportion."""
+    config = make_config(bound_weight=BOUND_WEIGHT)
+    detector = Detector(members)
+    points = torch.eye(6)
+    real = points.repeat_interleave(torch.from_numpy(DATA), 0)
+    generated = points.repeat_interleave(torch.from_numpy(HISTORY), 0)
+    optimizer = make_adam(detector, 1e-2)
+    for step in range(600):
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 600)
+        estimate = detector_step(detector, optimizer, real, generated, config)
+    with torch.no_grad():
+        return detector(points), detector(real), detector(generated), float(estimate)
+
+
+def test_a_trained_detector_reaches_the_closed_forms():
+    scores, real, generated, estimate = train_on_exact_expectations([network_of(0)])
+    data, history = DATA / 100, HISTORY / 100
+    optimum = optimal_detector(data, history, BOUND_WEIGHT)
+    np.testing.assert_allclose(scores.numpy(), optimum, atol=0.02)
+    loss = float(detector_loss(real, generated, BOUND_WEIGHT))
+    assert loss == pytest.approx(minimum_loss(data, history, BOUND_WEIGHT), rel=0.01)
+    assert estimate == pytest.approx(total_variation(data, history), rel=0.01)
+
+
+def test_the_mean_of_two_members_reaches_them_too():
+    scores, *_ = train_on_exact_expectations([network_of(0), network_of(1)])
+    np.testing.assert_allclose(
+        scores.numpy(), optimal_detector(DATA / 100, HISTORY / 100, BOUND_WEIGHT), atol=0.02
+    )
+
+
+def test_members_are_trained_as_if_alone():
+    random = torch.Generator().manual_seed(2)
+    batches = [torch.randn(2, 16, 6, generator=random) for _ in range(3)]
+
+    def train(seeds):
+        detector = Detector([network_of(seed) for seed in seeds])
+        optimizer = make_adam(detector, 1e-2)
+        for real, generated in batches:
+            detector_step(detector, optimizer, real, generated, make_config())
+        return detector.members
+
+    together = train([0, 1])
+    for member, seed in zip(together, (0, 1), strict=True):
+        (alone,) = train([seed])
+        for a, b in zip(member.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad)
+            torch.testing.assert_close(a, b)
+
+
+def test_the_score_is_the_mean_of_the_members():
+    detector = Detector([network_of(0), network_of(1)])
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    scores = detector.scores_of_members(x)
+    assert scores.shape == (2, 5)
+    torch.testing.assert_close(detector(x), scores.mean(0))
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_where_each_start_begins(problem):
+    _, history = problem
+    average = history.average_critic()
+    starts = {
+        start: list(start_detector(with_config(history, detector_start=start)).members)
+        for start in ("both", "average", "random", "untrained")
+    }
+    assert [len(members) for members in starts.values()] == [2, 1, 1, 1]
+    assert same_weights(starts["average"][0], average)
+    assert same_weights(starts["untrained"][0], average)
+    assert not same_weights(starts["random"][0], average)
+    assert same_weights(starts["both"][0], average)
+    assert same_weights(starts["both"][1], starts["random"][0])
+
+
+def test_untrained_is_the_averaged_critic(problem):
+    batches, history = problem
+    detector = train_detector(batches, with_config(history, detector_start="untrained"))
+    assert same_weights(detector.members[0], history.average_critic())
+
+
+def test_no_snapshot_is_a_run_error(problem, tmp_path):
+    batches, _ = problem
+    with pytest.raises(RunError, match="no snapshot"):
+        train_detector(batches, History(tmp_path, tiny_config(), batches.shape))
+
+
+def estimates(detector, batches, history):
+    """Eqs. 7 and 10 on data and on history samples that step 3 has not drawn."""
+    with torch.no_grad():
+        real = detector(batches.at(0, 512))
+        generated = detector(to_float(history.sample(512, position=2**40)))
+    return total_variation_estimate(real, generated), detector_loss(real, generated, BOUND_WEIGHT)
+
+
+@pytest.mark.parametrize("start", ["both", "average", "random"])
+def test_training_lowers_the_loss_and_keeps_scores_apart(problem, start):
+    batches, history = problem
+    history = with_config(history, detector_start=start)
+    records = []
+    trained = train_detector(batches, history, on_progress=records.append)
+    variation, loss = estimates(trained, batches, history)
+    _, loss_before = estimates(start_detector(history), batches, history)
+    assert loss < loss_before
+    assert variation > 0.5
+    assert len(records) > 10
+    assert all(-1 <= record["total_variation"] <= 1 for record in records)
+    with torch.no_grad():
+        scores = trained(batches.at(0, 512)).numpy()
+    assert len(np.unique(scores.round(4))) > 100  # not collapsed
+
+
+def test_a_trained_detector_finds_what_is_far_from_the_data(problem):
+    batches, history = problem
+    trained = train_detector(batches, history)
+    noise = np.random.default_rng(0).integers(0, 256, (512, 8, 8, 1), np.uint8)
+    with torch.no_grad():
+        scores = torch.cat([trained(batches.at(0, 512)), trained(to_float(noise))])
+    assert auroc(np.repeat([0, 1], 512), scores.numpy()) > 0.95
+
+
+def test_a_score_depends_on_its_own_image_alone(digits):
+    images, _ = digits
+    prepare = Preprocessing.fit(images, 0)
+    detector = Detector([network_of(0, (1, 8, 8)), network_of(1, (1, 8, 8))])
+    scores = anomaly_scores(detector, images[:300], prepare)
+    assert (scores.dtype, scores.shape) == (np.float32, (300,))
+    order = np.random.default_rng(0).permutation(300)
+    np.testing.assert_allclose(
+        anomaly_scores(detector, images[order], prepare), scores[order], atol=1e-5
+    )
+    alone = [anomaly_scores(detector, images[i : i + 1], prepare)[0] for i in range(20)]
+    np.testing.assert_allclose(alone, scores[:20], atol=1e-5)
+    with torch.no_grad():
+        by_hand = detector(to_float(images[:300]))
+    np.testing.assert_allclose(scores, by_hand.numpy(), atol=1e-5)
+
+
+def test_no_samples_have_no_scores(digits):
+    images, _ = digits
+    detector = Detector([network_of(0, (1, 8, 8))])
+    assert anomaly_scores(detector, images[:0], Preprocessing.fit(images, 0)).shape == (0,)

@@ -1,0 +1,68 @@
+"""The documentation is executed: its commands run, and its numbers are those of the rows."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from historyad import cli
+from historyad.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return [text for its_language, text in fenced if its_language == language]
+
+
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = [line for block in blocks("") for line in block.splitlines()]
+    ours = [shlex.split(line)[1:] for line in commands if line.startswith("historyad ")]
+    assert [command[0] for command in ours] == ["fit", "score", "evaluate", "inspect"]
+    for command in ours:
+        assert main(command) == 0, command
+    assert "AUROC" in capsys.readouterr().out
+    assert (tmp_path / "scores.csv").read_text().startswith("path,anomaly_score,p_value")
+
+
+def test_the_python_of_the_readme_runs(tmp_path):
+    (script,) = blocks("python")
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_the_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert f"\n{target}:" in makefile
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_command_is_in_the_documentation():
+    pages = README + "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    commands = [name for name in cli.app if not name.startswith("-")]
+    assert "fit" in commands
+    for name in commands:
+        assert f"historyad {name}" in pages, name
+
+
+def test_functions_in_the_table_of_equations_exist():
+    for file, names in re.findall(r"`([\w/]+\.py): ([\w., ]+)`", README):
+        code = (ROOT / "historyad" / file).read_text()
+        for name in names.split(", "):
+            assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), (file, name)
+
+
+def test_the_page_of_results_is_what_the_rows_say():
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "results.py", "--check"], check=True)

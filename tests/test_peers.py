@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from historyad.metrics import auroc
+from historyad.peers import PEERS
+from historyad.peers.features import Features
+from historyad.peers.mahalanobis import Mahalanobis
+from historyad.peers.neighbours import Neighbours
+from historyad.peers.pca_residual import PCAResidual
+
+
+@pytest.fixture(scope="module")
+def split(digits):
+    images, labels = digits
+    normal = images[labels != 0]
+    return normal[::2], normal[1::2], images[labels == 0]
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_learns_on_digits(name, split):
+    train, normal, anomalous = split
+    peer = PEERS[name](0).fit(train)
+    scores = np.concatenate([peer.anomaly_score(normal), peer.anomaly_score(anomalous)])
+    y = np.repeat([0, 1], [len(normal), len(anomalous)])
+    assert auroc(y, scores) > 0.7
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_score_depends_on_its_own_sample_alone(name, split):
+    train, normal, _ = split
+    peer = PEERS[name](0).fit(train)
+    together = peer.anomaly_score(normal[:20])
+    alone = np.concatenate([peer.anomaly_score(normal[i : i + 1]) for i in range(20)])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_takes_vectors_with_a_constant_column(name):
+    x = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    x[:, 2] = 7
+    scores = PEERS[name](0).fit(x).anomaly_score(x)
+    assert scores.shape == (200,)
+    assert np.isfinite(scores).all()
+
+
+def test_features_are_pixels_or_standardised_columns():
+    images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+    np.testing.assert_array_equal(Features().fit(images)(images).ravel(), [0, 1])
+    vectors = np.array([[1.0], [3.0]], np.float32)
+    np.testing.assert_array_equal(Features().fit(vectors)(vectors).ravel(), [-1, 1])
+
+
+def test_mahalanobis_is_the_closed_form():
+    random = np.random.default_rng(0)
+    x = (random.normal(size=(5000, 3)) @ np.diag([1.0, 2.0, 3.0])).astype(np.float32)
+    peer = Mahalanobis(ridge=1e-6).fit(x)
+    z = ((x - x.mean(0)) / x.std(0)).astype(np.float64)
+    inverse = np.linalg.inv(np.cov(z, rowvar=False))
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", z, inverse, z))
+    np.testing.assert_allclose(peer.anomaly_score(x), expected, rtol=1e-3)
+
+
+def test_the_residual_of_a_plane_is_the_distance_to_it():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1000, 4)).astype(np.float32)
+    x[:, 2:] *= 1e-3
+    peer = PCAResidual(n_components=2).fit(np.hstack([x, x]))  # each column twice: rank 4 of 8
+    on = peer.anomaly_score(np.hstack([x, x]))
+    off = peer.anomaly_score(np.hstack([x, -x]))
+    assert off.mean() > on.mean()
+
+
+def test_neighbours_are_those_found_by_hand():
+    x = np.array([[0.0], [1.0], [3.0]], np.float32)
+    peer = Neighbours(metric="euclidean", k=2).fit(x)
+    deviation = x.std()
+    np.testing.assert_allclose(peer.anomaly_score(x[:1]), [0.5 / deviation], rtol=1e-5)

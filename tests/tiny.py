@@ -1,0 +1,51 @@
+"""Settings and shortcuts that several tests share: everything runs, in a second or two."""
+
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from historyad.batches import Batches
+from historyad.config import make_config
+from historyad.history import History
+from historyad.preprocessing import Preprocessing
+
+# 2 epochs of 8 steps of 64 images; snapshots at every step from epoch 1 on.
+TINY = {
+    "width": 4,
+    "hidden": 16,
+    "latent_dim": 8,
+    "epoch_images": 512,
+    "saves_per_epoch": 8,
+    "n_epochs": 2.0,
+    "detector_epochs": 1.0,
+    "mass_tolerance": 0.0,
+    "calibration_share": 0.2,
+    "false_positive_rate": 0.05,
+}
+# Two seconds of training, after which a detector of digits does what detectors do.
+TRAINED = {
+    **TINY,
+    "width": 8,
+    "hidden": 64,
+    "epoch_images": 8000,
+    "learning_rate": 2e-3,
+    "detector_learning_rate": 2e-3,
+}
+TINY_OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+
+# For examples that write files: their time is the disk's, and they may overwrite each other's.
+on_disk = hypothesis_settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def tiny_config(**values):
+    return make_config(**{**TINY, **values})
+
+
+def batches_of(samples, config, **arguments):
+    prepare = Preprocessing.fit(samples, config.image_size)
+    return Batches(samples, prepare=prepare, seed=config.seed, **arguments)
+
+
+def history_for(batches, config, path):
+    return History(path, config, batches.shape)
