@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import re
 import shlex
@@ -11,15 +9,15 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from historyad import __version__
 from historyad.config import PRESETS, Config, make_config, settings
+from historyad.console import open_table, print_table, progress
 from historyad.errors import HistoryADError, InputError, RunError
 from historyad.service.settings import Settings
 
@@ -126,7 +124,7 @@ def fit(
     config = make_config(preset, **{k: v for k, v in given.items() if v is not None})
     samples = _open(source, data_root, skip_unreadable=skip_unreadable, side=config.image_size)
     started = time.monotonic()
-    with _progress() as on_progress:
+    with progress() as on_progress:
         model = fit_model(
             samples, config, RunDirectory(out), command=_command(), on_progress=on_progress
         )
@@ -169,7 +167,7 @@ def score(
     if fdr is not None:
         columns, rows = (*_COLUMNS, "is_discovery"), _with_discoveries(rows, fdr)
     n_scored = n_anomalous = n_discoveries = 0
-    with _open_table(out, columns) as write:
+    with open_table(out, columns) as write:
         for row in rows:
             write(row)
             n_scored += 1
@@ -216,7 +214,7 @@ def calibrate(
     renewed = calibrate_model(model, samples, false_positive_rate)
     renewed.save(run)
     before, after = model.calibration, renewed.calibration
-    _print_table(
+    print_table(
         [
             ("calibrated on", f"{len(after.scores):,} samples of {source}"),
             ("false positives", f"{after.false_positive_rate:g}"),
@@ -259,7 +257,7 @@ def drift(
         scores.append(model.anomaly_score(chunk))
     _report_unreadable(samples)
     found = detect_drift(model.calibration, np.concatenate(scores), level=level, seed=seed)
-    _print_table(table_of(found, names))
+    print_table(table_of(found, names))
     if json_file is not None:
         since = None if found.since is None else names[found.since]
         record = {"run": str(run), "source": source, **vars(found), "since_name": since}
@@ -291,7 +289,7 @@ def evaluate(
         "anomalous": anomalous,
         **evaluate_model(model, *sources),
     }
-    _print_table(table_of(figures))
+    print_table(table_of(figures))
     if json_file is not None:
         save_json(json_file, {**figures, "command": _command()})
 
@@ -322,7 +320,7 @@ def inspect(run: Run) -> None:
     size = sum(file.stat().st_size for file in Path(run).rglob("*") if file.is_file())
     rows.append(("size", f"{size / 1e6:,.1f} MB"))
     rows.append(("checks", "format, version and checksums are right"))
-    _print_table(rows)
+    print_table(rows)
 
 
 @app.command
@@ -352,7 +350,7 @@ def probe(
     side = model.preprocessing.side if model.preprocessing.any_size else 0
     samples = _open(source, data_root, side=side).samples
     found = probe_model(model, samples, limit=limit, seed=seed)
-    _print_table(table_of(found))
+    print_table(table_of(found))
     record = {"run": str(run), "source": source, **found, "command": _command()}
     if out is not None:
         draw_probe(found, model, samples[0], out / "probe.png")
@@ -369,7 +367,9 @@ def export(
     *,
     size: Annotated[
         tuple[int, int] | None,
-        Parameter(help="Height and width of the images to score, where any are accepted."),
+        Parameter(
+            negative="", help="Height and width of the images to score, where any are accepted."
+        ),
     ] = None,
     samples: Annotated[
         str | None, Parameter(help="Source of inputs on which to compare, besides made-up ones.")
@@ -383,7 +383,7 @@ def export(
     model = _load(run, "cpu")
     inputs = None if samples is None else _open(samples, data_root).samples
     found = export_onnx(model, path, size=size, samples=inputs, opset=opset)
-    _print_table([("written", str(path)), *((name, str(value)) for name, value in found.items())])
+    print_table([("written", str(path)), *((name, str(value)) for name, value in found.items())])
 
 
 @app.command
@@ -503,7 +503,7 @@ def reproduce(
     from historyad.reproduce.toy import reproduce_toy
 
     row = reproduce_toy(out, seed=seed, scale=scale)
-    _print_table([(name, str(value)) for name, value in row.items() if name != "versions"])
+    print_table([(name, str(value)) for name, value in row.items() if name != "versions"])
     print(f"drawn in {out / what}.png and .svg")
 
 
@@ -518,9 +518,9 @@ def demo(
     """Run the whole path on embedded data: digits of 8 x 8 pixels, one of them the anomaly."""
     from historyad.demo import run_demo
 
-    with _progress() as on_progress:
+    with progress() as on_progress:
         rows, advice = run_demo(anomaly, out, on_progress)
-    _print_table(rows)
+    print_table(rows)
     print(advice)
 
 
@@ -590,100 +590,3 @@ def _with_discoveries(rows: Iterator[dict[str, Any]], rate: float) -> Iterator[d
     discoveries = benjamini_hochberg(np.array([row["p_value"] for row in scored]), rate)
     for row, is_discovery in zip(scored, discoveries.tolist(), strict=True):
         yield {**row, "is_discovery": is_discovery}
-
-
-@contextmanager
-def _open_table(out: str, columns: tuple[str, ...]) -> Iterator[Any]:
-    """Yield a function that writes one row, as CSV or, to a .jsonl file, as JSON lines.
-
-    A file gets its name when it is complete; what an error or an interruption leaves of it ends in
-    .tmp, and an older file of that name stays until then.
-    """
-    if out == "-":
-        yield _csv_writer(sys.stdout, columns)
-        return
-    path = Path(out)
-    if path.suffix not in (".csv", ".jsonl"):
-        raise InputError(f"cannot write {out}: name a .csv or .jsonl file, or - for the terminal")
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", newline="") as file:
-            write = _json_writer(file) if path.suffix == ".jsonl" else _csv_writer(file, columns)
-            yield write
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}") from error
-
-
-def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Any:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-
-    def write(row: dict[str, Any]) -> None:
-        name, anomaly_score, p_value, *verdicts = row.values()
-        writer.writerow([name, f"{anomaly_score:.6f}", f"{p_value:.6f}", *map(int, verdicts)])
-
-    return write
-
-
-def _json_writer(file: TextIO) -> Any:
-    return lambda row: file.write(json.dumps(row) + "\n")
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """Yield a callback that shows progress: bars on a terminal, a few plain lines elsewhere."""
-    if not sys.stderr.isatty():
-        yield _plain_progress()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        TextColumn("{task.fields[figure]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def on_progress(record: dict[str, Any]) -> None:
-            step = record["step"]
-            if step not in tasks:
-                tasks[step] = bars.add_task(_TITLES[step], total=record["of"], figure="")
-            bars.update(tasks[step], completed=record["epoch"], figure=_figure(record))
-
-        yield on_progress
-
-
-_TITLES = {"gan": "step 1  GAN and history", "detector": "step 3  detector D_TV"}
-
-
-def _figure(record: dict[str, Any]) -> str:
-    if record["step"] == "gan":
-        return f"Wasserstein distance {record['wasserstein_distance']:6.3f}"
-    return f"total variation {record['total_variation']:5.3f}"
-
-
-def _plain_progress() -> Any:
-    shown: dict[str, int] = {}
-
-    def on_progress(record: dict[str, Any]) -> None:
-        tenth = int(10 * record["epoch"] / record["of"])
-        if shown.get(record["step"]) != tenth:
-            shown[record["step"]] = tenth
-            print(
-                f"{_TITLES[record['step']]}: epoch {record['epoch']:.2f} of {record['of']:.2f}, "
-                f"{_figure(record)}, {record['seconds']:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    return on_progress
-
-
-def _print_table(rows: list[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:<{width}}  {value}")

@@ -20,7 +20,7 @@ ORDER = [
     *("calibration", "model", "estimator", "evaluation", "drift", "corruptions"),
     *("probe", "explain", "export"),
     *("peers", "benchmark", "charts", "report", "reproduce", "service"),
-    *("demo", "cli", "__main__"),
+    *("demo", "console", "cli", "__main__"),
 ]
 # Modules that are tested with another one, by its name.
 TESTED_WITH = {
@@ -29,6 +29,12 @@ TESTED_WITH = {
     "named_sets": "datasets",
     "charts": "report",
     "demo": "cli",
+    "console": "cli",
+    "service.bodies": "service_app",
+    "service.metrics": "service_app",
+    "service.schema": "service_app",
+    "service.scorer": "service_app",
+    "service.settings": "service_app",
     "__main__": "cli",
 }
 

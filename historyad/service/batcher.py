@@ -37,13 +37,10 @@ class Batcher:
     At most ``queue_size`` samples wait. Work whose future was cancelled is dropped unscored.
     """
 
-    def __init__(
-        self, score: Score, *, batch_size: int, queue_size: int, linger: float = 0.0
-    ) -> None:
+    def __init__(self, score: Score, *, batch_size: int, queue_size: int) -> None:
         self._score = score
         self._batch_size = batch_size
         self._queue_size = queue_size
-        self._linger = linger
         self._queue: deque[_Work] = deque()
         self._waiting = 0
         self._open = True
@@ -97,9 +94,6 @@ class Batcher:
             self._changed.wait_for(lambda: self._queue or not self._open)
             if not self._queue:
                 return None
-            self._changed.wait_for(
-                lambda: self._waiting >= self._batch_size or not self._open, self._linger
-            )
             batch = [self._queue.popleft()]
             size = len(batch[0].samples)
             while self._queue and _merge(batch[0], self._queue[0]):

@@ -25,7 +25,6 @@ from historyad.service.settings import Settings
 
 Result = dict[str, Any]
 
-_LINGER = float(__import__("os").environ.get("LINGER", "0"))
 _PORTION = 16  # files decoded by a thread at a time: handing over one costs as much as decoding it
 
 
@@ -41,7 +40,6 @@ class Scorer:
             model.anomaly_score,
             batch_size=settings.batch_size,
             queue_size=settings.max_samples,
-            linger=_LINGER,
         )
 
     async def warm_up(self) -> None:

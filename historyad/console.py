@@ -1,0 +1,111 @@
+"""What commands show: tables of scores, progress, and figures with their names."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from historyad.errors import InputError
+
+
+@contextmanager
+def open_table(out: str, columns: tuple[str, ...]) -> Iterator[Any]:
+    """Yield a function that writes one row, as CSV or, to a .jsonl file, as JSON lines.
+
+    A file gets its name when it is complete; what an error or an interruption leaves of it ends in
+    .tmp, and an older file of that name stays until then.
+    """
+    if out == "-":
+        yield _csv_writer(sys.stdout, columns)
+        return
+    path = Path(out)
+    if path.suffix not in (".csv", ".jsonl"):
+        raise InputError(f"cannot write {out}: name a .csv or .jsonl file, or - for the terminal")
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", newline="") as file:
+            write = _json_writer(file) if path.suffix == ".jsonl" else _csv_writer(file, columns)
+            yield write
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
+
+
+def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Any:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+
+    def write(row: dict[str, Any]) -> None:
+        name, anomaly_score, p_value, *verdicts = row.values()
+        writer.writerow([name, f"{anomaly_score:.6f}", f"{p_value:.6f}", *map(int, verdicts)])
+
+    return write
+
+
+def _json_writer(file: TextIO) -> Any:
+    return lambda row: file.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def progress() -> Iterator[Any]:
+    """Yield a callback that shows progress: bars on a terminal, a few plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield _plain_progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        TextColumn("{task.fields[figure]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def on_progress(record: dict[str, Any]) -> None:
+            step = record["step"]
+            if step not in tasks:
+                tasks[step] = bars.add_task(_TITLES[step], total=record["of"], figure="")
+            bars.update(tasks[step], completed=record["epoch"], figure=_figure(record))
+
+        yield on_progress
+
+
+_TITLES = {"gan": "step 1  GAN and history", "detector": "step 3  detector D_TV"}
+
+
+def _figure(record: dict[str, Any]) -> str:
+    if record["step"] == "gan":
+        return f"Wasserstein distance {record['wasserstein_distance']:6.3f}"
+    return f"total variation {record['total_variation']:5.3f}"
+
+
+def _plain_progress() -> Any:
+    shown: dict[str, int] = {}
+
+    def on_progress(record: dict[str, Any]) -> None:
+        tenth = int(10 * record["epoch"] / record["of"])
+        if shown.get(record["step"]) != tenth:
+            shown[record["step"]] = tenth
+            print(
+                f"{_TITLES[record['step']]}: epoch {record['epoch']:.2f} of {record['of']:.2f}, "
+                f"{_figure(record)}, {record['seconds']:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return on_progress
+
+
+def print_table(rows: list[tuple[str, str]]) -> None:
+    """Print each name with its value, the values below each other."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
