@@ -127,10 +127,8 @@ def _read_npz(_: str, paths: Sequence[Path]) -> tuple[Samples, Labels | None]:
 
 def _read_svhn(_: str, paths: Sequence[Path]) -> tuple[Samples, Labels]:
     """The authors' MATLAB file: X (32, 32, 3, N), y (N, 1) in which 10 stands for the digit 0."""
-    try:
-        from scipy.io import loadmat  # optional
-    except ImportError:
-        raise InputError(f"reading {paths[0]} needs scipy: install historyad[datasets]") from None
+    from scipy.io import loadmat  # slow to import
+
     contents = loadmat(paths[0], variable_names=("X", "y"))
     images = np.ascontiguousarray(np.moveaxis(contents["X"], -1, 0))
     return images, contents["y"].ravel().astype(np.int64) % 10
