@@ -23,7 +23,8 @@ from historyad.randomness import Stream, torch_generator
 from historyad.storage import Checkpoint
 
 _POOL_IMAGES = 65_536  # history samples drawn at a time: bounds the memory, whatever the data
-_SCORE_BATCH = 64
+_SCORE_BATCH = 256
+_SCORE_GRAIN = 8  # a batch is filled up to a multiple of it
 
 
 class Detector(nn.Module):
@@ -143,10 +144,10 @@ def anomaly_scores(
     scores = np.empty(len(samples), np.float32)
     for start in range(0, len(samples), _SCORE_BATCH):
         batch = prepare(samples[start : start + _SCORE_BATCH])
-        # Always of one size: kernels for another batch size may round the last bit differently.
-        padded = np.zeros((_SCORE_BATCH, *batch.shape[1:]), batch.dtype)
-        padded[: len(batch)] = batch
-        values = detector(to_float(padded, device)).cpu().numpy()
+        # The kernels for a handful of samples round otherwise than those for many: with a batch
+        # filled up, the score of a sample is the same to the last bit alone and among others.
+        padding = [(0, -len(batch) % _SCORE_GRAIN)] + [(0, 0)] * (batch.ndim - 1)
+        values = detector(to_float(np.pad(batch, padding), device)).cpu().numpy()
         scores[start : start + len(batch)] = values[: len(batch)]
     return scores
 

@@ -2,6 +2,8 @@ import os
 
 # Before torch is imported: two pytest workers on two cores must not each start two threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before scipy is imported: one of scikit-learn's checks of estimators asks for it.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 from pathlib import Path
 
