@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 from serving import HeldModel, serving, serving_process
@@ -91,7 +92,7 @@ def folder(digits, tmp_path_factory):
     return folder
 
 
-def test_command_line_python_and_service_agree(run, client, folder, tmp_path):
+def test_command_line_python_service_and_onnx_agree(run, client, folder, tmp_path):
     table = tmp_path / "scores.csv"
     assert main(["score", str(run), str(folder), "--out", str(table)]) == 0
     with table.open() as file:
@@ -105,6 +106,15 @@ def test_command_line_python_and_service_agree(run, client, folder, tmp_path):
         answer = client.post("/score", files=form(files[start : start + 64])).json()
         results += answer["results"]
     assert answer["threshold"] == detector.threshold_
+    assert main(["export", str(run), str(tmp_path / "model.onnx")]) == 0
+    graph = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    exported = graph.run(None, {"images": open_source(folder).samples})
+    np.testing.assert_allclose(exported[0], scores, atol=1e-4)
+    # Where two scores are as close as rounding, their p-values may differ by one held-out sample.
+    one = 1.5 / (1 + len(detector.model_.calibration.scores))
+    np.testing.assert_allclose(exported[1], p_values, atol=one)
+    near = np.abs(scores - detector.threshold_) < 1e-4
+    assert ((exported[2] == (verdicts == -1)) | near).all()
     assert len(results) == len(rows) == 1000
     assert 0 < sum(result["is_anomalous"] for result in results) < 1000
     for i, (row, result) in enumerate(zip(rows, results, strict=True)):
