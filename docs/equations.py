@@ -1,0 +1,12 @@
+"""Build hook: equations become MathML, which browsers show without a script or a network."""
+
+import re
+
+from latex2mathml.converter import convert
+
+_BLOCK = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Replace the fenced blocks of the language ``math``, which GitHub shows as equations too."""
+    return _BLOCK.sub(lambda block: convert(block[1].strip(), display="block"), markdown)

@@ -1,0 +1,75 @@
+"""Write docs/reference.md from the command line and its settings; `--check` only compares."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from historyad.cli import app
+from historyad.config import PRESETS, settings
+
+PAGE = Path(__file__).parent / "reference.md"
+
+HEAD = """# Reference
+
+Written by `python docs/make_reference.py` from what `historyad --help` and the package itself
+know; do not edit. The settings stand in [a table of their own](#settings).
+"""
+
+SETTINGS = """## Settings
+
+Every one is an option of `historyad fit` (`--n-epochs 3`), an argument of Python's `HistoryAD`
+(`n_epochs=3`) and a line of `inspect`. A preset is a set of them. An epoch is `epoch_images` images
+seen by the critic. [How it works](how-it-works.md) explains the symbols.
+
+| setting | default | quick | paper | range | meaning |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def main() -> int:
+    """Write the page, or with --check return 1 when it is not what the package says."""
+    page = f"{HEAD}\n{_commands()}\n\n{SETTINGS}{_settings()}"
+    if "--check" in sys.argv[1:]:
+        return int(not PAGE.exists() or PAGE.read_text() != page)
+    PAGE.write_text(page)
+    return 0
+
+
+def _commands() -> str:
+    """Return what --help says of every command, without the settings that the table shows."""
+    text = app.generate_docs(output_format="markdown", heading_level=1)
+    text = text[text.index("## historyad ") :]
+    text = re.sub(r"^\*\*Settings .*?(?=^## )", _POINTER, text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^\*\*(\w+)\*\*:$", r"\1:", text, flags=re.MULTILINE)
+    return text.replace("```console", "```text").strip()
+
+
+_POINTER = "And every one of the [settings](#settings).\n\n"
+
+
+def _settings() -> str:
+    rows = []
+    for name, setting in settings().items():
+        presets = (_code(PRESETS[preset].get(name)) for preset in ("quick", "paper"))
+        cells = [f"`{name}`", _code(setting.default), *presets, _range(setting.metadata)]
+        rows.append(f"| {' | '.join(cells)} | {setting.metadata['help']} |\n")
+    return "".join(rows)
+
+
+def _code(value: object) -> str:
+    return "" if value is None or value == "" else f"`{value}`"
+
+
+def _range(metadata: Mapping[str, Any]) -> str:
+    low, high, choices = (metadata[key] for key in ("low", "high", "choices"))
+    if choices:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    return "" if low is None else f"{low:g} to {high:g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
