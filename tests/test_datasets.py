@@ -109,7 +109,9 @@ def test_empty_folder(tmp_path, opener):
 @pytest.mark.parametrize("read", [open_source, lambda path: list(open_stream(path).chunks(4))])
 def test_images_that_differ_are_named(folder, read):
     save(folder / "a/03.png", random_pixels(5, 6))
-    with pytest.raises(InputError, match=r"a/00.png is 6 x 4 .* but a/03.png is 6 x 5 .*image_size"):
+    with pytest.raises(
+        InputError, match=r"a/00.png is 6 x 4 .* but a/03.png is 6 x 5 .*image_size"
+    ):
         read(folder)
     save(folder / "a/03.png", random_pixels(4, 6, 3))
     with pytest.raises(InputError, match=r"with 1 channel but a/03.png .*3 channels.*channels"):

@@ -1,0 +1,80 @@
+"""The site is built strictly, asks nobody else for anything, and its pages are up to date."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+# Attributes that make a browser fetch something, by element; a link is the reader's own choice.
+FETCHED = {
+    "script": ("src",),
+    "link": ("href",),
+    "img": ("src", "srcset"),
+    "source": ("src", "srcset"),
+    "iframe": ("src",),
+    "video": ("src", "poster"),
+    "object": ("data",),
+    "form": ("action",),
+}
+
+
+class Assets(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.addresses = []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if given.get("rel") in ("canonical", "next", "prev", "license"):
+            return
+        self.addresses += [given[name] for name in FETCHED.get(tag, ()) if given.get(name)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", out]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return out
+
+
+def test_every_page_is_there(site):
+    for page in DOCS.glob("*.md"):
+        assert (site / f"{page.stem}.html").exists()
+    assert not list(site.rglob("*.py"))
+    assert not list(site.rglob("*.jsonl"))
+
+
+def test_no_page_asks_another_server(site):
+    for page in site.rglob("*.html"):
+        assets = Assets()
+        assets.feed(page.read_text())
+        assert assets.addresses
+        for address in assets.addresses:
+            assert not re.match(r"(\w+:)?//", address), (page.name, address)
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*['\"]?(\w+:)?//", sheet.read_text()), sheet
+
+
+def test_equations_are_mathml(site):
+    page = (site / "how-it-works.html").read_text()
+    assert page.count("<math") == (DOCS / "how-it-works.md").read_text().count("```math")
+
+
+def test_pictures_are_small_and_all_shown():
+    pages = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    pages += (ROOT / "mkdocs.yml").read_text()
+    pictures = list((DOCS / "pictures").iterdir())
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size <= 150_000, picture
+        assert f"pictures/{picture.name}" in pages, picture
+
+
+def test_the_reference_is_what_the_package_says():
+    subprocess.run([sys.executable, DOCS / "make_reference.py", "--check"], check=True)
