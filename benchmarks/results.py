@@ -48,9 +48,9 @@ SVHN = """## SVHN as normal
 The training images are the first 7,000 of the official *test* split and the 3,000 normal test
 images the next 3,000, cut between two photos; these are **not** the paper's setting, which trains
 on the official 73,257. 3,000 anomalous images each. The paper reports an AUPRC of .941, .976 and
-.949 on its own split (table 1). A PCA residual, a few seconds of linear algebra, wins all three by a
-wide margin: what tells natural images from SVHN is fine texture, which the first components of SVHN
-cannot express, and D_TV never saw such texture as a negative example.
+.949 on its own split (table 1). A PCA residual, a few seconds of linear algebra, wins all three by
+a wide margin: what tells natural images from SVHN is fine texture, which the first components of
+SVHN cannot express, and D_TV never saw such texture as a negative example.
 """
 
 VECTORS = """## Vectors
