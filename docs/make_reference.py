@@ -25,8 +25,8 @@ Every one is an option of `historyad fit` (`--n-epochs 3`), an argument of Pytho
 (`n_epochs=3`) and a line of `inspect`. A preset is a set of them. An epoch is `epoch_images` images
 seen by the critic. [How it works](how-it-works.md) explains the symbols.
 
-| setting | default | quick | paper | range | meaning |
-| --- | --- | --- | --- | --- | --- |
+| setting | default | presets | meaning |
+| --- | --- | --- | --- |
 """
 
 
@@ -54,21 +54,22 @@ _POINTER = "And every one of the [settings](#settings).\n\n"
 def _settings() -> str:
     rows = []
     for name, setting in settings().items():
-        presets = (_code(PRESETS[preset].get(name)) for preset in ("quick", "paper"))
-        cells = [f"`{name}`", _code(setting.default), *presets, _range(setting.metadata)]
-        rows.append(f"| {' | '.join(cells)} | {setting.metadata['help']} |\n")
+        presets = ", ".join(
+            f"{preset}&nbsp;`{values[name]}`"
+            for preset, values in PRESETS.items()
+            if name in values
+        )
+        default = f"`{setting.default}`" if setting.default != "" else "none"
+        meaning = setting.metadata["help"] + _range(setting.metadata)
+        rows.append(f"| `{name}` | {default} | {presets} | {meaning} |\n")
     return "".join(rows)
-
-
-def _code(value: object) -> str:
-    return "" if value is None or value == "" else f"`{value}`"
 
 
 def _range(metadata: Mapping[str, Any]) -> str:
     low, high, choices = (metadata[key] for key in ("low", "high", "choices"))
     if choices:
-        return ", ".join(f"`{choice}`" for choice in choices)
-    return "" if low is None else f"{low:g} to {high:g}"
+        return f" *One of {', '.join(choices)}.*"
+    return "" if low is None else f" *From {low:g} to {high:g}.*"
 
 
 if __name__ == "__main__":

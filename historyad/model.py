@@ -87,6 +87,7 @@ class Model:
 
         Raises RunError when a file is missing, altered, damaged or of an unknown version.
         """
+        folder = Path(folder)
         path = folder / "detector.json"
         content = load_json(path)
         _check_content(path, content)
