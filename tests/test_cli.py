@@ -548,7 +548,13 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(folder, run, tmp_path):
     out = tmp_path / "run"
     arguments = ["fit", str(folder), "--out", str(out), *TINY_OPTIONS]
     command = [sys.executable, "-m", "historyad", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell makes its background jobs ignore the signal, and they pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         while not (out / "config.json").exists():  # training begins, and is over in a moment
             assert process.poll() is None
             time.sleep(0.001)
