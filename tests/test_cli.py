@@ -553,7 +553,7 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(folder, run, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         # A shell makes its background jobs ignore the signal, and they pass that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         while not (out / "config.json").exists():  # training begins, and is over in a moment
             assert process.poll() is None
