@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from historyad.randomness import Stream, torch_generator
 from historyad.storage import Checkpoint
 
 _POOL_IMAGES = 65_536  # history samples drawn at a time: bounds the memory, whatever the data
-_SCORE_BATCH = 256
+_SCORE_BATCH = 512
 _SCORE_GRAIN = 8  # a batch is filled up to a multiple of it
 
 
@@ -86,7 +87,7 @@ def train_detector(
     end = config.detector_epochs * config.epoch_images
     save_every = config.epoch_images / config.saves_per_epoch
     last_checkpoint = time.monotonic()
-    pool, estimates = _Pool(history), []
+    pool, estimates = _Pool(history, round(end)), []
     while seen < end:
         set_learning_rate(optimizer, config.detector_learning_rate * (1 - seen / end))
         real = batches.at(seen, config.batch_size)
@@ -155,17 +156,23 @@ def anomaly_scores(
 class _Pool:
     """History samples drawn many at a time; like `Batches`, a function of the position alone."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, n_samples: int) -> None:
         self._history = history
-        batch = history.config.batch_size
-        images = min(_POOL_IMAGES, round(history.config.epoch_images))
-        self._size = max(batch, images // batch * batch)  # a batch never straddles two pools
+        self._n_batches = math.ceil(n_samples / history.config.batch_size)
+        # A batch never straddles two pools.
+        self._batches_at_a_time = max(1, _POOL_IMAGES // history.config.batch_size)
         self._drawn = -1
 
     def at(self, position: int, size: int) -> Tensor:
-        """Return the ``size`` samples that follow the first ``position`` ones, as floats."""
-        number, offset = divmod(position, self._size)
+        """Return the ``size`` samples that follow the first ``position`` ones, as floats.
+
+        ``position`` is a multiple of the batch size, which ``size`` is.
+        """
+        batch = position // size
+        number, place = divmod(batch, self._batches_at_a_time)
         if number != self._drawn:
-            self._samples = self._history.sample(self._size, position - offset)
+            first = batch - place
+            n_batches = min(self._batches_at_a_time, self._n_batches - first)
+            self._samples = self._history.sample(n_batches * size, first * size)
             self._drawn = number
-        return to_float(self._samples[offset : offset + size], self._history.device)
+        return to_float(self._samples[place * size : (place + 1) * size], self._history.device)

@@ -23,7 +23,7 @@ from historyad.networks import Critic, Generator, Shape
 from historyad.randomness import Stream, numpy_generator, torch_generator
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
 
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 1024  # samples that one generator makes at a time: bounds the memory
 
 

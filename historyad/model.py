@@ -27,7 +27,7 @@ from historyad.networks import Critic, Shape, count_parameters
 from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
 
-_FORMAT, _VERSION = "historyad-detector", 1
+_FORMAT, _VERSION = "historyad-detector", 2
 _MOST_MEMBERS = 64
 _MOST_VALUES_OF_A_SAMPLE = 2**24
 

@@ -41,6 +41,41 @@ class PooledConv2d(nn.Conv2d):
         return functional.conv2d(x, self.strided_kernel(), self.bias, stride=2, padding=1)
 
 
+class ImageConvTranspose2d(nn.ConvTranspose2d):
+    """A 4 x 4 transposed convolution of stride 2, computed as a 3 x 3 one and a pixel shuffle.
+
+    Each of the four outputs around an input has a 2 x 2 kernel of its own: a slice of the 4 x 4
+    one, here laid into a 3 x 3 kernel. The same function for 9/4 of the products, yet twice as
+    fast where the output has few channels, as an image has: there, kernels wait for memory.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+
+    def shuffled_kernel(self) -> Tensor:
+        """Return the 3 x 3 kernel (out_channels * 4, in_channels, 3, 3) of that convolution."""
+        # Output 2m + p takes from input m - 1 + r the tap p + 3 - 2r, if there is one.
+        padded = functional.pad(self.weight, (1, 1, 1, 1))
+        taps = padded.reshape(*self.weight.shape[:2], 3, 2, 3, 2).flip(2, 4)
+        return taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
+        assert self.bias is not None
+        bias = self.bias.repeat_interleave(4)
+        return functional.pixel_shuffle(
+            functional.conv2d(x, self.shuffled_kernel(), bias, padding=1), 2
+        )
+
+
+class FlattenPixels(nn.Module):
+    """Flatten each sample, pixel by pixel: with channels last in memory, nothing is moved."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, H * W * C), and (B, F) to itself."""
+        return x.movedim(1, -1).flatten(1)
+
+
 class Critic(nn.Module):
     """Map a batch (B, *shape) to scores (B,): the critic of step 1 and the detector of step 3."""
 
@@ -48,19 +83,17 @@ class Critic(nn.Module):
         super().__init__()
         self.shape = shape
         if len(shape) == 1:
-            self.features: nn.Module = nn.Sequential(
-                nn.Linear(shape[0], hidden), nn.LeakyReLU(_SLOPE)
-            )
+            self.features: nn.Module = nn.Sequential(nn.Linear(shape[0], hidden), _activation())
             n_features = hidden
         else:
             channels = [shape[0], *_channels(shape, width)]
             layers: list[nn.Module] = []
             for n_in, n_out in itertools.pairwise(channels):
-                layers += [PooledConv2d(n_in, n_out), nn.LeakyReLU(_SLOPE)]
+                layers += [PooledConv2d(n_in, n_out), _activation()]
             self.features = nn.Sequential(*layers)
             n_features = channels[-1] * _COARSEST**2
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(n_features, hidden), nn.LeakyReLU(_SLOPE), nn.Linear(hidden, 1)
+            FlattenPixels(), nn.Linear(n_features, hidden), _activation(), nn.Linear(hidden, 1)
         )
         # A third faster on a CPU; the stubs do not know this overload.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -84,10 +117,10 @@ class Generator(nn.Module):
             channels = [*reversed(_channels(shape, width)), shape[0]]
             layers += _dense_block(hidden, channels[0] * _COARSEST**2)
             layers += [nn.Unflatten(1, (channels[0], _COARSEST, _COARSEST))]
-            for n_in, n_out in itertools.pairwise(channels):
+            for n_in, n_out in itertools.pairwise(channels[:-1]):
                 layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1)]
-                layers += [nn.BatchNorm2d(n_out), nn.LeakyReLU(_SLOPE)]
-            layers[-2:] = [nn.Tanh()]  # the image itself is not normalised
+                layers += [nn.BatchNorm2d(n_out), _activation()]
+            layers += [ImageConvTranspose2d(*channels[-2:]), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -143,7 +176,12 @@ def _channels(shape: Shape, width: int) -> list[int]:
 
 
 def _dense_block(n_in: int, n_out: int) -> list[nn.Module]:
-    return [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(_SLOPE)]
+    return [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), _activation()]
+
+
+def _activation() -> nn.LeakyReLU:
+    # In place: a new block of memory for every layer costs a third of the time of scoring.
+    return nn.LeakyReLU(_SLOPE, inplace=True)
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from historyad import detector as detector_module
 from historyad.batches import Batches, to_float
 from historyad.config import make_config
 from historyad.detector import (
@@ -202,3 +203,24 @@ def test_no_samples_have_no_scores(digits):
     images, _ = digits
     detector = Detector([network_of(0, (1, 8, 8))])
     assert anomaly_scores(detector, images[:0], Preprocessing.fit(images, 0)).shape == (0,)
+
+
+def test_only_as_many_history_samples_are_drawn_as_are_used(problem, monkeypatch):
+    batches, history = problem
+    drawn, used = [], []
+    sample, step = History.sample, detector_module.detector_step
+
+    def counted_sample(self, size, position=0):
+        drawn.append(size)
+        return sample(self, size, position)
+
+    def counted_step(detector, optimizer, real, generated, config):
+        used.append(len(generated))
+        return step(detector, optimizer, real, generated, config)
+
+    monkeypatch.setattr(History, "sample", counted_sample)
+    monkeypatch.setattr(detector_module, "detector_step", counted_step)
+    monkeypatch.setattr(detector_module, "_POOL_IMAGES", 300)
+    train_detector(batches, with_config(history, detector_epochs=0.3))
+    assert sum(drawn) == sum(used)
+    assert max(drawn) <= 300

@@ -109,7 +109,7 @@ def test_thin_keeps_every_second_and_leaves_the_original_alone(history):
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", '{"version": 99, "snapshots": []}', '{"version": 1, "snapshots": [{"file": "x"}]}'],
+    ["{", "[]", '{"version": 99, "snapshots": []}', '{"version": 2, "snapshots": [{"file": "x"}]}'],
 )
 def test_a_damaged_manifest_is_a_run_error(history, text):
     (history.path / "manifest.json").write_text(text)

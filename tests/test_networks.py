@@ -7,6 +7,8 @@ from historyad.config import make_config
 from historyad.errors import ConfigError
 from historyad.networks import (
     Critic,
+    FlattenPixels,
+    ImageConvTranspose2d,
     PooledConv2d,
     build_networks,
     choose_device,
@@ -44,6 +46,26 @@ def test_pooled_convolution_is_a_convolution_followed_by_pooling(n_in, n_out, si
     plain = derivatives(lambda x: convolve_and_pool(layer, x), layer, x)
     for a, b in zip(fast, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_in", "n_out", "side"), [(4, 1, 8), (5, 3, 4), (3, 5, 6)])
+def test_the_shuffled_convolution_is_the_transposed_one(n_in, n_out, side):
+    layer = ImageConvTranspose2d(n_in, n_out)
+    initialise(layer, generator_of(0))
+    nn.init.normal_(layer.bias, generator=generator_of(1))
+    x = torch.randn(3, n_in, side, side, generator=generator_of(2))
+    fast = derivatives(layer, layer, x)
+    plain = derivatives(lambda x: nn.ConvTranspose2d.forward(layer, x), layer, x)
+    for a, b in zip(fast, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_flattening_channels_last_moves_nothing_in_memory():
+    x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    flat = FlattenPixels()(x)
+    assert flat.shape == (2, 60)
+    assert flat.data_ptr() == x.data_ptr()
+    torch.testing.assert_close(flat[1, :3], x[1, :, 0, 0])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
