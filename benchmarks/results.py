@@ -83,10 +83,10 @@ def build() -> str:
     far, svhn, vectors = (read_rows(ROWS / name / "rows.jsonl") for name in _FOLDERS)
     sections = [
         HEAD,
-        FAR + _commands(far) + _quality(far),
+        FAR + commands(far) + _quality(far),
         FPR + _false_positives(far),
-        SVHN + _commands(svhn) + _quality(svhn),
-        VECTORS + _commands(vectors) + _vectors(vectors),
+        SVHN + commands(svhn) + _quality(svhn),
+        VECTORS + commands(vectors) + _vectors(vectors),
     ]
     return "\n".join(sections)
 
@@ -94,15 +94,16 @@ def build() -> str:
 _FOLDERS = ("far", "svhn", "vectors")
 
 
-def _commands(rows: list[Row]) -> str:
+def commands(rows: list[Row]) -> str:
+    """Return the commands that gave ``rows``, as a block."""
     lines = sorted({row["command"] for row in rows})
     return "\n```\n" + "\n".join(lines) + "\n```\n\n"
 
 
 def _quality(rows: list[Row]) -> str:
-    table = []
-    for (split, method), group in _grouped(rows, "split", "method").items():
-        table.append(
+    lines = []
+    for (split, method), group in grouped(rows, "split", "method").items():
+        lines.append(
             [
                 split,
                 method,
@@ -117,11 +118,11 @@ def _quality(rows: list[Row]) -> str:
             ]
         )
     head = "split|method|AUPRC|AUROC|prevalence|seeds|fit, s|scored / s|peak MB|run MB"
-    return _table(head.split("|"), table)
+    return table(head.split("|"), lines)
 
 
 def _false_positives(rows: list[Row]) -> str:
-    table = []
+    lines = []
     for row in rows:
         if row["method"] != "historyad" or row["split"] != "mnist-vs-kmnist":
             continue
@@ -129,22 +130,23 @@ def _false_positives(rows: list[Row]) -> str:
         inside = abs(row["false_positive_rate"] - 0.01) <= half_width
         band = f"{0.01 - half_width:.4f} to {0.01 + half_width:.4f}"
         rate = f"{row['false_positive_rate']:.4f}"
-        table.append([str(row["seed"]), rate, band, "yes" if inside else "no"])
-    return "\n" + _table(["seed", "false-positive rate", "99 % band", "inside"], table)
+        lines.append([str(row["seed"]), rate, band, "yes" if inside else "no"])
+    return "\n" + table(["seed", "false-positive rate", "99 % band", "inside"], lines)
 
 
 def _vectors(rows: list[Row]) -> str:
-    by_split = _grouped(rows, "split")
+    by_split = grouped(rows, "split")
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    table = []
+    lines = []
     for (split,), group in by_split.items():
         cells = [_where(group, method) for method in methods]
-        table.append([split.removeprefix("vectors-"), *(_average(c, "auroc") for c in cells)])
-    means = [_average(_where(rows, method), "auroc") for method in methods]
-    return _table(["set", *methods], [*table, ["**mean**", *means]])
+        lines.append([split.removeprefix("vectors-"), *(average(c, "auroc") for c in cells)])
+    means = [average(_where(rows, method), "auroc") for method in methods]
+    return table(["set", *methods], [*lines, ["**mean**", *means]])
 
 
-def _grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Return rows by the values of ``keys``, in order."""
     groups = defaultdict(list)
     for row in rows:
         groups[tuple(row[key] for key in keys)].append(row)
@@ -159,7 +161,8 @@ def _mean(rows: list[Row], key: str) -> float:
     return statistics.fmean(row[key] for row in rows)
 
 
-def _average(rows: list[Row], key: str) -> str:
+def average(rows: list[Row], key: str) -> str:
+    """Return the mean of ``key``, as text."""
     return f"{_mean(rows, key):.4f}" if rows else ""
 
 
@@ -168,7 +171,8 @@ def _spread(rows: list[Row], key: str) -> str:
     return f"{_mean(rows, key):.4f} ± {deviation:.4f}"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from historyad.benchmark import load_split
 from historyad.config import make_config
 from historyad.estimator import fit_model
 from historyad.evaluation import judge
 from historyad.networks import count_parameters
-from historyad.storage import RunDirectory, versions
+from historyad.splits import load_split
+from historyad.storage import RunDirectory
 
 Row = dict[str, Any]
 
@@ -46,7 +46,6 @@ def fit_whole(recipe: str, seed: int, threads: int) -> Row:
         run_mb = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) / 1e6
     ends = {record["step"]: record["seconds"] for record in log}
     row: Row = {
-        "part": "fits",
         "recipe": recipe,
         "seed": seed,
         "threads": threads,
@@ -57,7 +56,6 @@ def fit_whole(recipe: str, seed: int, threads: int) -> Row:
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "run_mb": run_mb,
         "detector_parameters": count_parameters(model.detector),
-        "versions": versions(),
     }
     normal = model.anomaly_score(splits[ANOMALIES[0]].normal.samples)
     for name, split in splits.items():

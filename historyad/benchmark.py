@@ -6,30 +6,39 @@ that is there already is not computed again.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import multiprocessing
 import os
-import re
 import resource
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import product
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+from torch import nn
 
 from historyad.config import PRESETS, make_config
-from historyad.datasets import Source, open_source
-from historyad.errors import InputError
+from historyad.datasets import Source
+from historyad.errors import HistoryADError, RunError
 from historyad.estimator import fit_model
 from historyad.evaluation import judge
 from historyad.networks import count_parameters
 from historyad.peers import PEERS
-from historyad.randomness import Stream, numpy_generator
+from historyad.splits import Split, find_splits, load_split, select, training_set
 from historyad.storage import RunDirectory, versions
 
 Row = dict[str, Any]
@@ -37,55 +46,17 @@ Scorer = Callable[[NDArray[Any]], NDArray[np.floating]]
 
 OURS = {"historyad": "default"} | {f"historyad-{p}": p for p in PRESETS if p != "default"}
 
-_SETS = {
-    "mnist-vs-kmnist": ("mnist:train", "mnist:test", "kmnist:test"),
-    "mnist-vs-fashion": ("mnist:train", "mnist:test", "fashion-mnist:test"),
-    "svhn-vs-cifar10": ("svhn:train", "svhn:test", "cifar10:test"),
-    "svhn-vs-celeba": ("svhn:train", "svhn:test", "celeba:test"),
-    "svhn-vs-tiny-imagenet": ("svhn:train", "svhn:test", "tiny-imagenet:test"),
-    "digits-without-0": ("digits:train:!0", "digits:test:!0", "digits:test:0"),
-}
-_SVHN_ANOMALIES = 3000  # as many as there are normal test images
-
 
 @dataclass(frozen=True)
-class Split:
-    """Normal samples to train on, and normal and anomalous ones to test on."""
+class Fit:
+    """A method to fit once, with a seed, for splits that train on the same samples."""
 
-    train: Source
-    normal: Source
-    anomalous: Source
+    method: str
+    splits: tuple[str, ...]
+    seed: int
 
-
-def split_names() -> list[str]:
-    """Return the names that `load_split` knows, tables by their pattern."""
-    digits = [f"mnist-without-{digit}" for digit in range(10)]
-    return [*_SETS, *digits, "vectors-NAME"]
-
-
-def load_split(name: str, seed: int, data_root: Path | None) -> Split:
-    """Open a split by name; only that of a table depends on ``seed``.
-
-    Raises InputError for an unknown name or absent data.
-    """
-
-    def source(text: str) -> Source:
-        return open_source(text, data_root=data_root)
-
-    if name in _SETS:
-        train, normal, anomalous = map(source, _SETS[name])
-        if name.startswith("svhn"):
-            anomalous = _take(anomalous, np.arange(min(_SVHN_ANOMALIES, len(anomalous))))
-        return Split(train, normal, anomalous)
-    if match := re.fullmatch(r"mnist-without-(\d)", name):
-        digit = match[1]
-        held_out = [source(f"mnist:{part}:{digit}") for part in ("train", "test")]
-        return Split(
-            source(f"mnist:train:!{digit}"), source(f"mnist:test:!{digit}"), _join(*held_out)
-        )
-    if match := re.fullmatch(r"vectors-(.+)", name):
-        return _halve(source(str(_find_table(match[1], data_root))), seed)
-    raise InputError(f"unknown split '{name}': choose one of {', '.join(split_names())}")
+    def __str__(self) -> str:
+        return f"{self.method} on {', '.join(self.splits)}, seed {self.seed}"
 
 
 def run_benchmark(
@@ -94,60 +65,151 @@ def run_benchmark(
     seeds: Iterable[int],
     out: Path,
     *,
+    jobs: int = 1,
     data_root: Path | None = None,
     command: str = "",
     on_row: Callable[[Row], None] | None = None,
 ) -> list[Row]:
     """Measure every method on every split for every seed, appending rows to ``out/rows.jsonl``.
 
-    Splits with the same training samples share a fit. Each fit has a process of its own, so that
-    its peak memory is its own; interrupted, it continues. Return all rows asked for, those of
-    earlier calls included.
+    Splits and methods are names or wildcards. Splits with the same training samples share a fit.
+    Each fit has a process of its own, so that its peak memory is its own, ``jobs`` of them at a
+    time, which share this process' number of threads. Return all rows asked for, those of earlier
+    calls included. Raises InputError for an unknown name, and RunError, once everything else is
+    measured, when fits failed; called again, only what is missing is measured.
     """
+    splits = find_splits(splits, data_root)
+    methods = select(methods, [*OURS, *PEERS], "method")
+    seeds = list(seeds)
     out.mkdir(parents=True, exist_ok=True)
     table = out / "rows.jsonl"
     rows = {(r["split"], r["method"], r["seed"]): r for r in read_rows(table)}
-    splits, methods, seeds = list(splits), list(methods), list(seeds)
-    for seed, method, together in product(seeds, methods, _by_training_set(splits)):
-        missing = [split for split in together if (split, method, seed) not in rows]
-        if not missing:
-            continue
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            measured = pool.apply(measure, (missing, method, seed, out / "runs", data_root))
-        for row in measured:
-            row["command"] = command
+    failures = []
+    fits = _missing_fits(splits, methods, seeds, set(rows))
+    with contextlib.closing(_measure_all(fits, jobs, out / "runs", data_root)) as results:
+        for fit, result in results:
+            if isinstance(result, str):
+                failures.append(f"{fit}: {result}")
+                continue
+            row = {**result, "command": command}
             with table.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            rows[row["split"], method, seed] = row
+            rows[row["split"], row["method"], row["seed"]] = row
             if on_row is not None:
                 on_row(row)
+    if failures:
+        listed = "\n  ".join(failures)
+        raise RunError(f"{len(failures)} of {len(fits)} fits failed; rows are kept\n  {listed}")
     shutil.rmtree(out / "runs", ignore_errors=True)
     return [rows[key] for key in product(splits, methods, seeds)]
 
 
-def measure(
-    splits: list[str], method: str, seed: int, runs: Path, data_root: Path | None
-) -> list[Row]:
-    """Fit ``method`` once on splits that share their training samples; return a row for each."""
-    opened = {name: load_split(name, seed, data_root) for name in splits}
-    train = opened[splits[0]].train
+def measure(fit: Fit, runs: Path, data_root: Path | None) -> Iterator[Row]:
+    """Fit the method once, in a folder of ``runs``, and yield a row for each split."""
+    train = load_split(fit.splits[0], fit.seed, data_root).train
+    # Named after the samples, so that an interrupted fit is found and continued.
+    digest = hashlib.sha256(training_set(fit.splits[0]).encode()).hexdigest()[:16]
+    run = runs / f"{fit.method}-{digest}-{fit.seed}"
     started = time.perf_counter()
-    if method in OURS:
-        score, facts = _fit_ours(method, train, seed, runs / f"{method}-{splits[0]}-{seed}")
+    if fit.method in OURS:
+        score, facts = _fit_ours(fit, train, run)
     else:
-        score, facts = _fit_peer(method, train, seed)
+        score, facts = _fit_peer(fit, train)
     facts["fit_seconds"] = time.perf_counter() - started
     facts["n_train"] = len(train)
+    facts["threads"] = torch.get_num_threads()
     facts["versions"] = versions()
-    return [
-        {"split": name, "method": method, "seed": seed, **_score(score, split, facts)}
-        for name, split in opened.items()
-    ]
+    for name in fit.splits:
+        split = load_split(name, fit.seed, data_root)
+        row = {"split": name, "method": fit.method, "seed": fit.seed}
+        yield {**row, **_score(score, split, facts)}
+    shutil.rmtree(run, ignore_errors=True)
 
 
 def read_rows(table: Path) -> list[Row]:
     """Return the rows of a JSONL file, none when it is not there."""
     return [json.loads(line) for line in table.read_text().splitlines()] if table.exists() else []
+
+
+def _missing_fits(
+    splits: list[str], methods: list[str], seeds: list[int], there: set[tuple[str, str, int]]
+) -> list[Fit]:
+    """Return what is to be fitted for the rows that are not there, one seed after the other."""
+    together: dict[str, list[str]] = {}
+    for split in splits:
+        together.setdefault(training_set(split), []).append(split)
+    fits = []
+    for seed, method, group in product(seeds, methods, together.values()):
+        missing = tuple(split for split in group if (split, method, seed) not in there)
+        if missing:
+            fits.append(Fit(method, missing, seed))
+    return fits
+
+
+def _measure_all(
+    fits: list[Fit], jobs: int, runs: Path, data_root: Path | None
+) -> Generator[tuple[Fit, Row | str]]:
+    """Yield rows as they come, and what went wrong as text, from ``jobs`` processes at a time."""
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // jobs)
+    waiting = deque(fits)
+    running: dict[Connection, tuple[Fit, Any]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                fit = waiting.popleft()
+                results, sender = context.Pipe(duplex=False)
+                arguments = (sender, fit, runs, data_root, threads)
+                process = context.Process(target=_measure_in_child, args=arguments, daemon=True)
+                process.start()
+                sender.close()  # the child's end: once that is closed too, nothing more will come
+                running[results] = (fit, process)
+            ready = wait([*running])
+            for results in [results for results in running if results in ready]:
+                fit, process = running[results]
+                try:
+                    result = results.recv()
+                except EOFError:
+                    process.join()
+                    del running[results]
+                    if process.exitcode == 0:
+                        continue
+                    result = f"its process ended with status {process.exitcode}"
+                yield fit, result
+    finally:
+        for _, process in running.values():
+            process.terminate()
+
+
+def _measure_in_child(
+    results: Connection, fit: Fit, runs: Path, data_root: Path | None, threads: int
+) -> None:
+    """Send the rows of a fit, and at the end the message of an exception if there was one."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which ends its children
+    torch.set_num_threads(threads)
+    with threadpool_limits(threads):
+        try:
+            for row in measure(fit, runs, data_root):
+                results.send(row)
+        except HistoryADError as error:
+            results.send(str(error))
+        except Exception as error:
+            traceback.print_exc()
+            results.send(f"{type(error).__name__}: {error}")
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, however suddenly: nobody would keep its rows."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _score(score: Scorer, split: Split, facts: Row) -> Row:
@@ -163,58 +225,23 @@ def _score(score: Scorer, split: Split, facts: Row) -> Row:
     return row
 
 
-def _fit_ours(method: str, train: Source, seed: int, path: Path) -> tuple[Scorer, Row]:
-    config = make_config(OURS[method], seed=seed)
+def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[Scorer, Row]:
+    config = make_config(OURS[fit.method], seed=fit.seed)
     # A small table holds out too few rows for the rate of the preset: take the lowest it allows.
     lowest = 1 / (int(config.calibration_share * len(train)) + 1)
     config.false_positive_rate = max(config.false_positive_rate, lowest)
-    model = fit_model(train, config, RunDirectory(path))
+    model = fit_model(train, config, RunDirectory(run))
     facts = {
         "threshold": model.calibration.threshold,
         "held_out": len(model.calibration.scores),
         "parameters": count_parameters(model.detector),
-        "run_mb": sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6,
+        "run_mb": sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) / 1e6,
     }
     return model.anomaly_score, facts
 
 
-def _fit_peer(method: str, train: Source, seed: int) -> tuple[Scorer, Row]:
-    if method not in PEERS:
-        raise InputError(f"unknown method '{method}': choose {', '.join([*OURS, *PEERS])}")
-    return PEERS[method](seed).fit(train.samples).anomaly_score, {}
-
-
-def _by_training_set(splits: list[str]) -> list[list[str]]:
-    """Group the splits whose training samples are the same."""
-    groups: dict[str, list[str]] = {}
-    for name in splits:
-        groups.setdefault(_SETS[name][0] if name in _SETS else name, []).append(name)
-    return list(groups.values())
-
-
-def _halve(table: Source, seed: int) -> Split:
-    """Train on a seeded half of a table's normal rows, test on the other half and all anomalies."""
-    assert table.labels is not None
-    normal = numpy_generator(seed, Stream.SPLIT).permutation(np.flatnonzero(table.labels == 0))
-    half = len(normal) // 2
-    parts = (normal[:half], normal[half:], np.flatnonzero(table.labels == 1))
-    return Split(*(_take(table, np.sort(rows)) for rows in parts))
-
-
-def _find_table(name: str, data_root: Path | None) -> Path:
-    root = Path(data_root or os.environ.get("HISTORYAD_DATA", ".")) / "vectors"
-    found = sorted(root.glob(f"*/{name}.npz"))
-    if not found:
-        raise InputError(f"no table {name}.npz in a folder of {root}: check --data-root")
-    return found[0]
-
-
-def _take(source: Source, rows: NDArray[np.intp]) -> Source:
-    names = [source.names[row] for row in rows.tolist()]
-    return replace(source, samples=source.samples[rows], names=names, labels=None)
-
-
-def _join(first: Source, second: Source) -> Source:
-    samples = np.concatenate([first.samples, second.samples])
-    names = [*first.names, *second.names]
-    return replace(first, samples=samples, names=names, labels=None)
+def _fit_peer(fit: Fit, train: Source) -> tuple[Scorer, Row]:
+    peer = PEERS[fit.method](fit.seed).fit(train.samples)
+    networks = [kept for kept in vars(peer).values() if isinstance(kept, nn.Module)]
+    facts = {"parameters": sum(map(count_parameters, networks))} if networks else {}
+    return peer.anomaly_score, facts

@@ -151,6 +151,10 @@ def score(
     strict: Annotated[
         bool, Parameter(negative="", help="Exit with status 2 when a sample could not be read.")
     ] = False,
+    view_scores: Annotated[
+        bool,
+        Parameter(negative="", help="Add a column for each view: 0 is typical, above 1 is rare."),
+    ] = False,
     fdr: Annotated[
         float | None,
         Parameter(
@@ -163,9 +167,10 @@ def score(
     """Score samples: path, anomaly_score (about -1 normal, +1 anomalous), p_value, is_anomalous."""
     model = _load(run, device)
     samples = _stream(model, source, data_root)
-    columns, rows = _COLUMNS, _score(model, samples)
+    columns = (*_COLUMNS, *(model.view_names if view_scores else ()))
+    rows = _score(model, samples, columns)
     if fdr is not None:
-        columns, rows = (*_COLUMNS, "is_discovery"), _with_discoveries(rows, fdr)
+        columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
     n_scored = n_anomalous = n_discoveries = 0
     with open_table(out, columns) as write:
         for row in rows:
@@ -458,37 +463,61 @@ def benchmark(
     *,
     split: Annotated[
         list[str],
-        Parameter(help="Splits: mnist-vs-kmnist, mnist-without-3, vectors-cardio ...", negative=""),
+        Parameter(
+            help="Splits: mnist-vs-kmnist, fashion-only-3, magnetic-tile, vectors-cardio ..., "
+            "wildcards such as 'mnist-without-*', or any three sources as "
+            "'TRAIN|NORMAL|ANOMALOUS'.",
+            negative="",
+        ),
     ],
     method: Annotated[
         list[str],
-        Parameter(help="Methods: historyad, pca-residual, neighbours ...", negative=""),
+        Parameter(
+            help="Methods: historyad, pca-residual, vae ..., or wildcards such as 'pyod-*'.",
+            negative="",
+        ),
     ],
     out: Annotated[Path, Parameter(help="Folder of rows.jsonl; rows that are there are kept.")],
     seeds: Annotated[str, Parameter(help="Seeds, as 0,1,2.")] = "0",
+    jobs: Annotated[
+        int,
+        Parameter(
+            help="Fits at a time, each in a process of its own; they share the cores.",
+            validator=validators.Number(gte=1),
+        ),
+    ] = 1,
     data_root: DataRoot = None,
-) -> None:
-    """Measure methods side by side; one row of JSON for each split, method and seed."""
+) -> int:
+    """Measure methods side by side; one row of JSON for each split, method and seed.
+
+    A fit that fails does not stop the others: it is reported at the end, with exit status 1.
+    """
     from historyad.benchmark import run_benchmark
 
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise InputError(f"'{seeds}' is no list of seeds: write 0,1,2") from None
-    run_benchmark(
-        split,
-        method,
-        numbers,
-        out,
-        data_root=data_root,
-        command=_command(),
-        on_row=lambda row: print(
-            f"{row['split']:<24} {row['method']:<22} seed {row['seed']}  "
-            f"AUROC {row['auroc']:.4f}  AUPRC {row['auprc']:.4f} "
-            f"(prevalence {row['prevalence']:.3f})  fit {row['fit_seconds']:.1f} s",
-            flush=True,
-        ),
-    )
+    try:
+        run_benchmark(
+            split,
+            method,
+            numbers,
+            out,
+            jobs=jobs,
+            data_root=data_root,
+            command=_command(),
+            on_row=lambda row: print(
+                f"{row['split']:<24} {row['method']:<22} seed {row['seed']}  "
+                f"AUROC {row['auroc']:.4f}  AUPRC {row['auprc']:.4f} "
+                f"(prevalence {row['prevalence']:.3f})  fit {row['fit_seconds']:.1f} s",
+                flush=True,
+            ),
+        )
+    except RunError as error:  # some fits, for reasons of their own
+        print(f"historyad: {error}", file=sys.stderr)
+        return OUR_ERROR
+    return 0
 
 
 @app.command
@@ -569,15 +598,19 @@ def _report_unreadable(samples: Source | Folder) -> None:
         print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
 
 
-def _score(model: Model, samples: Source | Folder) -> Iterator[dict[str, Any]]:
-    """Yield the row of each sample, with the columns of ``_COLUMNS``."""
+def _score(
+    model: Model, samples: Source | Folder, names_of_columns: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """Yield the row of each sample: `_COLUMNS` and, where there are more, the views."""
     for names, chunk in samples.chunks(_CHUNK):
         scores = model.anomaly_score(chunk)
         p_values = model.calibration.p_value(scores)
         anomalous = scores > model.calibration.threshold
-        columns = (names, scores.tolist(), p_values.tolist(), anomalous.tolist())
+        columns = [names, scores.tolist(), p_values.tolist(), anomalous.tolist()]
+        if len(names_of_columns) > len(_COLUMNS):
+            columns += [view.tolist() for view in model.view_scores(chunk).values()]
         for row in zip(*columns, strict=True):
-            yield dict(zip(_COLUMNS, row, strict=True))
+            yield dict(zip(names_of_columns, row, strict=True))
 
 
 def _with_discoveries(rows: Iterator[dict[str, Any]], rate: float) -> Iterator[dict[str, Any]]:

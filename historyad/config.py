@@ -123,7 +123,7 @@ class Config:
     )
     # Step 3 (section 4.4)
     detector_start: str = _setting(
-        "both",
+        "average",
         "Start of D_TV: the averaged critic of eq. 14, random weights, the mean of one detector "
         "from each, or the averaged critic as it is ('untrained').",
         choices=("both", "average", "random", "untrained"),
@@ -134,6 +134,13 @@ class Config:
     )
     bound_weight: float = _setting(
         10.0, "lambda: weight of the bound on D_TV's output.", low=1e-3, high=1e4
+    )
+    # Score
+    views: str = _setting(
+        "all",
+        "What makes the score: all (D_TV, nearest neighbours in its features, and the distance to "
+        "a Gaussian), or history (D_TV alone, as in the paper).",
+        choices=("all", "history"),
     )
     # Machine
     seed: int = _setting(0, "Every random draw derives from it.", low=0, high=2**63 - 1)
@@ -147,8 +154,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "width": 16,
         "hidden": 256,
         "n_epochs": 3.0,
-        "mass_tolerance": 0.05,
-        "detector_epochs": 1.0,
+        "skip_epochs": 0.75,
+        "mass_tolerance": 0.1,
+        "detector_epochs": 0.75,
     },
     "default": {},
     # Section 5's setting for MNIST, with about 5 M parameters in each network (section 4.1).
@@ -162,6 +170,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "detector_start": "average",
         "detector_epochs": 5.0,
         "detector_learning_rate": 5e-4,
+        "views": "history",
     },
 }
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from historyad.config import Config
 from historyad.gan import CHECKPOINT_SECONDS, OnProgress, make_adam, set_learning_rate
 from historyad.history import History
 from historyad.losses import detector_loss, total_variation_estimate
-from historyad.networks import Critic, initialise
+from historyad.networks import Critic, FlattenPixels, initialise
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 from historyad.storage import Checkpoint
@@ -34,6 +34,7 @@ class Detector(nn.Module):
     def __init__(self, members: Sequence[Critic]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.n_features = members[0].n_features
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the anomaly score of each sample, (B,): about -1 normal, +1 anomalous."""
@@ -42,6 +43,13 @@ class Detector(nn.Module):
     def scores_of_members(self, x: Tensor) -> Tensor:
         """Return the score that each member gives each sample, (members, B)."""
         return torch.stack([member(x) for member in self.members])
+
+    def scores_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the anomaly score (B,) and the first member's features (B, n) of each sample."""
+        first, *others = cast(Sequence[Critic], self.members)
+        features = first.features(x)
+        scores = torch.stack([first.head(features).squeeze(1), *(member(x) for member in others)])
+        return scores.mean(0), FlattenPixels()(features)
 
 
 def start_detector(history: History) -> Detector:
@@ -132,25 +140,35 @@ def detector_step(
     return total_variation_estimate(real_scores.detach().mean(0), history_scores.detach().mean(0))
 
 
-@torch.inference_mode()
 def anomaly_scores(
-    detector: Detector, samples: NDArray[Any], prepare: Preprocessing
+    detector: nn.Module, samples: NDArray[Any], prepare: Preprocessing
 ) -> NDArray[np.float32]:
     """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F): (N,) float32.
 
-    The score of a sample depends on that sample alone.
+    ``detector`` maps a batch to scores (B,). The score of a sample depends on that sample alone.
     """
-    detector.eval()
     device = next(detector.parameters()).device
-    scores = np.empty(len(samples), np.float32)
-    for start in range(0, len(samples), _SCORE_BATCH):
+    return in_batches(detector.eval(), samples, prepare, device)
+
+
+@torch.inference_mode()
+def in_batches(
+    function: Callable[[Tensor], Tensor],
+    samples: NDArray[Any],
+    prepare: Preprocessing,
+    device: torch.device,
+) -> NDArray[np.float32]:
+    """Return ``function`` of all samples, (N, ...), where it maps a batch to (B, ...)."""
+    parts = []
+    for start in range(0, max(1, len(samples)), _SCORE_BATCH):
         batch = prepare(samples[start : start + _SCORE_BATCH])
         # The kernels for a handful of samples round otherwise than those for many: with a batch
         # filled up, the score of a sample is the same to the last bit alone and among others.
-        padding = [(0, -len(batch) % _SCORE_GRAIN)] + [(0, 0)] * (batch.ndim - 1)
-        values = detector(to_float(np.pad(batch, padding), device)).cpu().numpy()
-        scores[start : start + len(batch)] = values[: len(batch)]
-    return scores
+        n_padding = -len(batch) % _SCORE_GRAIN or _SCORE_GRAIN * (len(batch) == 0)
+        padding = [(0, n_padding)] + [(0, 0)] * (batch.ndim - 1)
+        values = function(to_float(np.pad(batch, padding), device)).cpu().numpy()
+        parts.append(values[: len(batch)])
+    return np.concatenate(parts)
 
 
 class _Pool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.base import BaseEstimator, OutlierMixin
@@ -29,6 +30,7 @@ from historyad.networks import choose_device
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
 from historyad.storage import RunDirectory, versions
+from historyad.views import fit_views
 
 Progress = dict[str, Any]
 OnProgress = Callable[[Progress], None]
@@ -92,7 +94,12 @@ def fit_model(
         uncalibrated = Calibration(np.empty(0, np.float32), config.false_positive_rate)
         described = _describe(source, n_train=len(train))
         model = Model(detector, prepare, uncalibrated, config, described)
-        scores = _score_rows(model, source.samples, held_out)
+        if config.views == "all":
+            views = fit_views(detector, batches)
+            model = dataclasses.replace(model, detector=views)
+            raw = _score_rows(model.raw_views, source.samples, held_out)
+            views.fit_scale(torch.from_numpy(raw.T))
+        scores = _score_rows(model.anomaly_score, source.samples, held_out)
         calibration = Calibration.fit(scores, config.false_positive_rate)
         model = dataclasses.replace(model, calibration=calibration)
         model.save(run.path)
@@ -117,7 +124,7 @@ def calibrate_model(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"
         )
-    scores = _score_rows(model, source.samples, np.arange(len(source)))
+    scores = _score_rows(model.anomaly_score, source.samples, np.arange(len(source)))
     return dataclasses.replace(
         model,
         calibration=Calibration.fit(scores, rate),
@@ -126,10 +133,14 @@ def calibrate_model(
     )
 
 
-def _score_rows(model: Model, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+def _score_rows(
+    score: Callable[[NDArray[Any]], NDArray[np.float32]],
+    samples: NDArray[Any],
+    rows: NDArray[np.intp],
+) -> NDArray[np.float32]:
     """Score some rows of what may be memory-mapped, of which few are held in memory at a time."""
     parts = np.split(rows, range(_CHUNK, len(rows), _CHUNK))
-    return np.concatenate([model.anomaly_score(samples[part]) for part in parts])
+    return np.concatenate([score(samples[part]) for part in parts])
 
 
 class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
@@ -179,6 +190,16 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
         """Return the anomaly score of each sample, (N,): about -1 normal, +1 anomalous."""
         check_is_fitted(self)
         return self.model_.anomaly_score(self._open(X, reset=False).samples).astype(np.float64)
+
+    def view_scores(self, X: Any) -> dict[str, NDArray[np.float64]]:
+        """Return what each view says of each sample, {name: (N,)}: 0 is typical, above 1 is rare.
+
+        Names are those of `historyad.views.VIEWS`: why a sample is anomalous. With
+        ``views="history"`` there is that one alone, and its value is the score.
+        """
+        check_is_fitted(self)
+        found = self.model_.view_scores(self._open(X, reset=False).samples)
+        return {name: values.astype(np.float64) for name, values in found.items()}
 
     def p_value(self, X: Any) -> NDArray[np.float64]:
         """Return the conformal p-value of each sample, (N,) in (0, 1].

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.calibration import Calibration, samples_needed
+from historyad.companions import Gaussian, Neighbours
 from historyad.config import Config, as_dict, validate
-from historyad.detector import Detector, anomaly_scores
+from historyad.detector import Detector, anomaly_scores, in_batches
 from historyad.errors import RunError
 from historyad.networks import Critic, Shape, count_parameters
 from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
+from historyad.views import VIEWS, Views
 
 _FORMAT, _VERSION = "historyad-detector", 2
 _MOST_MEMBERS = 64
+_MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
 
 
@@ -36,7 +40,7 @@ _MOST_VALUES_OF_A_SAMPLE = 2**24
 class Model:
     """A detector with the preprocessing and the calibration that belong to it."""
 
-    detector: Detector
+    detector: Detector | Views
     preprocessing: Preprocessing
     calibration: Calibration
     config: Config
@@ -47,13 +51,42 @@ class Model:
         """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F): (N,)."""
         return anomaly_scores(self.detector, samples, self.preprocessing)
 
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """Names of the views that make the score."""
+        return VIEWS if isinstance(self.detector, Views) else VIEWS[:1]
+
+    def view_scores(self, samples: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Return what each view says of each sample, {name: (N,)}: 0 is typical, above 1 is rare.
+
+        Of D_TV alone, the only view is its score.
+        """
+        if isinstance(self.detector, Detector):
+            return {VIEWS[0]: self.anomaly_score(samples)}
+        views = self.detector
+        found = self._in_batches(lambda x: views.standardised(x).T, samples)
+        return {name: found[:, i] for i, name in enumerate(VIEWS)}
+
+    def raw_views(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the views before they are standardised, (N, views); only where there are some."""
+        assert isinstance(self.detector, Views)
+        views = self.detector
+        return self._in_batches(lambda x: views.raw(x).T, samples)
+
+    def _in_batches(
+        self, function: Callable[[Tensor], Tensor], samples: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        device = next(self.detector.parameters()).device
+        return in_batches(function, samples, self.preprocessing, device)
+
     def describe(self) -> dict[str, Any]:
         """Return what a person may want to know of this model, as JSON can hold it."""
         return {
             "input": " x ".join(map(str, self.preprocessing.input_shape)),
             "kind": self.preprocessing.kind,
             "grid": self.preprocessing.side or None,
-            "members": len(self.detector.members),
+            "views": ", ".join(self.view_names),
+            "members": len(_history_view(self.detector).members),
             "parameters": count_parameters(self.detector),
             "threshold": self.calibration.threshold,
             "false_positive_rate": self.calibration.false_positive_rate,
@@ -70,7 +103,8 @@ class Model:
             "format": _FORMAT,
             "version": _VERSION,
             "tensors_sha256": save_tensors(folder / "detector.safetensors", tensors),
-            "members": len(self.detector.members),
+            "members": len(_history_view(self.detector).members),
+            "companions": _companions(self.detector),
             "preprocessing": self.preprocessing.to_json(),
             "config": as_dict(self.config),
             "source": self.source,
@@ -97,7 +131,7 @@ class Model:
             config = Config(**content["config"])
             validate(config)
             preprocessing = _preprocessing(content["preprocessing"], tensors)
-            detector = _detector(content["members"], preprocessing, config, tensors)
+            detector = _detector(content, preprocessing, config, tensors)
             calibration = _calibration(content["calibration"]["scores"], config)
             calibrated_on = _calibration_source(content["calibration"]["source"])
         except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
@@ -156,17 +190,45 @@ def _preprocessing(content: dict[str, Any], tensors: dict[str, Tensor]) -> Prepr
     return preprocessing
 
 
+def _history_view(detector: Detector | Views) -> Detector:
+    return detector.detector if isinstance(detector, Views) else detector
+
+
+def _companions(detector: Detector | Views) -> dict[str, int] | None:
+    """Return the sizes by which the companions are built anew; None where there are none."""
+    if isinstance(detector, Detector):
+        return None
+    return {"bank": len(detector.neighbours.bank), "components": len(detector.gaussian.components)}
+
+
 def _detector(
-    members: int, preprocessing: Preprocessing, config: Config, tensors: dict[str, Tensor]
-) -> Detector:
-    if not 1 <= members <= _MOST_MEMBERS:
-        raise ValueError(f"{members} members")
+    content: dict[str, Any],
+    preprocessing: Preprocessing,
+    config: Config,
+    tensors: dict[str, Tensor],
+) -> Detector | Views:
+    members, companions = content["members"], content["companions"]
+    sizes = [members] if companions is None else [members, *companions.values()]
+    if (
+        not all(type(n) is int and 1 <= n <= _MOST_SAMPLES for n in sizes)
+        or members > _MOST_MEMBERS
+    ):
+        raise ValueError(f"{members} members and companions {companions}")
     shape: Shape = preprocessing.network_shape
     prefix = "detector."
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    def build() -> Detector:
-        return Detector([Critic(shape, config.width, config.hidden) for _ in range(members)])
+    def build() -> Detector | Views:
+        detector = Detector([Critic(shape, config.width, config.hidden) for _ in range(members)])
+        if companions is None:
+            return detector
+        images = len(shape) == 3
+        n_features = detector.n_features if images else shape[0]
+        return Views(
+            detector,
+            Neighbours(n_features, companions["bank"], cosine=images),
+            Gaussian(math.prod(shape), companions["components"]),
+        )
 
     # Networks without memory come first: one of absurd size is refused before it costs any.
     with torch.device("meta"):

@@ -84,16 +84,16 @@ class Critic(nn.Module):
         self.shape = shape
         if len(shape) == 1:
             self.features: nn.Module = nn.Sequential(nn.Linear(shape[0], hidden), _activation())
-            n_features = hidden
+            self.n_features = hidden
         else:
             channels = [shape[0], *_channels(shape, width)]
             layers: list[nn.Module] = []
             for n_in, n_out in itertools.pairwise(channels):
                 layers += [PooledConv2d(n_in, n_out), _activation()]
             self.features = nn.Sequential(*layers)
-            n_features = channels[-1] * _COARSEST**2
+            self.n_features = channels[-1] * _COARSEST**2
         self.head = nn.Sequential(
-            FlattenPixels(), nn.Linear(n_features, hidden), _activation(), nn.Linear(hidden, 1)
+            FlattenPixels(), nn.Linear(self.n_features, hidden), _activation(), nn.Linear(hidden, 1)
         )
         # A third faster on a CPU; the stubs do not know this overload.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -23,6 +23,7 @@ class Stream(IntEnum):
     AUGMENT = 5
     MIX = 6
     PROBE = 7
+    PEER = 8
 
 
 def numpy_generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:

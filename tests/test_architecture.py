@@ -17,9 +17,18 @@ ORDER = [
     *("errors", "config", "randomness", "theory", "losses", "metrics"),
     *("images", "tables", "named_sets", "datasets", "preprocessing"),
     *("networks", "batches", "storage", "history", "gan", "detector"),
-    *("calibration", "model", "estimator", "evaluation", "drift", "corruptions"),
+    *(
+        "companions",
+        "views",
+        "calibration",
+        "model",
+        "estimator",
+        "evaluation",
+        "drift",
+        "corruptions",
+    ),
     *("probe", "explain", "export"),
-    *("peers", "benchmark", "charts", "report", "reproduce", "service"),
+    *("peers", "splits", "benchmark", "charts", "report", "reproduce", "service"),
     *("demo", "console", "cli", "__main__"),
 ]
 # Modules that are tested with another one, by its name.

@@ -1,32 +1,23 @@
 import json
+import multiprocessing
+import os
+import signal
+import time
 
-import numpy as np
 import pytest
-from tiny import TINY
+import torch
+from tiny import TINY, save_table
 
 from historyad import benchmark
-from historyad.benchmark import load_split, read_rows, run_benchmark
-from historyad.errors import InputError
+from historyad.benchmark import Fit, measure, read_rows, run_benchmark
+from historyad.errors import InputError, RunError
+from historyad.peers import PEERS
+from historyad.peers.memae import MemAE
 
 
 @pytest.fixture
 def tables(tmp_path):
-    """A data root with one table: 60 normal rows and 10 anomalous ones, far away."""
-    random = np.random.default_rng(0)
-    x = np.concatenate([random.normal(size=(60, 3)), random.normal(9, 1, size=(10, 3))])
-    folder = tmp_path / "vectors" / "made"
-    folder.mkdir(parents=True)
-    np.savez(folder / "blob.npz", X=x.astype(np.float32), y=np.repeat([0, 1], [60, 10]))
-    return tmp_path
-
-
-def test_a_table_is_halved_by_the_seed(tables):
-    first, again, other = (load_split("vectors-blob", seed, tables) for seed in (0, 0, 1))
-    assert (len(first.train), len(first.normal), len(first.anomalous)) == (30, 30, 10)
-    assert first.train.names == again.train.names
-    assert first.train.names != other.train.names
-    assert not set(first.train.names) & set(first.normal.names)
-    assert first.train.samples.max() < 6  # no anomaly among them
+    return save_table(tmp_path)
 
 
 def test_a_row_says_what_was_measured_and_is_not_measured_twice(tables, tmp_path):
@@ -48,33 +39,111 @@ def test_a_row_says_what_was_measured_and_is_not_measured_twice(tables, tmp_path
 
 def test_ours_is_fitted_once_for_splits_with_one_training_set(monkeypatch, tmp_path):
     monkeypatch.setitem(benchmark.PRESETS, "quick", TINY)
-    monkeypatch.setitem(
-        benchmark._SETS, "digits-again", ("digits:train:!0", "digits:test:!0", "digits:train:0")
-    )
-    splits = ["digits-without-0", "digits-again"]
-    assert benchmark._by_training_set(splits) == [splits]
-    rows = benchmark.measure(splits, "historyad-quick", 0, tmp_path, None)
+    splits = ["digits-without-0", "digits:train:!0|digits:test:!0|digits:train:0"]
+    (fit,) = benchmark._missing_fits(splits, ["historyad-quick"], [0], set())
+    assert fit.splits == tuple(splits)
+    rows = list(measure(fit, tmp_path, None))
     assert [row["split"] for row in rows] == splits
     assert len({row["fit_seconds"] for row in rows}) == 1
     assert all(0 <= row["false_positive_rate"] <= 1 and row["run_mb"] > 0 for row in rows)
+    assert all(row["parameters"] > 0 for row in rows)
+    assert not any(tmp_path.iterdir())
     json.dumps(rows)
 
 
-@pytest.mark.parametrize("split", ["mnist-without-x", "vectors-nothing", "cats-vs-dogs"])
-def test_an_unknown_split_is_named(split, tmp_path):
-    with pytest.raises(InputError, match=r"split|table"):
-        load_split(split, 0, tmp_path)
+def test_the_parameters_of_a_peer_with_networks_are_counted(monkeypatch, tmp_path):
+    monkeypatch.setitem(
+        PEERS, "memae", lambda seed: MemAE(n_images=64, width=4, hidden=8, latent_dim=4)
+    )
+    (row,) = measure(Fit("memae", ("digits-without-0",), 0), tmp_path, None)
+    assert row["parameters"] > 100 * 4  # the memory and more
+    (row,) = measure(Fit("pca-residual", ("digits-without-0",), 0), tmp_path, None)
+    assert "parameters" not in row
+
+
+def test_fits_run_side_by_side_and_share_the_threads(tables, tmp_path):
+    rows = run_benchmark(["vectors-*"], ["neighbours*"], [0], tmp_path, jobs=2, data_root=tables)
+    assert [row["method"] for row in rows] == ["neighbours", "neighbours-pca-cosine"]
+    assert {row["threads"] for row in rows} == {max(1, torch.get_num_threads() // 2)}
+
+
+def test_a_fit_that_fails_does_not_lose_the_others(tables, tmp_path):
+    bad = "digits:train|digits:test|./nowhere"
+    ask = {"splits": [bad, "vectors-blob"], "methods": ["pca-residual"], "seeds": [0]}
+    with pytest.raises(
+        RunError, match=r"1 of 2 fits.*\n.*pca-residual on digits.*nowhere does not"
+    ):
+        run_benchmark(**ask, out=tmp_path, data_root=tables)
+    assert [row["split"] for row in read_rows(tmp_path / "rows.jsonl")] == ["vectors-blob"]
+
+
+def test_a_process_that_is_killed_is_reported(tables, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "_measure_in_child", _dies)
+    with pytest.raises(
+        RunError, match=r"neighbours on vectors-blob, seed 0: its process ended.*-9"
+    ):
+        run_benchmark(["vectors-blob"], ["neighbours"], [0], tmp_path, data_root=tables)
+
+
+def _dies(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_an_exception_is_told_by_name_and_the_rows_before_it_are_kept(monkeypatch, tmp_path):
+    def rows_then_error(*_):
+        yield {"split": "first"}
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(benchmark, "measure", rows_then_error)
+    results, sender = multiprocessing.Pipe(duplex=False)
+    handler = signal.getsignal(signal.SIGINT)
+    threads = torch.get_num_threads()
+    try:
+        benchmark._measure_in_child(sender, Fit("magic", ("first",), 0), tmp_path, None, threads)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert results.recv() == {"split": "first"}
+    assert results.recv() == "ZeroDivisionError: by zero"
+
+
+def test_an_interruption_ends_the_processes_and_keeps_the_rows(tables, tmp_path):
+    def interrupt(row):
+        raise KeyboardInterrupt
+
+    ask = {"splits": ["vectors-blob"], "methods": ["neighbours", "pca-residual"], "seeds": [0]}
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(**ask, out=tmp_path, jobs=2, data_root=tables, on_row=interrupt)
+    assert len(read_rows(tmp_path / "rows.jsonl")) == 1
+    for process in multiprocessing.active_children():
+        process.join(timeout=10)
+    assert not multiprocessing.active_children()
+    assert len(run_benchmark(**ask, out=tmp_path, data_root=tables)) == 2
+
+
+def test_a_child_does_not_outlive_its_parent():
+    context = multiprocessing.get_context("spawn")
+    alive, sender = context.Pipe(duplex=False)
+    parent = context.Process(target=_has_a_child, args=(sender,))
+    parent.start()
+    sender.close()
+    alive.recv()
+    parent.kill()
+    with pytest.raises(EOFError):  # nobody is left who could send
+        alive.recv()
+    parent.join()
+
+
+def _has_a_child(sender):
+    multiprocessing.get_context("spawn").Process(target=_waits, args=(sender,)).start()
+    time.sleep(60)
+
+
+def _waits(sender):
+    benchmark._end_with_parent()
+    sender.send("here")
+    time.sleep(60)
 
 
 def test_an_unknown_method_is_named(tables, tmp_path):
     with pytest.raises(InputError, match=r"unknown method 'magic'.*pca-residual"):
         run_benchmark(["vectors-blob"], ["magic"], [0], tmp_path / "out", data_root=tables)
-
-
-def test_real_splits_have_the_sizes_of_their_descriptions(data_root):
-    split = load_split("svhn-vs-celeba", 0, data_root)
-    assert (len(split.train), len(split.normal), len(split.anomalous)) == (7000, 3000, 3000)
-    split = load_split("mnist-without-3", 0, data_root)
-    assert (len(split.train), len(split.normal), len(split.anomalous)) == (53869, 8990, 7141)
-    split = load_split("vectors-cardio", 0, data_root)
-    assert split.train.kind == "vector"

@@ -411,8 +411,8 @@ def test_models_that_are_missing_altered_or_unknown(refused, run, tmp_path, comm
     assert "detector.json is missing: " in refused(command, tmp_path, *sources)
 
     text = (copy / "detector.json").read_text()
-    (copy / "detector.json").write_text(text.replace('"version": 1', '"version": 9'))
-    assert "has version 9, this program reads 1" in refused(command, copy, *sources)
+    (copy / "detector.json").write_text(text.replace('"version": 2', '"version": 9'))
+    assert "has version 9, this program reads 2" in refused(command, copy, *sources)
 
     (copy / "detector.json").write_text(text.replace('"hidden": 16', '"hidden": 17'))
     assert "detector.json was altered" in refused(command, copy, *sources)
@@ -466,6 +466,12 @@ def test_older_scores_stay_until_the_new_ones_are_complete(refused, run, few, tm
     assert not (tmp_path / "s.csv.tmp").exists()
 
 
+def test_a_benchmark_of_what_does_not_exist(refused, tmp_path):
+    ask = ["benchmark", "--split", "digits-without-0", "--out", str(tmp_path)]
+    assert "unknown method 'magic'" in refused(*ask, "--method", "magic")
+    assert "no list of seeds" in refused(*ask, "--method", "neighbours", "--seeds", "x")
+
+
 def test_figures_that_cannot_be_written(refused, run, few, capsys):
     arguments = ["--normal", few, "--anomalous", few, "--json", few / "0" / "0000.png" / "x.json"]
     assert main(["evaluate", str(run), *map(str, arguments)]) == 2
@@ -473,6 +479,17 @@ def test_figures_that_cannot_be_written(refused, run, few, capsys):
 
 
 # --- our own mistakes, help, and the process
+
+
+def test_a_benchmark_with_a_fit_that_fails_has_status_1_and_the_other_rows(capsys, tmp_path):
+    bad = "digits:train|digits:test|./nowhere"
+    ask = ["benchmark", "--method", "pca-residual", "--out", str(tmp_path), "--jobs", "2"]
+    assert main([*ask, "--split", "digits-without-0", "--split", bad]) == 1
+    out, error = capsys.readouterr()
+    assert re.search(r"digits-without-0 +pca-residual +seed 0  AUROC 0\.\d{4}", out)
+    assert "1 of 2 fits failed" in error
+    assert "nowhere does not exist" in error
+    assert main([*ask, "--split", "digits-without-0"]) == 0  # from the row that is there
 
 
 def test_our_own_mistakes_have_status_1_and_a_traceback(monkeypatch, capsys):
@@ -565,3 +582,12 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(folder, run, tmp_path):
     assert main(arguments) == 0
     for name in ("detector.safetensors", "detector.json"):
         assert (out / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_the_views_say_why(run, folder, images, tmp_path):
+    out = tmp_path / "s.jsonl"
+    assert main(["score", str(run), str(folder), "--view-scores", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert list(rows[0]) == [*COLUMNS, "history", "neighbours", "gaussian"]
+    for name, values in HistoryAD.load(run).view_scores(images).items():
+        np.testing.assert_allclose([row[name] for row in rows], values, atol=1e-5)

@@ -87,7 +87,8 @@ def test_the_description_is_json(fitted):
     description = json.loads(json.dumps(model.describe()))
     assert description["input"] == " x ".join(map(str, samples.shape[1:]))
     assert description["held_out"] == 60
-    assert description["members"] == 2
+    assert description["members"] == 1
+    assert description["views"] == "history, neighbours, gaussian"
     assert description["parameters"] == sum(p.numel() for p in model.detector.parameters())
     assert description["source"]["n_train"] == 240
 

@@ -1,5 +1,6 @@
 """Settings and shortcuts that several tests share: everything runs, in a second or two."""
 
+import numpy as np
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -49,3 +50,13 @@ def batches_of(samples, config, **arguments):
 
 def history_for(batches, config, path):
     return History(path, config, batches.shape)
+
+
+def save_table(root):
+    """Write a table under a data root: 60 normal rows and 10 anomalous ones, far away."""
+    random = np.random.default_rng(0)
+    x = np.concatenate([random.normal(size=(60, 3)), random.normal(9, 1, size=(10, 3))])
+    folder = root / "vectors" / "made"
+    folder.mkdir(parents=True)
+    np.savez(folder / "blob.npz", X=x.astype(np.float32), y=np.repeat([0, 1], [60, 10]))
+    return root

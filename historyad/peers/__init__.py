@@ -12,10 +12,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from historyad.peers.adgan import ADGAN
+from historyad.peers.anogan import AnoGAN
+from historyad.peers.early_stopped import EarlyStopped
+from historyad.peers.egbad import EGBAD
+from historyad.peers.fence_gan import FenceGAN
+from historyad.peers.ganomaly import GANomaly
 from historyad.peers.isolation_forest import IsolationForestPeer
 from historyad.peers.mahalanobis import Mahalanobis
+from historyad.peers.memae import MemAE
 from historyad.peers.neighbours import Neighbours
+from historyad.peers.one_class_svm import OneClassSVMPeer
 from historyad.peers.pca_residual import PCAResidual
+from historyad.peers.pyod import PyOD
+from historyad.peers.vae import VAE
+from historyad.peers.wgan_encoder import WGANEncoder
 
 
 class Peer(Protocol):
@@ -35,4 +46,20 @@ PEERS: dict[str, Callable[[int], Peer]] = {
     "neighbours": lambda seed: Neighbours(metric="euclidean"),
     "neighbours-pca-cosine": lambda seed: Neighbours(metric="cosine", n_components=64, seed=seed),
     "isolation-forest": lambda seed: IsolationForestPeer(seed=seed),
+    "one-class-svm": lambda seed: OneClassSVMPeer(seed=seed),
+    "vae": lambda seed: VAE(seed=seed),
+    "vae-dense": lambda seed: VAE(dense=True, seed=seed),
+    "memae": lambda seed: MemAE(seed=seed),
+    "pyod-autoencoder": lambda seed: PyOD("autoencoder", n_epochs=10, seed=seed),
+    "pyod-vae": lambda seed: PyOD("vae", n_epochs=10, seed=seed),
+    "pyod-deepsvdd": lambda seed: PyOD("deepsvdd", n_epochs=20, seed=seed),
+    "pyod-alad": lambda seed: PyOD("alad", n_epochs=4, seed=seed),
+    "anogan": lambda seed: AnoGAN(seed=seed),
+    "egbad": lambda seed: EGBAD(seed=seed),
+    "egbad-fm": lambda seed: EGBAD(feature_matching=True, seed=seed),
+    "adgan": lambda seed: ADGAN(seed=seed),
+    "ganomaly": lambda seed: GANomaly(seed=seed),
+    "fence-gan": lambda seed: FenceGAN(seed=seed),
+    "wgan-encoder": lambda seed: WGANEncoder(seed=seed),
+    "early-stopped": lambda seed: EarlyStopped(seed=seed),
 }

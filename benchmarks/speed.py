@@ -1,0 +1,135 @@
+"""Measure the speed of everything that takes time: the rows behind docs/performance.md.
+
+    python benchmarks/speed.py [fits|steps|growth|scoring ...] [--seeds 1 2 3] [--threads 2]
+
+`fits` trains the reference recipe and the default whole, in pairs, with their quality; `steps`
+times what each lead brings; `growth` fits 10,000 to 240,000 images; `scoring` scores from memory,
+beside onnxruntime, and from files. Each row is appended to --out and printed; rows of `fits` and
+`growth` that are there already are not measured again. Each fit has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from speed_fits import fit_whole
+from speed_growth import fit_many
+from speed_scoring import measure_folder, measure_scoring, measure_start
+from speed_steps import ladder, measure_variants, others
+
+from historyad.benchmark import read_rows
+from historyad.storage import versions
+
+Row = dict[str, Any]
+
+ROWS = Path(__file__).parent.parent / "docs" / "rows" / "speed" / "rows.jsonl"
+SIZES = (10_000, 60_000, 240_000)
+SHAPES = ((1, 32, 32), (3, 32, 32), (1, 64, 64), (3, 64, 64))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all when none is named")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--recipes", nargs="+", default=["reference", "default", "quick"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROWS)
+    arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    for part in arguments.parts or PARTS:
+        for measured in PARTS[part](arguments):
+            row = {"part": part, **measured, "versions": versions(), "machine": _machine()}
+            row["command"] = shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]])
+            with arguments.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+def _fits(arguments: argparse.Namespace) -> Iterator[Row]:
+    keys = ("recipe", "seed", "threads")
+    for seed, recipe in product(arguments.seeds, arguments.recipes):
+        yield from _unless_there(arguments, "fits", keys, fit_whole, recipe, seed)
+
+
+def _growth(arguments: argparse.Namespace) -> Iterator[Row]:
+    keys = ("n_images", "saves_per_epoch", "threads")
+    for n_images, saves in [*((size, 50) for size in SIZES), (SIZES[0], 200)]:
+        yield from _unless_there(arguments, "growth", keys, fit_many, n_images, saves)
+
+
+def _unless_there(
+    arguments: argparse.Namespace,
+    part: str,
+    keys: tuple[str, ...],
+    measure: Callable[..., Row],
+    *values: Any,
+) -> Iterator[Row]:
+    """Yield the row of ``measure``, in its own process, unless a row has the same ``keys``."""
+    values = (*values, arguments.threads)
+    there = [[r.get(k) for k in keys] for r in read_rows(arguments.out) if r["part"] == part]
+    if list(values) not in there:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            yield pool.apply(measure, values)
+
+
+def _steps(arguments: argparse.Namespace) -> Iterator[Row]:
+    for group, variants in (("ladder", ladder()), ("others", others())):
+        for row in _in_a_process(measure_variants, variants, SHAPES[0], arguments):
+            yield {"group": group, **row}
+    for shape in SHAPES:
+        for row in _in_a_process(measure_variants, ladder()[-1:], shape, arguments):
+            yield {"group": "shapes", **row}
+
+
+def _in_a_process(measure: Callable[..., Any], *values: Any) -> Any:
+    *values_of_it, arguments = values
+    with multiprocessing.get_context("spawn").Pool(
+        1, initializer=_set_threads, initargs=(arguments.threads,)
+    ) as pool:
+        return pool.apply(measure, (*values_of_it, arguments.rounds))
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _scoring(arguments: argparse.Namespace) -> Iterator[Row]:
+    for threads in sorted({1, arguments.threads}):
+        yield {"what": "memory", **measure_scoring(threads, arguments.rounds)}
+    yield {"what": "folder", **measure_folder(arguments.threads, arguments.rounds)}
+    yield {"what": "start", **measure_start(arguments.rounds)}
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
+    "fits": _fits,
+    "steps": _steps,
+    "growth": _growth,
+    "scoring": _scoring,
+}
+
+
+def _machine() -> str:
+    """Return the processor's name, as the system gives it, and the number of cores."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+    name = names[0].partition(": ")[2] if names else platform.processor()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    main()

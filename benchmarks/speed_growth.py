@@ -1,0 +1,55 @@
+"""How time and memory of a fit grow with the number of images and of snapshots."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from historyad.config import make_config
+from historyad.datasets import open_source
+from historyad.estimator import fit_model
+from historyad.storage import RunDirectory
+
+Row = dict[str, Any]
+
+
+def fit_many(n_images: int, saves_per_epoch: int, threads: int) -> Row:
+    """Fit the quick preset on ``n_images`` of a memory-mapped file: MNIST, repeated and shifted."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "images.npy"
+        _write(file, n_images)
+        config = make_config("quick", saves_per_epoch=saves_per_epoch)
+        before = _peak_memory_mb()
+        started = time.perf_counter()
+        fit_model(open_source(file), config, RunDirectory(Path(folder) / "run"))
+        seconds = time.perf_counter() - started
+    return {
+        "n_images": n_images,
+        "saves_per_epoch": saves_per_epoch,
+        "threads": threads,
+        "fit_seconds": seconds,
+        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_before_mb": before,
+    }
+
+
+def _write(file: Path, n_images: int) -> None:
+    """Write ``n_images`` images; every repetition of MNIST is shifted by one more pixel."""
+    images = open_source("mnist:train").samples
+    shape = (n_images, *images.shape[1:])
+    stored = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    for turn, start in enumerate(range(0, n_images, len(images))):
+        part = images[: n_images - start]
+        stored[start : start + len(part)] = np.roll(part, turn, axis=2)
+    stored.flush()
+
+
+def _peak_memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

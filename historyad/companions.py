@@ -1,0 +1,131 @@
+"""The companions of D_TV: two views of a sample that are strong where D_TV is weak.
+
+Far from the data, where it saw neither data nor history, D_TV extrapolates with either sign; the
+distance to a Gaussian can only grow. Near the data, D_TV gives way to whatever the history covers;
+but in the features that it learnt against that history, a sample unlike every normal one has no
+near neighbour.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+from torch.nn import functional
+
+from historyad.networks import Shape
+
+_GAUSSIAN_VALUES = 2**21  # of the components that are kept: 8 MB
+_BANK_VALUES = 2**21  # of the normal samples that are kept as neighbours: 8 MB
+_FEATURE_COMPONENTS = 128  # of the features, for neighbours by cosine
+_NEIGHBOURS = 5
+# Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
+_IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 0.1
+_SMALLEST_RIDGE = 1e-6  # for samples that do not vary
+
+
+class Gaussian(nn.Module):
+    """Mahalanobis distance of a sample to the normal ones, by a Gaussian of few components.
+
+    The model is probabilistic PCA (Tipping and Bishop, 1999): the largest principal variances, and
+    one variance for all directions that are left. A ridge keeps each of them away from 0.
+    """
+
+    mean: Tensor
+    components: Tensor
+    precisions: Tensor
+    rest_precision: Tensor
+
+    def __init__(self, n_values: int, n_components: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_values))
+        self.register_buffer("components", torch.zeros(n_components, n_values))
+        self.register_buffer("precisions", torch.ones(n_components))
+        self.register_buffer("rest_precision", torch.ones(1))
+
+    @classmethod
+    def fit(cls, x: Tensor) -> Gaussian:
+        """Estimate from normal samples (N, *shape), N > 1."""
+        flat = x.flatten(1).cpu().numpy()
+        n, n_values = flat.shape
+        n_components = min(n_values, n - 1, max(1, _GAUSSIAN_VALUES // n_values))
+        with np.errstate(invalid="ignore"):  # shares of a variance that may be 0
+            pca = PCA(n_components, random_state=0).fit(flat)
+        share = _VECTOR_RIDGE if x.dim() == 2 else _IMAGE_RIDGE
+        ridge = max(share * float(flat.var(axis=0).mean()), _SMALLEST_RIDGE)
+        gaussian = cls(n_values, n_components)
+        gaussian.mean.copy_(torch.from_numpy(pca.mean_))
+        gaussian.components.copy_(torch.from_numpy(pca.components_))
+        gaussian.precisions.copy_(torch.from_numpy(1 / (pca.explained_variance_ + ridge)))
+        gaussian.rest_precision.fill_(1 / (float(pca.noise_variance_) + ridge))
+        return gaussian
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the distance of each sample of (B, *shape), (B,)."""
+        centred = x.flatten(1) - self.mean
+        coordinates = centred @ self.components.T
+        squares = coordinates.square() @ self.precisions
+        if len(self.components) < len(self.mean):
+            rest = centred - coordinates @ self.components
+            squares = squares + rest.square().sum(1) * self.rest_precision
+        return squares.sqrt()
+
+
+class Neighbours(nn.Module):
+    """Mean distance of a sample to the nearest of the normal samples in its bank.
+
+    By cosine, on principal components of the features that a network made of images; by Euclid's
+    distance, on vectors as they are.
+    """
+
+    mean: Tensor
+    components: Tensor
+    bank: Tensor
+
+    def __init__(self, n_values: int, n_bank: int, *, cosine: bool) -> None:
+        super().__init__()
+        self.cosine = cosine
+        n_components = min(_FEATURE_COMPONENTS, n_values, n_bank - 1) if cosine else n_values
+        self.register_buffer("mean", torch.zeros(n_values))
+        if cosine:
+            self.register_buffer("components", torch.zeros(n_components, n_values))
+        self.register_buffer("bank", torch.zeros(n_bank, n_components))
+
+    @classmethod
+    def fit(cls, x: Tensor, *, cosine: bool) -> Neighbours:
+        """Keep normal samples or their features (N, values), N > 1, as many as have room."""
+        n_kept = _FEATURE_COMPONENTS if cosine else x.shape[1]
+        x = x[: max(2, _BANK_VALUES // min(n_kept, x.shape[1]))]
+        neighbours = cls(x.shape[1], len(x), cosine=cosine).to(x.device)
+        neighbours.mean.copy_(x.mean(0))
+        if cosine:
+            with np.errstate(invalid="ignore"):
+                pca = PCA(len(neighbours.components), random_state=0).fit(x.cpu().numpy())
+            neighbours.components.copy_(torch.from_numpy(pca.components_))
+        neighbours.bank.copy_(neighbours._place(x))
+        return neighbours
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mean distance of each sample of (B, values) to its neighbours, (B,)."""
+        k = min(_NEIGHBOURS, len(self.bank))
+        placed = self._place(x)
+        if self.cosine:
+            return 1 - (placed @ self.bank.T).topk(k).values.mean(1)
+        # |a - b|^2 = |a|^2 + |b|^2 - 2ab loses digits where a is close to b: double has enough.
+        a, b = placed.double(), self.bank.double()
+        squares = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
+        nearest = squares.topk(k, largest=False).values
+        return nearest.clamp(min=0).sqrt().mean(1).float()
+
+    def _place(self, x: Tensor) -> Tensor:
+        """Map (B, values) to where distances are taken."""
+        centred = x - self.mean
+        return functional.normalize(centred @ self.components.T) if self.cosine else centred
+
+
+def samples_to_fit(shape: Shape) -> int:
+    """Return how many normal samples of ``shape`` the companions have room for."""
+    return min(20_000, max(1000, 2**25 // math.prod(shape)))

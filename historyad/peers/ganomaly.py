@@ -1,0 +1,84 @@
+"""GANomaly (Akcay et al., 2018): an image's code against the code of its reconstruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from historyad.networks import Critic, Generator, initialise
+from historyad.peers.training import (
+    Encoder,
+    cross_entropy,
+    dcgan_adam,
+    freeze,
+    l1_distance,
+    last_features,
+    score_in_batches,
+    take_step,
+    training_steps,
+)
+from historyad.preprocessing import Preprocessing
+from historyad.randomness import Stream, torch_generator
+
+
+@dataclass(kw_only=True, eq=False)
+class GANomaly:
+    """Encoder, decoder and second encoder, trained with a discriminator of reconstructions.
+
+    The weights are those of eq. 4. ``n_images`` is the length of training, in images seen, and no
+    epoch is picked: 120,000 take about five minutes of one CPU core at 32 x 32 pixels.
+    """
+
+    n_images: int = 120_000
+    learning_rate: float = 2e-4
+    adversarial_weight: float = 1.0
+    contextual_weight: float = 50.0
+    encoder_weight: float = 1.0
+    width: int = 24
+    hidden: int = 512
+    latent_dim: int = 64
+    seed: int = 0
+
+    def fit(self, samples: NDArray[Any]) -> Self:
+        """Train the networks, discriminator and the rest in turn."""
+        self._prepare = Preprocessing.fit(samples, image_size=0)
+        shape = self._prepare.network_shape
+        sizes = (shape, self.width, self.hidden, self.latent_dim)
+        self._encoder, self._second = Encoder(*sizes), Encoder(*sizes)
+        self._decoder = Generator(*sizes)
+        critic = Critic(shape, self.width, self.hidden)
+        generator = nn.ModuleList([self._encoder, self._decoder, self._second])
+        weights = torch_generator(self.seed, Stream.WEIGHTS)
+        for network in (generator, critic):
+            initialise(network, weights)
+        generator_adam = dcgan_adam(generator, self.learning_rate)
+        critic_adam = dcgan_adam(critic, self.learning_rate)
+        for x, _ in training_steps(samples, self._prepare, self.seed, self.n_images):
+            code = self._encoder(x)
+            reconstruction = self._decoder(code)
+            loss = cross_entropy(critic(x), 1) + cross_entropy(critic(reconstruction.detach()), 0)
+            take_step(critic_adam, loss.mean())
+            features = last_features(critic, x).detach()
+            adversarial = (last_features(critic, reconstruction) - features).square().mean()
+            contextual = (x - reconstruction).abs().mean()
+            encoder = (self._second(reconstruction) - code).square().mean()
+            take_step(
+                generator_adam,
+                self.adversarial_weight * adversarial
+                + self.contextual_weight * contextual
+                + self.encoder_weight * encoder,
+            )
+        freeze(generator)
+        return self
+
+    def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
+        """Return |G_E(x) - E(G(x))| of each sample (eq. 5), not scaled to the test set, (N,)."""
+        return score_in_batches(self._score, samples, self._prepare)
+
+    def _score(self, x: Tensor) -> Tensor:
+        code = self._encoder(x)
+        return l1_distance(code, self._second(self._decoder(code)))

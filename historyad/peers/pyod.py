@@ -1,0 +1,168 @@
+"""PyOD's deep detectors, made wide enough for images: what one installs in a line.
+
+PyOD's defaults are for tables of a few columns: here the hidden layers have hundreds of units and
+the code tens. All else is PyOD's choice, except where a score would depend on chance or on the
+other samples: its VAE draws a new latent for every score, and its ALAD scores with dropout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import random
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from historyad.errors import InputError
+from historyad.peers.features import Features
+from historyad.randomness import Stream, numpy_generator, torch_generator
+
+Detector = Literal["autoencoder", "vae", "deepsvdd", "alad"]
+
+_BATCH = 128
+_SCORE_BATCH = 1024
+
+
+class PyOD:
+    """One of PyOD's detectors, on the CPU.
+
+    ``n_epochs`` are passes over the data, ``hidden`` the units of the encoder's layers, which the
+    decoder mirrors, and ``latent_dim`` those of the code.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        n_epochs: int,
+        hidden: tuple[int, ...] = (512, 256),
+        latent_dim: int = 32,
+        seed: int = 0,
+    ) -> None:
+        self.detector = detector
+        self.n_epochs = n_epochs
+        self.hidden = hidden
+        self.latent_dim = latent_dim
+        self.seed = seed
+
+    def fit(self, samples: NDArray[Any]) -> Self:
+        """Train the detector; raises InputError, saying how to install it, without PyOD."""
+        self._features = Features().fit(samples)
+        train = {
+            "autoencoder": self._fit_autoencoder,
+            "vae": self._fit_vae,
+            "deepsvdd": self._fit_deepsvdd,
+            "alad": self._fit_alad,
+        }[self.detector]
+        with global_draws_from(self.seed):
+            self._pyod, networks = train(self._features(samples))
+        self._networks = nn.ModuleList(networks).eval()
+        return self
+
+    def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
+        """Return PyOD's score of each sample, (N,)."""
+        scores = [np.empty(0)]
+        with global_draws_from(self.seed), torch.inference_mode():
+            for start in range(0, len(samples), _SCORE_BATCH):
+                x = self._features(samples[start : start + _SCORE_BATCH])
+                scores.append(self._pyod.decision_function(x))
+        return np.concatenate(scores)
+
+    def _fit_autoencoder(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
+        pyod = _detector("auto_encoder", "AutoEncoder")(
+            hidden_neuron_list=[*self.hidden, self.latent_dim], **self._shared()
+        )
+        pyod.fit(x)
+        return pyod, [pyod.model]
+
+    def _fit_vae(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
+        # Its default capacity of 0 leaves the Kullback-Leibler term out of the loss.
+        pyod = _detector("vae", "VAE")(
+            encoder_neuron_list=[*self.hidden],
+            decoder_neuron_list=[*reversed(self.hidden)],
+            latent_dim=self.latent_dim,
+            **self._shared(),
+        )
+        pyod.fit(x)
+        pyod.model.reparameterize = lambda mean, log_variance: mean
+        return pyod, [pyod.model]
+
+    def _fit_deepsvdd(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
+        pyod = _detector("deep_svdd", "DeepSVDD")(
+            n_features=x.shape[1],
+            hidden_neurons=[*self.hidden, self.latent_dim],
+            epochs=self.n_epochs,
+            batch_size=_BATCH,
+            preprocessing=False,
+            verbose=0,
+        )
+        pyod.fit(x)
+        return pyod, [pyod.model_]
+
+    def _fit_alad(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
+        encoder, decoder = [*self.hidden], [*reversed(self.hidden)]
+        pyod = _detector("alad", "ALAD")(
+            enc_layers=encoder,
+            dec_layers=decoder,
+            disc_xx_layers=encoder,
+            disc_zz_layers=encoder,
+            disc_xz_layers=encoder,
+            latent_dim=self.latent_dim,
+            epochs=0,
+            device=torch.device("cpu"),
+        )
+        # One of its epochs is a single batch, for which it shuffles all data: here it only builds
+        # its networks, and gets its batches and its noise from this loop.
+        pyod.fit(x[:_BATCH])
+        noise = numpy_generator(self.seed, Stream.PEER)
+        for _ in range(self.n_epochs):
+            order = noise.permutation(len(x))
+            for rows in np.array_split(order, max(1, len(x) // _BATCH)):
+                latents = noise.normal(size=(len(rows), self.latent_dim))
+                pyod.train_step((x[rows] + noise.normal(0, 0.1, x[rows].shape), latents))
+        return pyod, [pyod.enc, pyod.dec, pyod.disc_xx, pyod.disc_zz, pyod.disc_xz]
+
+    def _shared(self) -> dict[str, Any]:
+        return {
+            "epoch_num": self.n_epochs,
+            "batch_size": _BATCH,
+            # Divided by their deviation, pixels that hardly vary would outweigh all others.
+            "preprocessing": False,
+            "verbose": 0,
+            "device": torch.device("cpu"),
+            "random_state": self.seed % 2**32,
+        }
+
+
+@contextlib.contextmanager
+def global_draws_from(seed: int) -> Iterator[None]:
+    """Let what draws from the global generators draw from ``seed``; restore them afterwards."""
+    before = random.getstate(), np.random.get_state(), os.environ.get("PYTHONHASHSEED")
+    random.setstate(random.Random(seed).getstate())
+    np.random.set_state(np.random.RandomState(seed % 2**32).get_state())
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(torch_generator(seed, Stream.PEER).get_state())
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        if before[2] is None:
+            os.environ.pop("PYTHONHASHSEED", None)
+        else:
+            os.environ["PYTHONHASHSEED"] = before[2]
+
+
+def _detector(module: str, name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(f"pyod.models.{module}"), name)
+    except ImportError as error:
+        raise InputError(
+            f"PyOD's {name} needs {error.name}: pip install historyad[peers]"
+        ) from error

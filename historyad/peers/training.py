@@ -1,0 +1,134 @@
+"""What the deep peers share: the rhythm of training, an encoder, losses, scoring in batches.
+
+Samples x are (B, *shape), as the networks see them, and latents z are (B, latent_dim).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Adam
+
+from historyad.batches import Batches, to_float
+from historyad.config import make_config
+from historyad.gan import Gan, train_gan
+from historyad.history import History
+from historyad.networks import Critic, Shape
+from historyad.preprocessing import Preprocessing
+from historyad.randomness import Stream, torch_generator
+
+BATCH_SIZE = 64
+_SCORE_BATCH = 512
+_SCORE_GRAIN = 8
+
+
+class Encoder(nn.Module):
+    """The critic's layers with more outputs: map samples (B, *shape) to codes (B, n_outputs)."""
+
+    def __init__(self, shape: Shape, width: int, hidden: int, n_outputs: int) -> None:
+        super().__init__()
+        critic = Critic(shape, width, hidden)
+        inner = list(critic.head)[:-1]
+        self.layers = nn.Sequential(critic.features, *inner, nn.Linear(hidden, n_outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return one code per sample, (B, n_outputs)."""
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+def training_steps(
+    samples: NDArray[Any], prepare: Preprocessing, seed: int, n_images: int
+) -> Iterator[tuple[Tensor, torch.Generator]]:
+    """Yield a batch of samples for each step, and the generator of the step's random draws."""
+    batches = Batches(samples, prepare=prepare, seed=seed)
+    for seen in range(0, n_images, BATCH_SIZE):
+        yield batches.at(seen, BATCH_SIZE), torch_generator(seed, Stream.GAN, seen)
+
+
+def train_wgan(
+    samples: NDArray[Any],
+    prepare: Preprocessing,
+    seed: int,
+    n_images: int,
+    **settings: Any,
+) -> Gan:
+    """Train the WGAN-GP of step 1, with its ``settings``, on ``n_images`` images."""
+    config = make_config(
+        **settings,
+        seed=seed,
+        n_epochs=1.0,
+        epoch_images=n_images,
+        # A history that nobody reads: one snapshot, at the end.
+        saves_per_epoch=1,
+        skip_epochs=0.0,
+        mass_tolerance=0.0,
+    )
+    batches = Batches(samples, prepare=prepare, seed=seed)
+    with tempfile.TemporaryDirectory(prefix="historyad-") as folder:
+        return train_gan(batches, History(Path(folder), config, batches.shape))
+
+
+def dcgan_adam(network: nn.Module, learning_rate: float) -> Adam:
+    """Return Adam with the momentum of Radford et al. (2016), which most GANs after it keep."""
+    return Adam(network.parameters(), lr=learning_rate, betas=(0.5, 0.999), fused=True)
+
+
+def take_step(optimizer: Adam, loss: Tensor) -> None:
+    """Take one step down ``loss``; what the optimiser does not hold gets no gradient."""
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.zero_grad()
+    loss.backward(inputs=held)  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def freeze(*networks: nn.Module) -> None:
+    """Fix parameters and batch-norm statistics: from here on each sample is treated alone."""
+    for network in networks:
+        network.eval().requires_grad_(False)
+
+
+def cross_entropy(logits: Tensor, target: float) -> Tensor:
+    """Return -t log D - (1 - t) log(1 - D) of each logit, for D = sigmoid(logit), (B,)."""
+    targets = torch.full_like(logits, target)
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def last_features(critic: Critic, x: Tensor) -> Tensor:
+    """Return the layer before the critic's output, f(x), (B, hidden)."""
+    return critic.head[:-1](critic.features(x))  # type: ignore[no-any-return]
+
+
+def l1_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return the sum of absolute differences of each sample, (B,)."""
+    return (x - y).abs().flatten(1).sum(1)
+
+
+def score_in_batches(
+    score: Callable[[Tensor], Tensor],
+    samples: NDArray[Any],
+    prepare: Preprocessing,
+    *,
+    size: int = _SCORE_BATCH,
+    grain: int = _SCORE_GRAIN,
+) -> NDArray[np.float32]:
+    """Apply ``score``, (B, *shape) -> (B,), to samples as a source holds them, (N,).
+
+    A batch has at most ``size`` samples and is filled up to a multiple of ``grain``, since the
+    kernels for a handful of samples round otherwise than those for many. Gradient descent makes
+    much of a small difference: a search has batches of one size alone.
+    """
+    scores = np.empty(len(samples), np.float32)
+    for start in range(0, len(samples), size):
+        batch = prepare(samples[start : start + size])
+        padding = [(0, -len(batch) % grain)] + [(0, 0)] * (batch.ndim - 1)
+        values = score(to_float(np.pad(batch, padding)))
+        scores[start : start + len(batch)] = values.detach().numpy()[: len(batch)]
+    return scores

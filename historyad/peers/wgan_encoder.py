@@ -1,0 +1,83 @@
+"""WGAN with encoder (Haloui et al., 2018): an encoder trained after the WGAN, to invert it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from historyad.networks import initialise
+from historyad.peers.training import (
+    Encoder,
+    dcgan_adam,
+    freeze,
+    l1_distance,
+    last_features,
+    score_in_batches,
+    take_step,
+    train_wgan,
+    training_steps,
+)
+from historyad.preprocessing import Preprocessing
+from historyad.randomness import Stream, torch_generator
+
+_ENCODER_SHARE = 1 / 3  # of the images seen
+
+
+@dataclass(kw_only=True, eq=False)
+class WGANEncoder:
+    """A WGAN-GP, then an encoder E that brings G(E(x)) near to x in pixels and critic features.
+
+    Loss and score are AnoGAN's, (1 - lambda) |x - G(E(x))| + lambda |f(x) - f(G(E(x)))| with lambda
+    the ``feature_weight``; the search is learnt once. ``n_images`` is the length of both trainings,
+    in images seen: 240,000 take about five minutes of one CPU core at 32 x 32 pixels.
+    """
+
+    n_images: int = 240_000
+    learning_rate: float = 5e-4
+    feature_weight: float = 0.1
+    width: int = 24
+    hidden: int = 512
+    latent_dim: int = 64
+    seed: int = 0
+
+    def fit(self, samples: NDArray[Any]) -> Self:
+        """Train generator and critic, and then, with those fixed, the encoder."""
+        self._prepare = Preprocessing.fit(samples, image_size=0)
+        encoder_images = round(_ENCODER_SHARE * self.n_images)
+        gan = train_wgan(
+            samples,
+            self._prepare,
+            self.seed,
+            self.n_images - encoder_images,
+            learning_rate=self.learning_rate,
+            width=self.width,
+            hidden=self.hidden,
+            latent_dim=self.latent_dim,
+        )
+        self._generator, self._critic = gan.generator, gan.critic
+        freeze(self._generator, self._critic)
+
+        self._encoder = Encoder(
+            self._prepare.network_shape, self.width, self.hidden, self.latent_dim
+        )
+        initialise(self._encoder, torch_generator(self.seed, Stream.PEER))
+        adam = dcgan_adam(self._encoder, self.learning_rate)
+        for x, _ in training_steps(samples, self._prepare, self.seed, encoder_images):
+            take_step(adam, self._loss(x).mean())
+        freeze(self._encoder)
+        return self
+
+    def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
+        """Return the encoder's loss at each sample, (N,)."""
+        return score_in_batches(self._loss, samples, self._prepare)
+
+    def _loss(self, x: Tensor) -> Tensor:
+        reconstruction = self._generator(self._encoder(x))
+        residual = l1_distance(x, reconstruction)
+        features = last_features(self._critic, x)
+        discrimination = l1_distance(features, last_features(self._critic, reconstruction))
+        return (1 - self.feature_weight) * residual + self.feature_weight * discrimination

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from historyad import companions
+from historyad.companions import Gaussian, Neighbours, samples_to_fit
+
+
+def normal_samples(n=400, n_values=6, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(n, n_values, generator=random) * torch.linspace(0.5, 2, n_values) + 1
+
+
+def mahalanobis(x, mean, covariance):
+    z = x.double() - mean
+    return (z @ torch.linalg.inv(covariance) * z).sum(1).sqrt().float()
+
+
+def test_the_gaussian_is_the_mahalanobis_distance_with_a_ridge():
+    x = normal_samples()
+    ridge = companions._VECTOR_RIDGE * x.numpy().var(axis=0).mean() * torch.eye(6)
+    expected = mahalanobis(x, x.double().mean(0), torch.cov(x.double().T) + ridge)
+    torch.testing.assert_close(Gaussian.fit(x)(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_components_leave_has_one_variance(monkeypatch):
+    x = normal_samples()
+    monkeypatch.setattr(companions, "_GAUSSIAN_VALUES", 2 * 6)
+    gaussian = Gaussian.fit(x)
+    assert gaussian.components.shape == (2, 6)
+    values, directions = torch.linalg.eigh(torch.cov(x.double().T))
+    values[:4] = values[:4].mean()
+    ridge = companions._VECTOR_RIDGE * x.numpy().var(axis=0).mean()
+    covariance = directions @ torch.diag(values + ridge) @ directions.T
+    expected = mahalanobis(x, x.double().mean(0), covariance)
+    torch.testing.assert_close(gaussian(x), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_gaussian_of_constant_samples_is_finite():
+    x = torch.ones(10, 1, 8, 8)
+    distance = Gaussian.fit(x)(torch.cat([x, -x]))
+    assert distance.isfinite().all()
+    assert (distance[10:] > distance[:10]).all()
+
+
+def test_euclidean_neighbours_are_those_of_scikit_learn():
+    x, new = normal_samples(), normal_samples(50, seed=1)
+    expected = NearestNeighbors(n_neighbors=5).fit(x).kneighbors(new)[0].mean(1)
+    found = Neighbours.fit(x, cosine=False)(new)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_cosine_neighbours_are_those_of_scikit_learn():
+    x, new = normal_samples(), normal_samples(50, seed=1)
+    index = NearestNeighbors(n_neighbors=5, metric="cosine").fit(x - x.mean(0))
+    expected = index.kneighbors(new - x.mean(0))[0].mean(1)
+    found = Neighbours.fit(x, cosine=True)(new)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_distance_to_equal_samples_is_zero():
+    x = normal_samples(5).repeat(6, 1) * 1000
+    assert Neighbours.fit(x, cosine=False)(x).max() < 1e-3
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_bank_is_bounded(cosine, monkeypatch):
+    monkeypatch.setattr(companions, "_BANK_VALUES", 60)
+    neighbours = Neighbours.fit(normal_samples(), cosine=cosine)
+    assert neighbours.bank.shape == (10, 6)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+@pytest.mark.parametrize("cosine", [False, True])
+def test_a_few_samples_are_enough(n, cosine):
+    x = normal_samples(n)
+    assert Neighbours.fit(x, cosine=cosine)(x).isfinite().all()
+    assert Gaussian.fit(x)(x).isfinite().all()
+
+
+def test_large_images_are_fewer():
+    assert samples_to_fit((1, 32, 32)) == 20_000
+    assert samples_to_fit((3, 128, 128)) == 1000

@@ -1,0 +1,90 @@
+import importlib
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from historyad.errors import InputError
+from historyad.metrics import auroc
+from historyad.peers.pyod import PyOD
+
+# Passes over 800 digits that suffice to learn.
+LENGTHS = {"autoencoder": 30, "vae": 40, "deepsvdd": 60, "alad": 40}
+
+
+def make(detector, n_epochs, seed=0):
+    hidden = (128, 64) if detector == "alad" else (256, 128)
+    return PyOD(detector, n_epochs=n_epochs, hidden=hidden, latent_dim=16, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def split(digits):
+    images, labels = digits
+    normal = images[labels != 0]
+    return normal[::2], normal[1::2], images[labels == 0]
+
+
+@pytest.fixture(scope="module", params=LENGTHS)
+def detector(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def fitted(detector, split):
+    return make(detector, LENGTHS[detector]).fit(split[0])
+
+
+def auroc_of(peer, split):
+    scores = [peer.anomaly_score(samples) for samples in split[1:]]
+    y = np.repeat([0, 1], [len(part) for part in scores])
+    return auroc(y, np.concatenate(scores))
+
+
+def test_a_detector_learns_on_digits(fitted, detector, split):
+    untrained = make(detector, 0).fit(split[0])
+    assert auroc_of(fitted, split) > max(0.65, auroc_of(untrained, split) + 0.1)
+
+
+def test_a_score_depends_on_its_own_sample_alone(fitted, split):
+    normal = split[1][:20]
+    together = fitted.anomaly_score(normal)
+    assert len(np.unique(together)) == 20
+    np.testing.assert_allclose(fitted.anomaly_score(normal[::-1])[::-1], together, rtol=1e-4)
+    alone = np.concatenate([fitted.anomaly_score(normal[i : i + 1]) for i in range(20)])
+    np.testing.assert_allclose(alone, together, rtol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_scores(detector, split):
+    train, normal, _ = split
+    first, again, other = (
+        make(detector, 1, seed).fit(train).anomaly_score(normal) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_global_states_are_left_as_they_were(detector, split):
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    make(detector, 1).fit(split[0]).anomaly_score(split[1])
+    assert states() == before
+
+
+def test_a_detector_takes_vectors_with_a_constant_column(detector):
+    x = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    x[:, 2] = 7
+    scores = make(detector, 1).fit(x).anomaly_score(x)
+    assert scores.shape == (200,)
+    assert np.isfinite(scores).all()
+
+
+def test_without_pyod_the_error_says_how_to_install_it(detector, split, monkeypatch):
+    def absent(name):
+        raise ModuleNotFoundError(f"No module named '{name}'", name="pyod")
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(InputError, match=r"needs pyod: pip install historyad\[peers\]"):
+        make(detector, 1).fit(split[0])

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import save_table
+
+from historyad.errors import InputError
+from historyad.splits import NAMED_SPLITS, find_splits, load_split, select, training_set
+
+
+@pytest.fixture
+def tables(tmp_path):
+    return save_table(tmp_path)
+
+
+def test_a_table_is_halved_by_the_seed(tables):
+    first, again, other = (load_split("vectors-blob", seed, tables) for seed in (0, 0, 1))
+    assert (len(first.train), len(first.normal), len(first.anomalous)) == (30, 30, 10)
+    assert first.train.names == again.train.names
+    assert first.train.names != other.train.names
+    assert not set(first.train.names) & set(first.normal.names)
+    assert first.train.samples.max() < 6  # no anomaly among them
+
+
+def test_a_table_without_labels_is_refused(tables):
+    np.savez(tables / "vectors" / "made" / "bare.npz", X=np.zeros((4, 2), np.float32))
+    with pytest.raises(InputError, match="has no labels"):
+        load_split("vectors-bare", 0, tables)
+
+
+def test_three_sources_make_a_split():
+    split = load_split("digits:train:1,2|digits:test:1|digits:test:!1,2", 0, None)
+    train, normal, anomalous = (
+        set(source.labels.tolist()) for source in (split.train, split.normal, split.anomalous)
+    )
+    assert (train, normal, anomalous) == ({1, 2}, {1}, {0, 3, 4, 5, 6, 7, 8, 9})
+
+
+def test_samples_of_different_shapes_make_none(tmp_path):
+    np.save(tmp_path / "wide.npy", np.zeros((3, 8, 9), np.uint8))
+    with pytest.raises(InputError, match="one shape"):
+        load_split(f"digits:train|digits:test|{tmp_path / 'wide.npy'}", 0, None)
+
+
+def test_wildcards_find_splits_in_order_and_once(tables):
+    triple = "digits:train:!3|digits:test:!3|digits:test:3"
+    found = find_splits(["mnist-without-[12]", "vectors-*", "mnist-without-1", triple], tables)
+    assert found == ["mnist-without-1", "mnist-without-2", "vectors-blob", triple]
+    assert len(find_splits(["*-only-*"], tables)) == 20
+
+
+@pytest.mark.parametrize(
+    "name", ["mnist-without-x", "cats-*", "vectors-nothing", "a|b", "a||c", "a|b|c|d"]
+)
+def test_an_unknown_split_is_named(name, tables):
+    with pytest.raises(InputError, match="unknown split"):
+        find_splits([name], tables)
+    with pytest.raises(InputError, match=r"unknown split|no table"):
+        load_split(name, 0, tables)
+
+
+def test_select_calls_the_names_what_they_are():
+    with pytest.raises(InputError, match="unknown method 'c': choose one of a, b"):
+        select(["c"], ["a", "b"], "method")
+
+
+def test_splits_that_train_on_the_same_samples_are_known_by_them():
+    assert training_set("mnist-vs-kmnist") == training_set("mnist-vs-fashion") == "mnist:train"
+    assert training_set("mnist:train|mnist:test|digits:test") == "mnist:train"
+    assert training_set("magnetic-tile") == training_set("magnetic-tile-crack")
+    assert training_set("vectors-a") != training_set("vectors-b")
+
+
+def test_tiles_are_read_from_folders(tmp_path):
+    folders = {folder for name in ("magnetic-tile",) for folder in NAMED_SPLITS[name]}
+    assert len(folders) == 7
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L", (112, 112), 100).save(tmp_path / folder / "tile.png")
+    split = load_split("magnetic-tile", 0, tmp_path)
+    assert (len(split.train), len(split.normal), len(split.anomalous)) == (1, 1, 5)
+    assert split.train.samples.shape == (1, 64, 64, 1)
+    assert len(load_split("magnetic-tile-fray", 0, tmp_path).anomalous) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("svhn-vs-celeba", (7000, 3000, 3000)),
+        ("mnist-without-3", (53869, 8990, 7141)),
+        ("mnist-only-3", (6131, 1010, 8990)),
+        ("fashion-only-7", (6000, 1000, 9000)),
+        ("magnetic-tile", (500, 200, 392)),
+        ("magnetic-tile-uneven", (500, 200, 103)),
+        ("vectors-cardio", (827, 828, 176)),
+    ],
+)
+def test_real_splits_have_the_sizes_of_their_descriptions(name, sizes, data_root):
+    split = load_split(name, 0, data_root)
+    assert (len(split.train), len(split.normal), len(split.anomalous)) == sizes

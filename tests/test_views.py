@@ -1,0 +1,92 @@
+import itertools
+
+import pytest
+import torch
+
+from historyad.batches import Batches
+from historyad.detector import Detector
+from historyad.networks import Critic, initialise
+from historyad.preprocessing import Preprocessing
+from historyad.views import VIEWS, Views, fit_views
+
+
+def fitted(samples, shape):
+    """Return views with an untrained D_TV, and samples on which their scale was set."""
+    critic = Critic(shape, 4, 16)
+    initialise(critic, torch.Generator().manual_seed(0))
+    batches = Batches(samples, prepare=Preprocessing.fit(samples, 0), seed=0)
+    views = fit_views(Detector([critic]), batches)
+    x = batches.at(0, len(samples))
+    with torch.no_grad():
+        views.fit_scale(views.raw(x))
+    return views, x
+
+
+@pytest.fixture(scope="module")
+def of_images(digits):
+    images, labels = digits
+    return fitted(images[labels == 3], (1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def of_vectors():
+    x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    return fitted(x.numpy(), (4,))
+
+
+@pytest.fixture(params=["of_images", "of_vectors"])
+def problem(request):
+    return request.getfixturevalue(request.param)
+
+
+@torch.no_grad()
+def test_the_scale_is_that_of_normal_samples(problem):
+    views, x = problem
+    standardised = views.standardised(x)
+    assert standardised.shape == (len(VIEWS), len(x))
+    torch.testing.assert_close(standardised.median(dim=1).values, torch.zeros(3), atol=1e-4, rtol=0)
+    rare = (standardised > 1).float().mean(dim=1)
+    assert (rare < 0.06).all()
+
+
+@torch.no_grad()
+def test_the_score_has_a_meaning(problem):
+    views, x = problem
+    score = views(x)
+    assert float(score.median()) == pytest.approx(-0.8, abs=0.01)
+    assert float((score > 0).float().mean()) == pytest.approx(0.01, abs=0.005)
+    assert (score.abs() < 1).all()
+
+
+@torch.no_grad()
+def test_the_score_grows_with_every_view(problem):
+    views, x = problem
+    scores = []
+    for shift in (0.0, 2.0, 20.0, 200.0):
+        moved = Views(views.detector, views.neighbours, views.gaussian)
+        moved.load_state_dict(views.state_dict())
+        moved.center -= shift * moved.spread
+        scores.append(moved(x))
+    for lower, higher in itertools.pairwise(scores):
+        assert (lower < higher).all()
+
+
+@torch.no_grad()
+def test_far_away_is_anomalous_whatever_the_network_says(of_vectors):
+    views, x = of_vectors
+    far = views(torch.nn.functional.normalize(x) * 1e3)
+    assert (far > 0.9).all()
+
+
+@torch.no_grad()
+def test_the_score_adds_up_the_views(problem):
+    views, x = problem
+    history, neighbours, gaussian = views.standardised(x)
+    total = history + neighbours + 4 * (gaussian - 1).clamp(min=0)
+    assert torch.equal(total.argsort(), views(x).argsort())
+
+
+@torch.no_grad()
+def test_the_history_view_is_the_detector(problem):
+    views, x = problem
+    torch.testing.assert_close(views.raw(x)[0], views.detector(x))
