@@ -33,7 +33,8 @@ accelerator.
 FAR = """## MNIST as normal, far anomalies
 
 60,000 training images (15 % of them held out for calibration), 10,000 normal test images,
-10,000 anomalous ones. `historyad` is the default, with its three views.
+10,000 anomalous ones. `historyad` is the default, with its three views; its fits shared the machine
+with other work.
 """
 
 FPR = """### The false-positive rate that was asked for
