@@ -47,9 +47,7 @@ OTHERS = """### Tried on top of the default, and dropped
 
 Measured in the same way in a run of their own. Batches of 128 and 256 cost less per image but halve
 and quarter the number of steps, and a GAN's history is made of steps. This processor has no
-bfloat16 arithmetic: where it is emulated, it is many times slower. Compiling step 3 brings nothing
-here, and costs half a minute of its own. Keeping freed memory in the process (`mallopt`) brought
-about 5 % in a trial, for calls into the C library: not worth it.
+bfloat16 arithmetic, and emulates it.
 """
 
 SHAPES = """### Other images

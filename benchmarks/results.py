@@ -22,9 +22,9 @@ Written by `python benchmarks/results.py` from the rows in `docs/rows`; do not e
 names the command that gave it. Data are looked for under `HISTORYAD_DATA`. Scores are better when
 higher; the anomalous class is the positive one of AUPRC, and its share is the prevalence. A
 number after ± is the standard deviation over the seeds. Settings were chosen on seed 0, on
-the same test images, of MNIST against KMNIST and Fashion-MNIST, of the digit 4 against the others,
-and of SVHN against CelebA; what is reported here comes from other seeds. One choice is an
-exception: see the false-positive rate.
+the same test images, of MNIST against KMNIST and Fashion-MNIST, of the digits 1 and 4, and of SVHN
+against CelebA; what is reported here comes from other seeds. One choice is an exception: see the
+false-positive rate.
 
 Machine: two cores of an x86-64 server processor with AVX2 (AMD EPYC, third generation), 24 GB, no
 accelerator.

@@ -1,6 +1,6 @@
 """Measure the speed of everything that takes time: the rows behind docs/performance.md.
 
-    python benchmarks/speed.py [fits|steps|growth|scoring ...] [--seeds 1 2 3] [--threads 2]
+    python benchmarks/speed.py [--part fits|steps|growth|scoring ...] [--seeds 1 2 3] [--threads 2]
 
 `fits` trains the reference recipe and the default whole, in pairs, with their quality; `steps`
 times what each lead brings; `growth` fits 10,000 to 240,000 images; `scoring` scores from memory,
@@ -25,7 +25,7 @@ from typing import Any
 from speed_fits import fit_whole
 from speed_growth import fit_many
 from speed_scoring import measure_folder, measure_scoring, measure_start
-from speed_steps import ladder, measure_variants, others
+from speed_steps import Variant, ladder, measure_variants, others
 
 from historyad.benchmark import read_rows
 from historyad.storage import versions
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all when none is named")
+    parser.add_argument("--part", action="append", choices=PARTS, help="all when none is named")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--recipes", nargs="+", default=["reference", "default", "quick"])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROWS)
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    for part in arguments.parts or PARTS:
+    for part in arguments.part or PARTS:
         for measured in PARTS[part](arguments):
             row = {"part": part, **measured, "versions": versions(), "machine": _machine()}
             row["command"] = shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]])
@@ -87,19 +87,19 @@ def _unless_there(
 
 def _steps(arguments: argparse.Namespace) -> Iterator[Row]:
     for group, variants in (("ladder", ladder()), ("others", others())):
-        for row in _in_a_process(measure_variants, variants, SHAPES[0], arguments):
+        for row in _in_a_process(variants, SHAPES[0], arguments):
             yield {"group": group, **row}
     for shape in SHAPES:
-        for row in _in_a_process(measure_variants, ladder()[-1:], shape, arguments):
+        for row in _in_a_process(ladder()[-1:], shape, arguments):
             yield {"group": "shapes", **row}
 
 
-def _in_a_process(measure: Callable[..., Any], *values: Any) -> Any:
-    *values_of_it, arguments = values
-    with multiprocessing.get_context("spawn").Pool(
-        1, initializer=_set_threads, initargs=(arguments.threads,)
-    ) as pool:
-        return pool.apply(measure, (*values_of_it, arguments.rounds))
+def _in_a_process(
+    variants: list[Variant], shape: tuple[int, ...], arguments: argparse.Namespace
+) -> list[Row]:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, initializer=_set_threads, initargs=(arguments.threads,)) as pool:
+        return pool.apply(measure_variants, (variants, shape, arguments.rounds))
 
 
 def _set_threads(threads: int) -> None:

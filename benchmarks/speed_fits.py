@@ -6,13 +6,13 @@ of width 64, about 5 M parameters a network, every epoch, the penalty in every c
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from speed_growth import peak_memory_mb
 
 from historyad.config import make_config
 from historyad.estimator import fit_model
@@ -53,7 +53,7 @@ def fit_whole(recipe: str, seed: int, threads: int) -> Row:
         "cpu_seconds": cpu,
         "step1_seconds": ends["gan"],
         "step3_seconds": ends["detector"] - ends["gan"],
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
         "run_mb": run_mb,
         "detector_parameters": count_parameters(model.detector),
     }

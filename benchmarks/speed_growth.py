@@ -26,7 +26,7 @@ def fit_many(n_images: int, saves_per_epoch: int, threads: int) -> Row:
         file = Path(folder) / "images.npy"
         _write(file, n_images)
         config = make_config("quick", saves_per_epoch=saves_per_epoch)
-        before = _peak_memory_mb()
+        before = peak_memory_mb()
         started = time.perf_counter()
         fit_model(open_source(file), config, RunDirectory(Path(folder) / "run"))
         seconds = time.perf_counter() - started
@@ -35,7 +35,7 @@ def fit_many(n_images: int, saves_per_epoch: int, threads: int) -> Row:
         "saves_per_epoch": saves_per_epoch,
         "threads": threads,
         "fit_seconds": seconds,
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(),
         "peak_memory_before_mb": before,
     }
 
@@ -51,5 +51,6 @@ def _write(file: Path, n_images: int) -> None:
     stored.flush()
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
+    """Return the largest memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -66,8 +66,8 @@ def ladder() -> list[Variant]:
     climb("penalty at every 4th step", {"penalty_interval": 4})
     climb("stop at a remaining mass of 0.001", {"mass_tolerance": 1e-3})
     climb("2 epochs of step 3 instead of 5", {"detector_epochs": 2.0})
-    climb("width 24, hidden 512, latent 64", {"width": 24, "hidden": 512, "latent_dim": 64})
-    climb("D_TV from both starts = default", {"detector_start": "both"})
+    sizes = {"width": 24, "hidden": 512, "latent_dim": 64}
+    climb("width 24, hidden 512, latent 64 = default", sizes)
     return rungs
 
 

@@ -168,7 +168,7 @@ def score(
     model = _load(run, device)
     samples = _stream(model, source, data_root)
     columns = (*_COLUMNS, *(model.view_names if view_scores else ()))
-    rows = _score(model, samples, columns)
+    rows = _score(model, samples, view_scores=view_scores)
     if fdr is not None:
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
     n_scored = n_anomalous = n_discoveries = 0
@@ -599,18 +599,19 @@ def _report_unreadable(samples: Source | Folder) -> None:
 
 
 def _score(
-    model: Model, samples: Source | Folder, names_of_columns: tuple[str, ...]
+    model: Model, samples: Source | Folder, *, view_scores: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield the row of each sample: `_COLUMNS` and, where there are more, the views."""
+    """Yield the row of each sample: `_COLUMNS` and, where asked for, what each view says."""
     for names, chunk in samples.chunks(_CHUNK):
         scores = model.anomaly_score(chunk)
         p_values = model.calibration.p_value(scores)
         anomalous = scores > model.calibration.threshold
-        columns = [names, scores.tolist(), p_values.tolist(), anomalous.tolist()]
-        if len(names_of_columns) > len(_COLUMNS):
-            columns += [view.tolist() for view in model.view_scores(chunk).values()]
-        for row in zip(*columns, strict=True):
-            yield dict(zip(names_of_columns, row, strict=True))
+        values = (names, scores.tolist(), p_values.tolist(), anomalous.tolist())
+        columns = dict(zip(_COLUMNS, values, strict=True))
+        if view_scores:
+            columns |= {name: view.tolist() for name, view in model.view_scores(chunk).items()}
+        for row in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, row, strict=True))
 
 
 def _with_discoveries(rows: Iterator[dict[str, Any]], rate: float) -> Iterator[dict[str, Any]]:

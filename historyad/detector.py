@@ -34,7 +34,6 @@ class Detector(nn.Module):
     def __init__(self, members: Sequence[Critic]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.n_features = members[0].n_features
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the anomaly score of each sample, (B,): about -1 normal, +1 anomalous."""
@@ -148,25 +147,31 @@ def anomaly_scores(
     ``detector`` maps a batch to scores (B,). The score of a sample depends on that sample alone.
     """
     device = next(detector.parameters()).device
-    return in_batches(detector.eval(), samples, prepare, device)
+    with torch.inference_mode():
+        return in_batches(detector.eval(), samples, prepare, device)
 
 
-@torch.inference_mode()
 def in_batches(
     function: Callable[[Tensor], Tensor],
     samples: NDArray[Any],
     prepare: Preprocessing,
-    device: torch.device,
+    device: torch.device | str = "cpu",
+    *,
+    size: int = _SCORE_BATCH,
+    grain: int = _SCORE_GRAIN,
 ) -> NDArray[np.float32]:
-    """Return ``function`` of all samples, (N, ...), where it maps a batch to (B, ...)."""
+    """Return ``function`` of all samples, (N, ...), where it maps a batch to (B, ...).
+
+    A batch has at most ``size`` samples and is filled up to a multiple of ``grain``: the kernels
+    for a handful of samples round otherwise than those for many, and so the score of a sample is
+    the same to the last bit alone and among others.
+    """
     parts = []
-    for start in range(0, max(1, len(samples)), _SCORE_BATCH):
-        batch = prepare(samples[start : start + _SCORE_BATCH])
-        # The kernels for a handful of samples round otherwise than those for many: with a batch
-        # filled up, the score of a sample is the same to the last bit alone and among others.
-        n_padding = -len(batch) % _SCORE_GRAIN or _SCORE_GRAIN * (len(batch) == 0)
+    for start in range(0, max(1, len(samples)), size):
+        batch = prepare(samples[start : start + size])
+        n_padding = -len(batch) % grain or grain * (len(batch) == 0)
         padding = [(0, n_padding)] + [(0, 0)] * (batch.ndim - 1)
-        values = function(to_float(np.pad(batch, padding), device)).cpu().numpy()
+        values = function(to_float(np.pad(batch, padding), device)).detach().cpu().numpy()
         parts.append(values[: len(batch)])
     return np.concatenate(parts)
 

@@ -7,11 +7,11 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.base import BaseEstimator, OutlierMixin
@@ -21,7 +21,7 @@ from historyad.batches import Batches
 from historyad.calibration import Calibration, samples_needed
 from historyad.config import Config, as_dict, validate
 from historyad.datasets import Source, open_source
-from historyad.detector import train_detector
+from historyad.detector import Detector, anomaly_scores, train_detector
 from historyad.errors import InputError
 from historyad.gan import train_gan
 from historyad.history import History
@@ -30,7 +30,7 @@ from historyad.networks import choose_device
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
 from historyad.storage import RunDirectory, versions
-from historyad.views import fit_views
+from historyad.views import Views, fit_views, raw_views
 
 Progress = dict[str, Any]
 OnProgress = Callable[[Progress], None]
@@ -91,17 +91,18 @@ def fit_model(
         detector = train_detector(
             batches, history, checkpoint=run.detector_checkpoint, on_progress=log
         )
-        uncalibrated = Calibration(np.empty(0, np.float32), config.false_positive_rate)
-        described = _describe(source, n_train=len(train))
-        model = Model(detector, prepare, uncalibrated, config, described)
+        scored: Detector | Views = detector
         if config.views == "all":
-            views = fit_views(detector, batches)
-            model = dataclasses.replace(model, detector=views)
-            raw = _score_rows(model.raw_views, source.samples, held_out)
-            views.fit_scale(torch.from_numpy(raw.T))
-        scores = _score_rows(model.anomaly_score, source.samples, held_out)
+            # Companions see what D_TV does not; held-out samples put all on one scale.
+            scored = fit_views(detector, batches)
+            raw = _score_rows(partial(raw_views, scored, prepare=prepare), source.samples, held_out)
+            scores = scored.fit_scale(raw)
+        else:
+            score = partial(anomaly_scores, detector, prepare=prepare)
+            scores = _score_rows(score, source.samples, held_out)
         calibration = Calibration.fit(scores, config.false_positive_rate)
-        model = dataclasses.replace(model, calibration=calibration)
+        described = _describe(source, n_train=len(train))
+        model = Model(scored, prepare, calibration, config, described)
         model.save(run.path)
     return model
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,12 @@ from torch import Tensor
 from historyad.calibration import Calibration, samples_needed
 from historyad.companions import Gaussian, Neighbours
 from historyad.config import Config, as_dict, validate
-from historyad.detector import Detector, anomaly_scores, in_batches
+from historyad.detector import Detector, anomaly_scores
 from historyad.errors import RunError
 from historyad.networks import Critic, Shape, count_parameters
 from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
-from historyad.views import VIEWS, Views
+from historyad.views import VIEWS, Views, raw_views
 
 _FORMAT, _VERSION = "historyad-detector", 2
 _MOST_MEMBERS = 64
@@ -63,21 +62,9 @@ class Model:
         """
         if isinstance(self.detector, Detector):
             return {VIEWS[0]: self.anomaly_score(samples)}
-        views = self.detector
-        found = self._in_batches(lambda x: views.standardised(x).T, samples)
-        return {name: found[:, i] for i, name in enumerate(VIEWS)}
-
-    def raw_views(self, samples: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the views before they are standardised, (N, views); only where there are some."""
-        assert isinstance(self.detector, Views)
-        views = self.detector
-        return self._in_batches(lambda x: views.raw(x).T, samples)
-
-    def _in_batches(
-        self, function: Callable[[Tensor], Tensor], samples: NDArray[Any]
-    ) -> NDArray[np.float32]:
-        device = next(self.detector.parameters()).device
-        return in_batches(function, samples, self.preprocessing, device)
+        raw = raw_views(self.detector, samples, self.preprocessing)
+        found = self.detector.standardised(torch.from_numpy(raw.T).to(self.detector.center.device))
+        return dict(zip(VIEWS, found.cpu().numpy(), strict=True))
 
     def describe(self) -> dict[str, Any]:
         """Return what a person may want to know of this model, as JSON can hold it."""
@@ -208,6 +195,8 @@ def _detector(
     tensors: dict[str, Tensor],
 ) -> Detector | Views:
     members, companions = content["members"], content["companions"]
+    if companions is not None and not isinstance(companions, dict):
+        raise TypeError(f"companions {companions!r}")
     sizes = [members] if companions is None else [members, *companions.values()]
     if (
         not all(type(n) is int and 1 <= n <= _MOST_SAMPLES for n in sizes)
@@ -219,11 +208,12 @@ def _detector(
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     def build() -> Detector | Views:
-        detector = Detector([Critic(shape, config.width, config.hidden) for _ in range(members)])
+        critics = [Critic(shape, config.width, config.hidden) for _ in range(members)]
+        detector = Detector(critics)
         if companions is None:
             return detector
         images = len(shape) == 3
-        n_features = detector.n_features if images else shape[0]
+        n_features = critics[0].n_features if images else shape[0]
         return Views(
             detector,
             Neighbours(n_features, companions["bank"], cosine=images),

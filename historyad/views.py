@@ -9,13 +9,17 @@ nothing about what is normal, and beyond it, nothing else is as sure.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.batches import Batches
 from historyad.companions import Gaussian, Neighbours, samples_to_fit
-from historyad.detector import Detector
+from historyad.detector import Detector, in_batches
+from historyad.preprocessing import Preprocessing
 
 VIEWS = ("history", "neighbours", "gaussian")
 
@@ -52,13 +56,17 @@ class Views(nn.Module):
         Typical normal samples get -0.8, and one in a hundred of them more than 0; the score grows
         towards 1 with what is anomalous.
         """
-        total = _add(self.standardised(x))
+        return self.score(self.raw(x))
+
+    def score(self, raw: Tensor) -> Tensor:
+        """Return the anomaly score of samples whose `raw` views are known, (views, B) to (B,)."""
+        total = _add(self.standardised(raw))
         t = _STEEPNESS * ((total - self.total_center) / self.total_spread - 1)
         return t / (1 + t.abs())  # unlike tanh, it still tells apart what is far out
 
-    def standardised(self, x: Tensor) -> Tensor:
-        """Return what each view says of each sample, (views, B): 0 is typical, above 1 is rare."""
-        return (self.raw(x) - self.center[:, None]) / self.spread[:, None]
+    def standardised(self, raw: Tensor) -> Tensor:
+        """Put `raw` views (views, B) on one scale: 0 is typical, above 1 is rare."""
+        return (raw - self.center[:, None]) / self.spread[:, None]
 
     def raw(self, x: Tensor) -> Tensor:
         """Return the score of D_TV and both distances, (views, B)."""
@@ -66,15 +74,27 @@ class Views(nn.Module):
         seen = x if x.dim() == 2 else features
         return torch.stack([history, self.neighbours(seen), self.gaussian(x)])
 
-    def fit_scale(self, raw: Tensor) -> None:
-        """Set the scale from the ``raw`` views (views, N) of normal samples not fitted on."""
+    def fit_scale(self, raw_of_normal: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Set the scale from the `raw_views` (N, views) of normal samples that were not fitted on.
+
+        Return their anomaly scores, (N,).
+        """
+        raw = torch.from_numpy(raw_of_normal).to(self.center.device).T
         self.center.copy_(raw.median(dim=1).values)
         spread = raw.quantile(_RANGE, dim=1) - self.center
         self.spread.copy_(torch.maximum(spread, torch.tensor(_SMALLEST_SPREAD).to(spread)))
-        total = _add((raw - self.center[:, None]) / self.spread[:, None])
+        total = _add(self.standardised(raw))
         self.total_center.copy_(total.median())
         spread = total.quantile(_ZERO) - self.total_center
         self.total_spread.copy_(spread.clamp(min=_SMALLEST_SPREAD[1]))
+        scores: NDArray[np.float32] = self.score(raw).cpu().numpy()
+        return scores
+
+
+@torch.inference_mode()
+def raw_views(views: Views, samples: NDArray[Any], prepare: Preprocessing) -> NDArray[np.float32]:
+    """Return the views of samples as a source holds them, not yet on a scale, (N, views)."""
+    return in_batches(lambda x: views.raw(x).T, samples, prepare, views.center.device)
 
 
 def fit_views(detector: Detector, batches: Batches) -> Views:

@@ -12,6 +12,7 @@ from historyad.detector import (
     Detector,
     anomaly_scores,
     detector_step,
+    in_batches,
     start_detector,
     train_detector,
 )
@@ -224,3 +225,17 @@ def test_only_as_many_history_samples_are_drawn_as_are_used(problem, monkeypatch
     train_detector(batches, with_config(history, detector_epochs=0.3))
     assert sum(drawn) == sum(used)
     assert max(drawn) <= 300
+
+
+def test_batches_are_filled_up_and_their_filling_is_not_scored():
+    x = np.arange(14, dtype=np.float32).reshape(7, 2)
+    prepare, sizes = Preprocessing.fit(x, 0), []
+
+    def score(batch):
+        sizes.append(len(batch))
+        return batch.sum(1)
+
+    scores = in_batches(score, x, prepare, size=4, grain=4)
+    np.testing.assert_allclose(scores, prepare(x).sum(1))
+    assert sizes == [4, 4]
+    assert in_batches(score, x[:0], prepare).shape == (0,)

@@ -126,6 +126,34 @@ def test_a_pickle_in_place_of_a_file_is_not_run(copied, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "companions",
+    [
+        1,
+        "x",
+        [],
+        [3, 3],
+        {},
+        {"bank": 1},
+        {"bank": -1, "components": 1},
+        {"bank": 10**9, "components": 2},
+        {"bank": 2, "components": "2"},
+        {"bank": True, "components": 2},
+        {"bank": 2, "components": 2},
+    ],
+)
+def test_wrong_sizes_of_companions_are_refused(copied, companions):
+    alter(copied, lambda content: content.update(companions=companions))
+    with pytest.raises(RunError, match="is damaged"):
+        Model.load(copied)
+
+
+def test_a_model_without_its_companions_is_refused(copied):
+    alter(copied, lambda content: content.update(companions=None))
+    with pytest.raises(RunError, match="is damaged"):
+        Model.load(copied)
+
+
 @pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_an_unknown_version_is_refused(copied, version):
     alter(copied, lambda content: content.update(version=version))

@@ -25,7 +25,6 @@ from historyad.peers.training import (
     dcgan_adam,
     l1_distance,
     last_features,
-    score_in_batches,
     take_step,
     training_steps,
 )
@@ -195,17 +194,3 @@ def test_steps_are_the_length_and_their_draws_are_their_own(split):
     steps = list(training_steps(split[0], prepare, seed=0, n_images=3 * STEP - 1))
     assert [len(batch) for batch, _ in steps] == [STEP] * 3
     assert len({float(torch.rand(1, generator=random)) for _, random in steps}) == 3
-
-
-def test_batches_are_filled_up_and_their_filling_is_not_scored():
-    x = np.arange(14, dtype=np.float32).reshape(7, 2)
-    prepare, sizes = Preprocessing.fit(x, 0), []
-
-    def score(batch):
-        sizes.append(len(batch))
-        return batch.sum(1)
-
-    scores = score_in_batches(score, x, prepare, size=4, grain=4)
-    np.testing.assert_allclose(scores, prepare(x).sum(1))
-    assert sizes == [4, 4]
-    assert score_in_batches(score, x[:0], prepare).shape == (0,)

@@ -18,7 +18,7 @@ def fitted(samples, shape):
     views = fit_views(Detector([critic]), batches)
     x = batches.at(0, len(samples))
     with torch.no_grad():
-        views.fit_scale(views.raw(x))
+        views.fit_scale(views.raw(x).T.numpy())
     return views, x
 
 
@@ -42,11 +42,11 @@ def problem(request):
 @torch.no_grad()
 def test_the_scale_is_that_of_normal_samples(problem):
     views, x = problem
-    standardised = views.standardised(x)
+    standardised = views.standardised(views.raw(x))
     assert standardised.shape == (len(VIEWS), len(x))
     torch.testing.assert_close(standardised.median(dim=1).values, torch.zeros(3), atol=1e-4, rtol=0)
     rare = (standardised > 1).float().mean(dim=1)
-    assert (rare < 0.06).all()
+    assert (rare <= 0.05 + 1 / len(x)).all()  # the quantile lies between two samples
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def test_far_away_is_anomalous_whatever_the_network_says(of_vectors):
 @torch.no_grad()
 def test_the_score_adds_up_the_views(problem):
     views, x = problem
-    history, neighbours, gaussian = views.standardised(x)
+    history, neighbours, gaussian = views.standardised(views.raw(x))
     total = history + neighbours + 4 * (gaussian - 1).clamp(min=0)
     assert torch.equal(total.argsort(), views(x).argsort())
 

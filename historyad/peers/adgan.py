@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Adam
 
-from historyad.peers.training import freeze, score_in_batches, take_step, train_wgan
+from historyad.detector import in_batches
+from historyad.peers.training import freeze, take_step, train_wgan
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 
@@ -24,8 +25,8 @@ _WEIGHT_RATE = 5e-5
 class ADGAN:
     """A WGAN, and for each image ``n_steps`` of Adam on z and theta from each of ``n_seeds``.
 
-    ``n_images`` is the length of training, in images that the critic sees: 240,000 take about five
-    minutes of one CPU core at 32 x 32 pixels.
+    ``n_images`` is the length of training, in images that the critic sees: 240,000 are meant for
+    five minutes of one CPU core at 32 x 32 pixels.
     """
 
     n_images: int = 240_000
@@ -56,7 +57,7 @@ class ADGAN:
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the mean over seeds of |G(z) - x|^2 after the search (algorithm 1), (N,)."""
-        return score_in_batches(self._search, samples, self._prepare, size=1, grain=1)
+        return in_batches(self._search, samples, self._prepare, size=1, grain=1)
 
     def _search(self, x: Tensor) -> Tensor:
         random = torch_generator(self.seed, Stream.PEER)

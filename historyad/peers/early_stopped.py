@@ -26,7 +26,7 @@ class EarlyStopped:
 
     ``n_images`` is the length of both trainings, in images seen: a third of it until the snapshot,
     which is where our history begins on 60,000 images, and the rest for the detector, which starts
-    from random weights. 180,000 take about three minutes of one CPU core at 32 x 32 pixels.
+    from random weights. 180,000 are meant for three minutes of one CPU core at 32 x 32 pixels.
     """
 
     n_images: int = 180_000

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from historyad.detector import in_batches
 from historyad.networks import Generator, Shape, initialise
 from historyad.peers.training import (
     Encoder,
@@ -17,7 +18,6 @@ from historyad.peers.training import (
     dcgan_adam,
     freeze,
     l1_distance,
-    score_in_batches,
     take_step,
     training_steps,
 )
@@ -51,8 +51,8 @@ class EGBAD:
     The score is (1 - w) |x - G(E(x))| + w L_D(x), w being ``discriminator_weight``. L_D is the
     cross-entropy of D(x, E(x)) to 1, or, with ``feature_matching``, |f(x, E(x)) - f(G(E(x)), E(x))|
     for the layer f before D's output. ``n_images`` is the length of training, in images seen:
-    120,000 take about five minutes of one CPU core at 32 x 32 pixels. The paper's ``learning_rate``
-    of 1e-5 goes with 100 epochs: a training of a few takes DCGAN's.
+    120,000 are meant for five minutes of one CPU core at 32 x 32 pixels. The paper's
+    ``learning_rate`` of 1e-5 goes with 100 epochs: a training of a few takes DCGAN's.
     """
 
     feature_matching: bool = False
@@ -92,7 +92,7 @@ class EGBAD:
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the score of each sample (section 3), (N,)."""
-        return score_in_batches(self._score, samples, self._prepare)
+        return in_batches(self._score, samples, self._prepare)
 
     def _score(self, x: Tensor) -> Tensor:
         z = self._encoder(x)

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from historyad.detector import in_batches
 from historyad.networks import build_networks
 from historyad.peers.training import (
     cross_entropy,
     dcgan_adam,
     freeze,
-    score_in_batches,
     take_step,
     training_steps,
 )
@@ -52,9 +52,9 @@ class FenceGAN:
 
     ``beta`` weighs the dispersion and ``gamma`` the generated samples in D's loss; the defaults are
     the paper's for MNIST. ``n_images`` is the length of training, in images seen, and no epoch is
-    picked: 180,000 take about five minutes of one CPU core at 32 x 32 pixels. ``learning_rate`` is
-    the generator's, and half of it the discriminator's: ten times the paper's, for a training some
-    thirty times shorter than its 100 epochs.
+    picked: 180,000 are meant for five minutes of one CPU core at 32 x 32 pixels. ``learning_rate``
+    is the generator's, and half of it the discriminator's: ten times the paper's, for a training
+    some thirty times shorter than its 100 epochs.
     """
 
     n_images: int = 180_000
@@ -94,4 +94,4 @@ class FenceGAN:
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the logit of 1 - D(x) of each sample, (N,): 1 - D(x) itself would round to 1."""
-        return score_in_batches(lambda x: -self._critic(x), samples, self._prepare)
+        return in_batches(lambda x: -self._critic(x), samples, self._prepare)

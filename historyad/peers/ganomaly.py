@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from historyad.detector import in_batches
 from historyad.networks import Critic, Generator, initialise
 from historyad.peers.training import (
     Encoder,
@@ -17,7 +18,6 @@ from historyad.peers.training import (
     freeze,
     l1_distance,
     last_features,
-    score_in_batches,
     take_step,
     training_steps,
 )
@@ -30,7 +30,7 @@ class GANomaly:
     """Encoder, decoder and second encoder, trained with a discriminator of reconstructions.
 
     The weights are those of eq. 4. ``n_images`` is the length of training, in images seen, and no
-    epoch is picked: 120,000 take about five minutes of one CPU core at 32 x 32 pixels.
+    epoch is picked: 120,000 are meant for five minutes of one CPU core at 32 x 32 pixels.
     """
 
     n_images: int = 120_000
@@ -77,7 +77,7 @@ class GANomaly:
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return |G_E(x) - E(G(x))| of each sample (eq. 5), not scaled to the test set, (N,)."""
-        return score_in_batches(self._score, samples, self._prepare)
+        return in_batches(self._score, samples, self._prepare)
 
     def _score(self, x: Tensor) -> Tensor:
         code = self._encoder(x)

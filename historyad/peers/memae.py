@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
+from historyad.detector import in_batches
 from historyad.networks import Generator, initialise
 from historyad.peers.training import (
     Encoder,
     freeze,
-    score_in_batches,
     take_step,
     training_steps,
 )
@@ -76,7 +76,7 @@ class MemAE:
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the squared error of the reconstruction of each sample, (N,)."""
-        return score_in_batches(lambda x: self._reconstruct(x)[0], samples, self._prepare)
+        return in_batches(lambda x: self._reconstruct(x)[0], samples, self._prepare)
 
     def _reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared error of each sample, (B,), and its weights, (B, n_items)."""

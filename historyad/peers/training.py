@@ -1,4 +1,4 @@
-"""What the deep peers share: the rhythm of training, an encoder, losses, scoring in batches.
+"""What the deep peers share: the rhythm of training, an encoder, losses.
 
 Samples x are (B, *shape), as the networks see them, and latents z are (B, latent_dim).
 """
@@ -6,18 +6,17 @@ Samples x are (B, *shape), as the networks see them, and latents z are (B, laten
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
-from historyad.batches import Batches, to_float
+from historyad.batches import Batches
 from historyad.config import make_config
 from historyad.gan import Gan, train_gan
 from historyad.history import History
@@ -26,8 +25,6 @@ from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 
 BATCH_SIZE = 64
-_SCORE_BATCH = 512
-_SCORE_GRAIN = 8
 
 
 class Encoder(nn.Module):
@@ -106,29 +103,18 @@ def last_features(critic: Critic, x: Tensor) -> Tensor:
     return critic.head[:-1](critic.features(x))  # type: ignore[no-any-return]
 
 
+def inversion_loss(
+    x: Tensor, reconstruction: Tensor, critic: Critic, features: Tensor, weight: float
+) -> Tensor:
+    """Eq. 5 of AnoGAN: (1 - lambda) |x - G(z)| + lambda |f(x) - f(G(z))| of each sample, (B,).
+
+    ``features`` are f(x), which a search computes once, and ``weight`` is lambda.
+    """
+    residual = l1_distance(x, reconstruction)
+    discrimination = l1_distance(features, last_features(critic, reconstruction))
+    return (1 - weight) * residual + weight * discrimination
+
+
 def l1_distance(x: Tensor, y: Tensor) -> Tensor:
     """Return the sum of absolute differences of each sample, (B,)."""
     return (x - y).abs().flatten(1).sum(1)
-
-
-def score_in_batches(
-    score: Callable[[Tensor], Tensor],
-    samples: NDArray[Any],
-    prepare: Preprocessing,
-    *,
-    size: int = _SCORE_BATCH,
-    grain: int = _SCORE_GRAIN,
-) -> NDArray[np.float32]:
-    """Apply ``score``, (B, *shape) -> (B,), to samples as a source holds them, (N,).
-
-    A batch has at most ``size`` samples and is filled up to a multiple of ``grain``, since the
-    kernels for a handful of samples round otherwise than those for many. Gradient descent makes
-    much of a small difference: a search has batches of one size alone.
-    """
-    scores = np.empty(len(samples), np.float32)
-    for start in range(0, len(samples), size):
-        batch = prepare(samples[start : start + size])
-        padding = [(0, -len(batch) % grain)] + [(0, 0)] * (batch.ndim - 1)
-        values = score(to_float(np.pad(batch, padding)))
-        scores[start : start + len(batch)] = values.detach().numpy()[: len(batch)]
-    return scores

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Adam
 
+from historyad.detector import in_batches
 from historyad.networks import Generator, initialise
 from historyad.peers.training import (
     Encoder,
     freeze,
-    score_in_batches,
     take_step,
     training_steps,
 )
@@ -81,7 +81,7 @@ class VAE:
             latents = (mean + log_deviation.exp() * noise for noise in draws)
             return -torch.stack([self._log_likelihood(x, z) for z in latents]).mean(0)
 
-        return score_in_batches(score, samples, self._prepare)
+        return in_batches(score, samples, self._prepare)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log deviation of q(z | x), (B, latent_dim) each."""

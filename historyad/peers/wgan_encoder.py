@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from historyad.detector import in_batches
 from historyad.networks import initialise
 from historyad.peers.training import (
     Encoder,
     dcgan_adam,
     freeze,
-    l1_distance,
+    inversion_loss,
     last_features,
-    score_in_batches,
     take_step,
     train_wgan,
     training_steps,
@@ -31,9 +31,9 @@ _ENCODER_SHARE = 1 / 3  # of the images seen
 class WGANEncoder:
     """A WGAN-GP, then an encoder E that brings G(E(x)) near to x in pixels and critic features.
 
-    Loss and score are AnoGAN's, (1 - lambda) |x - G(E(x))| + lambda |f(x) - f(G(E(x)))| with lambda
-    the ``feature_weight``; the search is learnt once. ``n_images`` is the length of both trainings,
-    in images seen: 240,000 take about five minutes of one CPU core at 32 x 32 pixels.
+    Loss and score are AnoGAN's at z = E(x), with lambda the ``feature_weight``; the search is
+    learnt once. ``n_images`` is the length of both trainings, in images seen: 240,000 are meant for
+    five minutes of one CPU core at 32 x 32 pixels.
     """
 
     n_images: int = 240_000
@@ -73,11 +73,9 @@ class WGANEncoder:
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the encoder's loss at each sample, (N,)."""
-        return score_in_batches(self._loss, samples, self._prepare)
+        return in_batches(self._loss, samples, self._prepare)
 
     def _loss(self, x: Tensor) -> Tensor:
         reconstruction = self._generator(self._encoder(x))
-        residual = l1_distance(x, reconstruction)
         features = last_features(self._critic, x)
-        discrimination = l1_distance(features, last_features(self._critic, reconstruction))
-        return (1 - self.feature_weight) * residual + self.feature_weight * discrimination
+        return inversion_loss(x, reconstruction, self._critic, features, self.feature_weight)
