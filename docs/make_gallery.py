@@ -97,13 +97,13 @@ def draw_scores(detector: Any, normal: Images, anomalous: Images) -> None:
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     top, bottom = figure.subfigures(2, height_ratios=(2.4, 1))
     axes = top.subplots()
-    edges = np.linspace(-1.6, 1.6, 81)
+    edges = np.linspace(-1, 1, 81)
     for images, colour, label in (
         (normal, BLUE, "digits (normal)"),
         (anomalous, VERMILLION, "Japanese characters (anomalous)"),
     ):
         scores = detector.anomaly_score(images)
-        axes.hist(scores.clip(-1.6, 1.6), edges, color=colour, alpha=0.75, label=label)
+        axes.hist(scores, edges, color=colour, alpha=0.75, label=label)
     axes.axvline(detector.threshold_, color="black", linestyle="--", linewidth=1)
     axes.annotate(
         "threshold: 1 % of normal\nimages lie above it",
@@ -114,8 +114,8 @@ def draw_scores(detector: Any, normal: Images, anomalous: Images) -> None:
         verticalalignment="top",
     )
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set(xlabel="anomaly score", yticks=[], xlim=(-1.6, 1.6))
-    axes.legend(frameon=False, loc="upper right")
+    axes.set(xlabel="anomaly score", yticks=[], xlim=(-1.05, 1.05))
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.02, 1))
 
     for ax, images, colour in zip(
         bottom.subplots(1, 2), (normal, anomalous), (BLUE, VERMILLION), strict=True
