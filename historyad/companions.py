@@ -1,9 +1,9 @@
-"""The companions of D_TV: two views of a sample that are strong where D_TV is weak.
+"""The companions of D_TV: views of a sample that are strong where D_TV is weak.
 
-Far from the data, where it saw neither data nor history, D_TV extrapolates with either sign; the
-distance to a Gaussian can only grow. Near the data, D_TV gives way to whatever the history covers;
-but in the features that it learnt against that history, a sample unlike every normal one has no
-near neighbour.
+Far from the data, where it saw neither data nor history, D_TV extrapolates with either sign; a
+distance to normal samples, or to a Gaussian, can only grow. Near the data, D_TV gives way to
+whatever the history covers; but in the features that it learnt against that history, a sample
+unlike every normal one has no near neighbour.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from historyad.networks import Shape
 
 _GAUSSIAN_VALUES = 2**21  # of the components that are kept: 8 MB
 _BANK_VALUES = 2**21  # of the normal samples that are kept as neighbours: 8 MB
-_FEATURE_COMPONENTS = 128  # of the features, for neighbours by cosine
+_FEATURE_COMPONENTS = 128  # of features, where distances are taken
 _NEIGHBOURS = 5
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
 _IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 0.1
@@ -77,31 +77,32 @@ class Gaussian(nn.Module):
 class Neighbours(nn.Module):
     """Mean distance of a sample to the nearest of the normal samples in its bank.
 
-    By cosine, on principal components of the features that a network made of images; by Euclid's
-    distance, on vectors as they are.
+    By Euclid, or by cosine around the mean; on principal components of the features that a network
+    made of images, or on vectors as they are.
     """
 
     mean: Tensor
     components: Tensor
     bank: Tensor
 
-    def __init__(self, n_values: int, n_bank: int, *, cosine: bool) -> None:
+    def __init__(self, n_values: int, n_bank: int, *, cosine: bool, project: bool) -> None:
         super().__init__()
         self.cosine = cosine
-        n_components = min(_FEATURE_COMPONENTS, n_values, n_bank - 1) if cosine else n_values
+        self.project = project
+        n_components = min(_FEATURE_COMPONENTS, n_values, n_bank - 1) if project else n_values
         self.register_buffer("mean", torch.zeros(n_values))
-        if cosine:
+        if project:
             self.register_buffer("components", torch.zeros(n_components, n_values))
         self.register_buffer("bank", torch.zeros(n_bank, n_components))
 
     @classmethod
-    def fit(cls, x: Tensor, *, cosine: bool) -> Neighbours:
+    def fit(cls, x: Tensor, *, cosine: bool, project: bool) -> Neighbours:
         """Keep normal samples or their features (N, values), N > 1, as many as have room."""
-        n_kept = _FEATURE_COMPONENTS if cosine else x.shape[1]
-        x = x[: max(2, _BANK_VALUES // min(n_kept, x.shape[1]))]
-        neighbours = cls(x.shape[1], len(x), cosine=cosine).to(x.device)
+        n_kept = _FEATURE_COMPONENTS if project else x.shape[1]
+        x = x[: max(2, _BANK_VALUES // n_kept)]
+        neighbours = cls(x.shape[1], len(x), cosine=cosine, project=project).to(x.device)
         neighbours.mean.copy_(x.mean(0))
-        if cosine:
+        if project:
             with np.errstate(invalid="ignore"):
                 pca = PCA(len(neighbours.components), random_state=0).fit(x.cpu().numpy())
             neighbours.components.copy_(torch.from_numpy(pca.components_))
@@ -111,19 +112,23 @@ class Neighbours(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean distance of each sample of (B, values) to its neighbours, (B,)."""
         k = min(_NEIGHBOURS, len(self.bank))
-        placed = self._place(x)
+        a, b = self._place(x), self.bank
         if self.cosine:
-            return 1 - (placed @ self.bank.T).topk(k).values.mean(1)
-        # |a - b|^2 = |a|^2 + |b|^2 - 2ab loses digits where a is close to b: double has enough.
-        a, b = placed.double(), self.bank.double()
+            return 1 - (a @ b.T).topk(k).values.mean(1)
+        if not self.project:
+            # |a - b|^2 = |a|^2 + |b|^2 - 2ab loses digits where a is close to b, as rows of a
+            # table may be: double has enough.
+            a, b = a.double(), b.double()
         squares = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
         nearest = squares.topk(k, largest=False).values
         return nearest.clamp(min=0).sqrt().mean(1).float()
 
     def _place(self, x: Tensor) -> Tensor:
         """Map (B, values) to where distances are taken."""
-        centred = x - self.mean
-        return functional.normalize(centred @ self.components.T) if self.cosine else centred
+        placed = x - self.mean
+        if self.project:
+            placed = placed @ self.components.T
+        return functional.normalize(placed) if self.cosine else placed
 
 
 def samples_to_fit(shape: Shape) -> int:

@@ -18,7 +18,7 @@ from historyad.config import Config
 from historyad.gan import CHECKPOINT_SECONDS, OnProgress, make_adam, set_learning_rate
 from historyad.history import History
 from historyad.losses import detector_loss, total_variation_estimate
-from historyad.networks import Critic, FlattenPixels, initialise
+from historyad.networks import Critic, initialise
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 from historyad.storage import Checkpoint
@@ -43,12 +43,15 @@ class Detector(nn.Module):
         """Return the score that each member gives each sample, (members, B)."""
         return torch.stack([member(x) for member in self.members])
 
-    def scores_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the anomaly score (B,) and the first member's features (B, n) of each sample."""
+    def scores_and_features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the anomaly score of each sample, (B,), and what the first member makes of it.
+
+        That is its features after the last convolution (or, of a vector, after the first layer),
+        (B, `Critic.n_features`), and its last hidden layer, (B, hidden).
+        """
         first, *others = cast(Sequence[Critic], self.members)
-        features = first.features(x)
-        scores = torch.stack([first.head(features).squeeze(1), *(member(x) for member in others)])
-        return scores.mean(0), FlattenPixels()(features)
+        features, hidden, scores = first.layers_of(x)
+        return torch.stack([scores, *(member(x) for member in others)]).mean(0), features, hidden
 
 
 def start_detector(history: History) -> Detector:

@@ -58,7 +58,7 @@ def fit_model(
     Raises ConfigError, InputError (too few samples) or RunError (another config, not writable).
     """
     validate(config)
-    train, held_out = _split(len(source), config)
+    train, held_out = split_rows(len(source), config)
     config = _resolve(config, len(train))
     # What can be refused is refused before the run directory is claimed for this config.
     device = choose_device(config.device)
@@ -195,7 +195,7 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
     def view_scores(self, X: Any) -> dict[str, NDArray[np.float64]]:
         """Return what each view says of each sample, {name: (N,)}: 0 is typical, above 1 is rare.
 
-        Names are those of `historyad.views.VIEWS`: why a sample is anomalous. With
+        It says why a sample is anomalous; `historyad.views` says what each view is. With
         ``views="history"`` there is that one alone, and its value is the score.
         """
         check_is_fitted(self)
@@ -280,7 +280,7 @@ def _is_array(X: Any) -> bool:
     return hasattr(X, "__array__") or hasattr(X, "toarray")
 
 
-def _split(n: int, config: Config) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split_rows(n: int, config: Config) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows to train on and those to hold out; InputError when they are too few."""
     n_held_out = min(round(config.calibration_share * n), _MOST_HELD_OUT)
     needed = samples_needed(config.false_positive_rate)

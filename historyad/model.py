@@ -27,9 +27,9 @@ from historyad.errors import RunError
 from historyad.networks import Critic, Shape, count_parameters
 from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
-from historyad.views import VIEWS, Views, raw_views
+from historyad.views import Views, raw_views
 
-_FORMAT, _VERSION = "historyad-detector", 2
+_FORMAT, _VERSION = "historyad-detector", 3
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
@@ -53,7 +53,7 @@ class Model:
     @property
     def view_names(self) -> tuple[str, ...]:
         """Names of the views that make the score."""
-        return VIEWS if isinstance(self.detector, Views) else VIEWS[:1]
+        return self.detector.names if isinstance(self.detector, Views) else ("history",)
 
     def view_scores(self, samples: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """Return what each view says of each sample, {name: (N,)}: 0 is typical, above 1 is rare.
@@ -61,10 +61,10 @@ class Model:
         Of D_TV alone, the only view is its score.
         """
         if isinstance(self.detector, Detector):
-            return {VIEWS[0]: self.anomaly_score(samples)}
+            return {"history": self.anomaly_score(samples)}
         raw = raw_views(self.detector, samples, self.preprocessing)
         found = self.detector.standardised(torch.from_numpy(raw.T).to(self.detector.center.device))
-        return dict(zip(VIEWS, found.cpu().numpy(), strict=True))
+        return dict(zip(self.view_names, found.cpu().numpy(), strict=True))
 
     def describe(self) -> dict[str, Any]:
         """Return what a person may want to know of this model, as JSON can hold it."""
@@ -212,13 +212,13 @@ def _detector(
         detector = Detector(critics)
         if companions is None:
             return detector
-        images = len(shape) == 3
-        n_features = critics[0].n_features if images else shape[0]
-        return Views(
-            detector,
-            Neighbours(n_features, companions["bank"], cosine=images),
-            Gaussian(math.prod(shape), companions["components"]),
-        )
+        bank = companions["bank"]
+        pattern, neighbours = None, Neighbours(shape[0], bank, cosine=False, project=False)
+        if len(shape) == 3:
+            pattern = Neighbours(critics[0].n_features, bank, cosine=True, project=True)
+            neighbours = Neighbours(config.hidden, bank, cosine=False, project=True)
+        gaussian = Gaussian(math.prod(shape), companions["components"])
+        return Views(detector, pattern, neighbours, gaussian)
 
     # Networks without memory come first: one of absurd size is refused before it costs any.
     with torch.device("meta"):

@@ -1,13 +1,25 @@
-"""D_TV and its companions as one score: three views of a sample on one scale.
+"""D_TV and its companions as one score: several views of a sample on one scale.
+
+=============  =================================================================================
+view           what it says of a sample
+=============  =================================================================================
+`history`      D_TV: whether it looks like the data or like their history
+`pattern`      images: distance, by cosine, to neighbours in the features of D_TV's convolutions
+`neighbours`   distance to its neighbours: of an image in D_TV's last hidden layer, of a vector
+               as it is
+`gaussian`     distance to a Gaussian
+=============  =================================================================================
 
 A view is standardised by normal samples that no view was fitted on: 0 is their median, and 1 is
-what one in twenty exceeds. The score adds up what the history and the neighbours say. Of the
-distance to the Gaussian only the part beyond 1 counts: within the range of normal samples it says
-nothing about what is normal, and beyond it, nothing else is as sure.
+what one in twenty exceeds. The score is a weighted sum. Some views count only where they exceed 1,
+since within the range of normal samples they say nothing about what is normal: the Gaussian of
+images, beyond whose range nothing else is as sure, and D_TV's output on vectors, where the history
+does not surround the data.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,34 +33,57 @@ from historyad.companions import Gaussian, Neighbours, samples_to_fit
 from historyad.detector import Detector, in_batches
 from historyad.preprocessing import Preprocessing
 
-VIEWS = ("history", "neighbours", "gaussian")
+# The weight of each view in the score, and the place on its scale from which it counts.
+_IMAGE_VIEWS = {
+    "history": (1.0, -math.inf),
+    "pattern": (2.0, -math.inf),
+    "neighbours": (2.0, -math.inf),
+    "gaussian": (4.0, 1.0),
+}
+_VECTOR_VIEWS = {
+    "history": (1.0, 1.0),
+    "neighbours": (1.0, -math.inf),
+    "gaussian": (1.0, -math.inf),
+}
 
 _CHUNK = 512  # samples whose features are computed at a time
 _RANGE = 0.95  # quantile of normal samples that is 1 on the scale
-_EXCESS_WEIGHT = 4.0  # of the Gaussian beyond its range
 _ZERO = 0.99  # quantile of normal samples where the score is 0
 _STEEPNESS = 4.0  # of the score at its 0, per unit of the scale
 # A detector that is all but constant on normal samples has no scale of its own.
-_SMALLEST_SPREAD = (0.05, 1e-6, 1e-6)
+_SMALLEST_SPREAD, _SMALLEST_SPREAD_OF_HISTORY = 1e-6, 0.05
 
 
 class Views(nn.Module):
-    """Anomaly score of three views: D_TV, nearest neighbours in its features, and a Gaussian."""
+    """Anomaly score of D_TV and its companions; ``pattern`` is None for vectors."""
 
     center: Tensor
     spread: Tensor
     total_center: Tensor
     total_spread: Tensor
 
-    def __init__(self, detector: Detector, neighbours: Neighbours, gaussian: Gaussian) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        pattern: Neighbours | None,
+        neighbours: Neighbours,
+        gaussian: Gaussian,
+    ) -> None:
         super().__init__()
         self.detector = detector
+        self.pattern = pattern
         self.neighbours = neighbours
         self.gaussian = gaussian
-        self.register_buffer("center", torch.zeros(len(VIEWS)))
-        self.register_buffer("spread", torch.ones(len(VIEWS)))
+        self._rules = _VECTOR_VIEWS if pattern is None else _IMAGE_VIEWS
+        self.register_buffer("center", torch.zeros(len(self._rules)))
+        self.register_buffer("spread", torch.ones(len(self._rules)))
         self.register_buffer("total_center", torch.zeros(1))
         self.register_buffer("total_spread", torch.ones(1))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the views, in their order."""
+        return tuple(self._rules)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the anomaly score of each sample, (B,), in (-1, 1).
@@ -60,19 +95,30 @@ class Views(nn.Module):
 
     def score(self, raw: Tensor) -> Tensor:
         """Return the anomaly score of samples whose `raw` views are known, (views, B) to (B,)."""
-        total = _add(self.standardised(raw))
-        t = _STEEPNESS * ((total - self.total_center) / self.total_spread - 1)
+        t = _STEEPNESS * ((self.total(raw) - self.total_center) / self.total_spread - 1)
         return t / (1 + t.abs())  # unlike tanh, it still tells apart what is far out
+
+    def total(self, raw: Tensor) -> Tensor:
+        """Return the weighted sum of `raw` views (views, B), (B,)."""
+        counted = [
+            weight * (view if floor == -math.inf else view.clamp(min=floor))
+            for view, (weight, floor) in zip(
+                self.standardised(raw), self._rules.values(), strict=True
+            )
+        ]
+        return torch.stack(counted).sum(0)
 
     def standardised(self, raw: Tensor) -> Tensor:
         """Put `raw` views (views, B) on one scale: 0 is typical, above 1 is rare."""
         return (raw - self.center[:, None]) / self.spread[:, None]
 
     def raw(self, x: Tensor) -> Tensor:
-        """Return the score of D_TV and both distances, (views, B)."""
-        history, features = self.detector.scores_and_features(x)
-        seen = x if x.dim() == 2 else features
-        return torch.stack([history, self.neighbours(seen), self.gaussian(x)])
+        """Return the score of D_TV and the distances of its companions, (views, B)."""
+        history, features, hidden = self.detector.scores_and_features(x)
+        if self.pattern is None:
+            return torch.stack([history, self.neighbours(x), self.gaussian(x)])
+        pattern, neighbours = self.pattern(features), self.neighbours(hidden)
+        return torch.stack([history, pattern, neighbours, self.gaussian(x)])
 
     def fit_scale(self, raw_of_normal: NDArray[np.float32]) -> NDArray[np.float32]:
         """Set the scale from the `raw_views` (N, views) of normal samples that were not fitted on.
@@ -81,12 +127,12 @@ class Views(nn.Module):
         """
         raw = torch.from_numpy(raw_of_normal).to(self.center.device).T
         self.center.copy_(raw.median(dim=1).values)
-        spread = raw.quantile(_RANGE, dim=1) - self.center
-        self.spread.copy_(torch.maximum(spread, torch.tensor(_SMALLEST_SPREAD).to(spread)))
-        total = _add(self.standardised(raw))
+        self.spread.copy_((raw.quantile(_RANGE, dim=1) - self.center).clamp(min=_SMALLEST_SPREAD))
+        self.spread[0].clamp_(min=_SMALLEST_SPREAD_OF_HISTORY)
+        total = self.total(raw)
         self.total_center.copy_(total.median())
         spread = total.quantile(_ZERO) - self.total_center
-        self.total_spread.copy_(spread.clamp(min=_SMALLEST_SPREAD[1]))
+        self.total_spread.copy_(spread.clamp(min=_SMALLEST_SPREAD))
         scores: NDArray[np.float32] = self.score(raw).cpu().numpy()
         return scores
 
@@ -102,18 +148,16 @@ def fit_views(detector: Detector, batches: Batches) -> Views:
     n = min(len(batches), samples_to_fit(batches.shape))
     samples = torch.cat([batches.at(start, size) for start, size in _chunks(n)])
     gaussian = Gaussian.fit(samples)
+    pattern = None
     if len(batches.shape) == 1:
-        neighbours = Neighbours.fit(samples, cosine=False)
+        neighbours = Neighbours.fit(samples, cosine=False, project=False)
     else:
         with torch.inference_mode():
-            parts = [detector.scores_and_features(part)[1] for part in torch.split(samples, _CHUNK)]
-        neighbours = Neighbours.fit(torch.cat(parts), cosine=True)
-    return Views(detector, neighbours, gaussian).to(batches.device).eval()
-
-
-def _add(standardised: Tensor) -> Tensor:
-    excess = (standardised[2] - 1).clamp(min=0)
-    return standardised[0] + standardised[1] + _EXCESS_WEIGHT * excess
+            parts = [detector.scores_and_features(x)[1:] for x in torch.split(samples, _CHUNK)]
+        features, hidden = (torch.cat(layer) for layer in zip(*parts, strict=True))
+        pattern = Neighbours.fit(features, cosine=True, project=True)
+        neighbours = Neighbours.fit(hidden, cosine=False, project=True)
+    return Views(detector, pattern, neighbours, gaussian).to(batches.device).eval()
 
 
 def _chunks(n: int) -> Iterator[tuple[int, int]]:

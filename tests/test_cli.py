@@ -588,6 +588,6 @@ def test_the_views_say_why(run, folder, images, tmp_path):
     out = tmp_path / "s.jsonl"
     assert main(["score", str(run), str(folder), "--view-scores", "--out", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert list(rows[0]) == [*COLUMNS, "history", "neighbours", "gaussian"]
+    assert list(rows[0]) == [*COLUMNS, "history", "pattern", "neighbours", "gaussian"]
     for name, values in HistoryAD.load(run).view_scores(images).items():
         np.testing.assert_allclose([row[name] for row in rows], values, atol=1e-5)

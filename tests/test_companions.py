@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from historyad import companions
@@ -44,38 +45,52 @@ def test_the_gaussian_of_constant_samples_is_finite():
     assert (distance[10:] > distance[:10]).all()
 
 
-def test_euclidean_neighbours_are_those_of_scikit_learn():
+@pytest.mark.parametrize("project", [False, True])
+def test_euclidean_neighbours_are_those_of_scikit_learn(project):
     x, new = normal_samples(), normal_samples(50, seed=1)
     expected = NearestNeighbors(n_neighbors=5).fit(x).kneighbors(new)[0].mean(1)
-    found = Neighbours.fit(x, cosine=False)(new)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # All six components are kept: projected or not, distances are the same.
+    found = Neighbours.fit(x, cosine=False, project=project)(new)
+    np.testing.assert_allclose(found, expected, rtol=1e-4 if project else 1e-5)
+
+
+def test_distances_are_taken_on_principal_components(monkeypatch):
+    monkeypatch.setattr(companions, "_FEATURE_COMPONENTS", 2)
+    x, new = normal_samples(), normal_samples(50, seed=1)
+    pca = PCA(2).fit(x)
+    index = NearestNeighbors(n_neighbors=5).fit(pca.transform(x))
+    expected = index.kneighbors(pca.transform(new))[0].mean(1)
+    found = Neighbours.fit(x, cosine=False, project=True)(new)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_cosine_neighbours_are_those_of_scikit_learn():
     x, new = normal_samples(), normal_samples(50, seed=1)
     index = NearestNeighbors(n_neighbors=5, metric="cosine").fit(x - x.mean(0))
     expected = index.kneighbors(new - x.mean(0))[0].mean(1)
-    found = Neighbours.fit(x, cosine=True)(new)
+    found = Neighbours.fit(x, cosine=True, project=True)(new)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_distance_to_equal_samples_is_zero():
     x = normal_samples(5).repeat(6, 1) * 1000
-    assert Neighbours.fit(x, cosine=False)(x).max() < 1e-3
+    assert Neighbours.fit(x, cosine=False, project=False)(x).max() < 1e-3
 
 
-@pytest.mark.parametrize("cosine", [False, True])
-def test_the_bank_is_bounded(cosine, monkeypatch):
+@pytest.mark.parametrize("project", [False, True])
+def test_the_bank_is_bounded(project, monkeypatch):
     monkeypatch.setattr(companions, "_BANK_VALUES", 60)
-    neighbours = Neighbours.fit(normal_samples(), cosine=cosine)
-    assert neighbours.bank.shape == (10, 6)
+    monkeypatch.setattr(companions, "_FEATURE_COMPONENTS", 4)
+    neighbours = Neighbours.fit(normal_samples(), cosine=False, project=project)
+    assert neighbours.bank.shape == ((15, 4) if project else (10, 6))
 
 
 @pytest.mark.parametrize("n", [2, 3, 7])
+@pytest.mark.parametrize("project", [False, True])
 @pytest.mark.parametrize("cosine", [False, True])
-def test_a_few_samples_are_enough(n, cosine):
+def test_a_few_samples_are_enough(n, cosine, project):
     x = normal_samples(n)
-    assert Neighbours.fit(x, cosine=cosine)(x).isfinite().all()
+    assert Neighbours.fit(x, cosine=cosine, project=project)(x).isfinite().all()
     assert Gaussian.fit(x)(x).isfinite().all()
 
 

@@ -128,3 +128,14 @@ def test_choose_device():
 def test_a_device_that_is_not_there_is_a_config_error(name):
     with pytest.raises(ConfigError, match=f"device '{name}'.*take auto or cpu"):
         choose_device(name)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (5,)])
+@torch.no_grad()
+def test_the_layers_of_a_critic_end_in_its_score(shape):
+    _, critic = build_networks(shape, 4, 16, 8, torch.Generator().manual_seed(0))
+    x = torch.randn(6, *shape, generator=torch.Generator().manual_seed(1))
+    features, hidden, scores = critic.layers_of(x)
+    assert features.shape == (6, critic.n_features)
+    assert hidden.shape == (6, 16)
+    assert torch.equal(scores, critic(x))

@@ -7,7 +7,7 @@ from historyad.batches import Batches
 from historyad.detector import Detector
 from historyad.networks import Critic, initialise
 from historyad.preprocessing import Preprocessing
-from historyad.views import VIEWS, Views, fit_views
+from historyad.views import Views, fit_views
 
 
 def fitted(samples, shape):
@@ -43,8 +43,8 @@ def problem(request):
 def test_the_scale_is_that_of_normal_samples(problem):
     views, x = problem
     standardised = views.standardised(views.raw(x))
-    assert standardised.shape == (len(VIEWS), len(x))
-    torch.testing.assert_close(standardised.median(dim=1).values, torch.zeros(3), atol=1e-4, rtol=0)
+    assert standardised.shape == (len(views.names), len(x))
+    assert standardised.median(dim=1).values.abs().max() < 1e-4
     rare = (standardised > 1).float().mean(dim=1)
     assert (rare <= 0.05 + 1 / len(x)).all()  # the quantile lies between two samples
 
@@ -63,7 +63,7 @@ def test_the_score_grows_with_every_view(problem):
     views, x = problem
     scores = []
     for shift in (0.0, 2.0, 20.0, 200.0):
-        moved = Views(views.detector, views.neighbours, views.gaussian)
+        moved = Views(views.detector, views.pattern, views.neighbours, views.gaussian)
         moved.load_state_dict(views.state_dict())
         moved.center -= shift * moved.spread
         scores.append(moved(x))
@@ -79,11 +79,33 @@ def test_far_away_is_anomalous_whatever_the_network_says(of_vectors):
 
 
 @torch.no_grad()
-def test_the_score_adds_up_the_views(problem):
-    views, x = problem
-    history, neighbours, gaussian = views.standardised(views.raw(x))
-    total = history + neighbours + 4 * (gaussian - 1).clamp(min=0)
+def test_the_score_of_an_image_adds_up_its_views(of_images):
+    views, x = of_images
+    assert views.names == ("history", "pattern", "neighbours", "gaussian")
+    history, pattern, neighbours, gaussian = views.standardised(views.raw(x))
+    total = history + 2 * pattern + 2 * neighbours + 4 * gaussian.clamp(min=1)
     assert torch.equal(total.argsort(), views(x).argsort())
+
+
+@torch.no_grad()
+def test_on_vectors_the_history_only_raises_suspicion(of_vectors):
+    views, x = of_vectors
+    assert views.names == ("history", "neighbours", "gaussian")
+    raw = views.raw(x)
+    typical = raw.clone()
+    typical[0] = views.center[0]
+    unsuspicious = raw[0] < views.center[0] + views.spread[0]
+    scores = views.score(raw)
+    assert torch.equal(views.score(typical)[unsuspicious], scores[unsuspicious])
+    assert (views.score(typical)[~unsuspicious] < scores[~unsuspicious]).all()
+
+
+@torch.no_grad()
+def test_an_image_has_its_neighbours_in_the_layers_of_the_detector(of_images):
+    views, x = of_images
+    _, features, hidden = views.detector.scores_and_features(x)
+    assert torch.equal(views.raw(x)[1], views.pattern(features))
+    assert torch.equal(views.raw(x)[2], views.neighbours(hidden))
 
 
 @torch.no_grad()
