@@ -222,7 +222,7 @@ def torchrun(*arguments, n=2, script=("-m", "historyad"), restarts=0, **environm
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=1200,
         check=False,
     )
 
