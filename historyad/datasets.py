@@ -202,12 +202,12 @@ def _open_path(
     source: str | Path, skip_unreadable: bool, mixed: int | None, channels: int | None
 ) -> Source:
     description = str(source)
+    path, key, labels = _parse_path(source)
     if paths := _find_shards(source):
         shards = Shards(paths, skip_unreadable=skip_unreadable)
         opened = _open_stream(shards, description, skip_unreadable, mixed, channels)
         opened.unreadable[:0] = shards.unreadable
         return opened
-    path, key, labels = _parse_path(source)
     if path.is_dir():
         return _open_folder(_folder(path, description, mixed, channels), skip_unreadable)
     return _open_file(path, key, labels, description, mixed, channels)

@@ -40,20 +40,21 @@ def launch() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT
-    )
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
+        dist.init_process_group(backend, timeout=_TIMEOUT)
         yield
     except (dist.DistError, RuntimeError) as error:  # gloo has no exception of its own
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
+        if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
+            reason = str(error).splitlines()[0]
             raise RunError(
-                f"rank {rank()} lost another rank of the group ({str(error).splitlines()[0]}): see "
-                "what that one said; the same command continues"
+                f"rank {os.environ['RANK']} lost another rank of the group ({reason}): see what "
+                "that one said; the same command continues"
             ) from error
         raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def world_size() -> int:
