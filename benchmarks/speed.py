@@ -51,7 +51,7 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for part in arguments.part or PARTS:
         for measured in PARTS[part](arguments):
-            row = {"part": part, **measured, "versions": versions(), "machine": _machine()}
+            row = {"part": part, **measured, "versions": versions(), "machine": machine()}
             row["command"] = shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]])
             with arguments.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -123,7 +123,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
 }
 
 
-def _machine() -> str:
+def machine() -> str:
     """Return the processor's name, as the system gives it, and the number of cores."""
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")]

@@ -234,7 +234,7 @@ def _critic_step_apart(
 ) -> Tensor:
     """Take a critic step with one forward for the real and one for the generated images."""
     with torch.no_grad():
-        generated = gan.generator(draw_latents(len(real), config, random, real.device))
+        generated = gan.generator(draw_latents(config, random, real.device))
     loss = critic_loss(gan.critic(generated), gan.critic(real))
     distance = -loss.detach()
     if penalised:

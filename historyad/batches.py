@@ -6,7 +6,9 @@ resumed run sees exactly the batches of an uninterrupted one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from historyad import streams
 from historyad.errors import ConfigError
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator, torch_generator
+
+_WHOLE = slice(None)
+_BLOCK = 256  # neighbouring rows that stay in one window of a windowed order
+_WINDOW_BLOCKS = 64  # of one window, which is shuffled as a whole: 16,384 rows
+_BATCHES_AHEAD = 3  # read while the networks train
 
 
 def to_float(samples: NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
@@ -43,10 +51,11 @@ def from_float(samples: Tensor) -> NDArray[Any]:
 class Batches:
     """Shuffled, augmented batches of ``samples``, each a function of its position alone.
 
-    ``samples`` is uint8 (N, H, W, C) or float32 (N, F), in memory or memory-mapped; only the rows
-    of a batch are ever read. ``rows`` picks the ones to use, and ``prepare`` is applied to them a
-    batch at a time. ``seed`` decides the order; every pass over the data has its own. ``shape`` is
-    that of one sample as the networks see it: (C, side, side) or (F,).
+    ``samples`` is uint8 (N, H, W, C) or float32 (N, F), in memory or memory-mapped, or an
+    `ImageStream`; only the rows of a batch are ever read, and those of a stream ahead of time.
+    ``rows`` picks the ones to use, and ``prepare`` is applied to them a batch at a time. ``seed``
+    decides the order; every pass over the data has its own. ``shape`` is that of one sample as the
+    networks see it: (C, side, side) or (F,).
     """
 
     def __init__(
@@ -61,47 +70,115 @@ class Batches:
     ) -> None:
         self.seed = seed
         self.device = device
+        self.shape = prepare.network_shape
         self.augmentations = parse_augmentations(augment)
         if self.augmentations and prepare.kind != "image":
             raise ConfigError(f"augment is '{augment}', which is for images: leave it empty")
-        self._rows = np.arange(len(samples)) if rows is None else rows
+        rows = np.arange(len(samples)) if rows is None else rows
         self._samples = samples
         self._prepare: Preprocessing | None = prepare
-        if prepare.shrinks:  # once, and not again in every pass
-            parts = np.array_split(self._rows, max(1, len(self._rows) // 256))
-            self._samples = np.concatenate([prepare(samples[part]) for part in parts])
-            self._rows, self._prepare = np.arange(len(self._rows)), None
-        self.shape = prepare.network_shape
-        self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))
+        if prepare.shrinks and len(rows) * math.prod(self.shape) <= streams.IN_MEMORY_BYTES:
+            # Once, and not again in every pass.
+            self._samples = np.concatenate(
+                [prepare(part) for part in streams.in_parts(samples, rows)]
+            )
+            rows, self._prepare = np.arange(len(rows)), None
+        is_stream = isinstance(self._samples, streams.ImageStream)
+        is_large = is_stream or self._samples.nbytes > streams.IN_MEMORY_BYTES
+        self._order = ShuffledRows(rows, seed, windowed=is_large)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read") if is_stream else None
+        self._ahead: dict[tuple[int, int, int, int], Future[NDArray[Any]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def at(self, position: int, size: int, part: slice = _WHOLE) -> Tensor:
+        """Return the ``size`` samples that follow the first ``position`` ones, as floats.
+
+        Of ``part``, which is this process's part of a batch, only those samples are read.
+        """
+        samples = self._read(position, size, part)
+        batch = to_float(self._prepare(samples) if self._prepare else samples, self.device)
+        if self.augmentations:
+            random = torch_generator(self.seed, Stream.AUGMENT, position)
+
+            def toss() -> Tensor:  # for the whole batch, so that a part of it gets the same
+                heads = torch.rand(size, generator=random)[part].lt(0.5)
+                return heads.to(batch.device).view(-1, 1, 1, 1)
+
+            for augmentation in self.augmentations:
+                batch = augmentation(batch, toss)
+        return batch
+
+    def _read(self, position: int, size: int, part: slice) -> NDArray[Any]:
+        """Return samples at rest; of a stream, the batches that follow are read meanwhile."""
+        first, last, _ = part.indices(size)
+        if self._reader is None:
+            return self._read_now(position, size, first, last)
+        keys = [(position + n * size, size, first, last) for n in range(1 + _BATCHES_AHEAD)]
+        self._ahead = {
+            key: self._ahead.get(key) or self._reader.submit(self._read_now, *key) for key in keys
+        }
+        return self._ahead[keys[0]].result()
+
+    def _read_now(self, position: int, size: int, first: int, last: int) -> NDArray[Any]:
+        return self._samples[self._order.at(position, size)[first:last]]
+
+
+class ShuffledRows:
+    """``rows`` in a random order of its own for every pass, each a function of the position alone.
+
+    A ``windowed`` order reads a disk where its neighbours are, and needs little memory: blocks of
+    neighbouring rows are shuffled, and then the rows within windows of some blocks.
+    """
+
+    def __init__(self, rows: NDArray[np.intp], seed: int, *, windowed: bool) -> None:
+        self._rows = rows
+        self._seed = seed
+        self._windowed = windowed
+        self._current: tuple[int, int, NDArray[np.intp]] = (-1, 0, rows[:0])
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def at(self, position: int, size: int) -> Tensor:
-        """Return the ``size`` samples that follow the first ``position`` ones, as floats."""
-        indices = np.empty(size, np.intp)
+    def at(self, position: int, size: int) -> NDArray[np.intp]:
+        """Return the ``size`` rows that follow the first ``position`` ones, pass after pass."""
+        found = np.empty(size, np.intp)
         filled = 0
         while filled < size:
             turn, offset = divmod(position + filled, len(self))
-            part = self._order_of(turn)[offset : offset + size - filled]
-            indices[filled : filled + len(part)] = part
-            filled += len(part)
-        samples = self._samples[indices]
-        batch = to_float(self._prepare(samples) if self._prepare else samples, self.device)
-        if self.augmentations:
-            random = torch_generator(self.seed, Stream.AUGMENT, position)
-            for augmentation in self.augmentations:
-                batch = augmentation(batch, random)
-        return batch
+            start, rows = self._window(turn, offset)
+            some = rows[offset - start :][: size - filled]
+            found[filled : filled + len(some)] = some
+            filled += len(some)
+        return found
 
-    def _order_of(self, turn: int) -> NDArray[np.intp]:
-        if self._order[0] != turn:
-            random = numpy_generator(self.seed, Stream.SHUFFLE, turn)
-            self._order = (turn, random.permutation(self._rows))
-        return self._order[1]
+    def _window(self, turn: int, offset: int) -> tuple[int, NDArray[np.intp]]:
+        """Return the window of a pass that holds ``offset``: where it starts, and its rows."""
+        its_turn, start, rows = self._current
+        if its_turn != turn or not start <= offset < start + len(rows):
+            start, rows = self._shuffled(turn, offset)
+            self._current = (turn, start, rows)
+        return start, rows
+
+    def _shuffled(self, turn: int, offset: int) -> tuple[int, NDArray[np.intp]]:
+        random = numpy_generator(self._seed, Stream.SHUFFLE, turn)
+        if not self._windowed:
+            return 0, random.permutation(self._rows)
+        blocks = random.permutation(-(-len(self) // _BLOCK))
+        short = np.flatnonzero(blocks == len(blocks) - 1)[0]  # where the last block, a rest, went
+        rest = len(self) - (len(blocks) - 1) * _BLOCK
+        starts = np.arange(0, len(blocks), _WINDOW_BLOCKS)
+        starts = starts * _BLOCK - (starts > short) * (_BLOCK - rest)
+        window = int(np.searchsorted(starts, offset, side="right")) - 1
+        chosen = blocks[window * _WINDOW_BLOCKS :][:_WINDOW_BLOCKS]
+        rows = np.concatenate([self._rows[block * _BLOCK :][:_BLOCK] for block in chosen])
+        random = numpy_generator(self._seed, Stream.SHUFFLE, turn, window + 1)
+        return int(starts[window]), random.permutation(rows)
 
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+Toss = Callable[[], Tensor]  # a coin for each sample of a batch, (B, 1, 1, 1)
+Augmentation = Callable[[Tensor, Toss], Tensor]
 
 
 def parse_augmentations(names: str) -> list[Augmentation]:
@@ -114,16 +191,12 @@ def parse_augmentations(names: str) -> list[Augmentation]:
 
 
 def _per_sample(change: Callable[[Tensor], Tensor]) -> Augmentation:
-    def augmentation(images: Tensor, random: torch.Generator) -> Tensor:
-        chosen = torch.rand(len(images), generator=random).lt(0.5).to(images.device)
-        return torch.where(chosen.view(-1, 1, 1, 1), change(images), images)
-
-    return augmentation
+    return lambda images, toss: torch.where(toss(), change(images), images)
 
 
-def _rotate90(images: Tensor, random: torch.Generator) -> Tensor:
+def _rotate90(images: Tensor, toss: Toss) -> Tensor:
     for quarter_turns in (1, 2):  # each with probability 1/2: 0 to 3 quarter turns
-        images = _per_sample(lambda x, k=quarter_turns: x.rot90(k, (2, 3)))(images, random)  # type: ignore[misc]
+        images = torch.where(toss(), images.rot90(quarter_turns, (2, 3)), images)
     return images
 
 

@@ -32,9 +32,9 @@ app = App(
     version=__version__,
     help=(
         "Find anomalies when only normal examples exist.\n\n"
-        "A SOURCE is a folder of images, a .npy or .npz file (file.npz:key), a .csv of numbers, or "
-        "a named data set NAME[:SPLIT[:LABELS]] such as digits:train, mnist:train:!3 (all but the "
-        "threes) or kmnist:test. Start with: historyad demo"
+        "A SOURCE is a folder of images or tar shards, a .npy or .npz file (file.npz:key), a .csv "
+        "of numbers, or a named data set NAME[:SPLIT[:LABELS]] such as digits:train, "
+        "mnist:train:!3 (all but the threes) or kmnist:test. Start with: historyad demo"
     ),
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` says how to go on
@@ -115,19 +115,24 @@ def fit(
 ) -> None:
     """Learn what is normal from normal samples alone.
 
-    Interrupted, the same command continues where it was.
+    Interrupted, the same command continues where it was. Under torchrun, all its processes fit one
+    model together.
     """
+    from historyad import distributed
     from historyad.estimator import fit_model
     from historyad.storage import RunDirectory
 
     given = {name: value for name, value in vars(overrides or object).items() if name in settings()}
     config = make_config(preset, **{k: v for k, v in given.items() if v is not None})
-    samples = _open(source, data_root, skip_unreadable=skip_unreadable, side=config.image_size)
     started = time.monotonic()
-    with progress() as on_progress:
-        model = fit_model(
-            samples, config, RunDirectory(out), command=_command(), on_progress=on_progress
-        )
+    with distributed.launch():
+        samples = _open(source, data_root, skip_unreadable=skip_unreadable, side=config.image_size)
+        with progress() as on_progress:
+            model = fit_model(
+                samples, config, RunDirectory(out), command=_command(), on_progress=on_progress
+            )
+        if not distributed.is_main():
+            return
     skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
     print(
         f"{out}: {len(samples):,} normal samples{skipped}, "

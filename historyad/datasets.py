@@ -4,6 +4,8 @@
 SOURCE                         meaning
 =============================  ==================================================================
 ``photos/``                    folder of images, recursive, in the order of the relative paths
+``shards/``, ``x.tar``         images in tar shards, streamed: a folder of them, one, or a pattern,
+                               ``x-{000..099}.tar`` or ``x-*.tar``
 ``part.png``                   one image
 ``x.npy``                      array: (N, F) vectors; (N, H, W), (N, H, W, C) or (N, C, H, W) images
 ``x.npz``, ``x.npz:KEY``       the same, by name where the file holds several arrays
@@ -17,6 +19,10 @@ torch ``Dataset``              anything with ``len`` and ``[i]`` giving an image
 
 LABELS is ``0,1,2`` (these) or ``!3`` (all but these). A known NAME wins over a folder of the same
 name: write ``./mnist`` for the folder. The pixel conventions are those of `historyad.images`.
+
+What is in tar shards is decoded when it is asked for, and so is a folder whose decoded images are
+more than ``IN_MEMORY_BYTES`` (2 GiB); other folders are held in memory. A ``.npy`` is
+memory-mapped. `historyad.streams` has the details.
 """
 
 import difflib
@@ -25,11 +31,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from PIL import Image
 
+from historyad import streams
 from historyad.errors import InputError
 from historyad.images import (
     SUFFIXES,
@@ -42,6 +49,8 @@ from historyad.images import (
     image_pixels,
 )
 from historyad.named_sets import SETS, find_files
+from historyad.shards import Shards, find_shards
+from historyad.streams import Files, FolderFiles, ImageStream, Names
 from historyad.tables import Labels, Samples, load_csv, load_npy, load_npz, whole_numbers
 
 Kind = Literal["image", "vector"]
@@ -52,11 +61,11 @@ CHUNK_BYTES = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Samples in memory or memory-mapped, with what is needed to report on them.
+    """Samples in memory or on the disk, with what is needed to report on them.
 
     ``samples`` is uint8 (N, H, W, C) for images and float32 (N, F) for vectors, possibly a
-    read-only memmap. ``names`` are relative paths or row numbers, ``labels`` int64 (N,) where the
-    source has any, ``unreadable`` the (name, reason) of files that were left out.
+    read-only memmap or an `ImageStream`. ``names`` are relative paths or row numbers, ``labels``
+    int64 (N,) where the source has any, ``unreadable`` the (name, reason) of files left out.
     """
 
     kind: Kind
@@ -71,7 +80,12 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over shape, type and values: equal for equal samples, whatever the file."""
+        """SHA-256 over shape, type and values: equal for equal samples, whatever the file.
+
+        That of an `ImageStream` is its own.
+        """
+        if isinstance(self.samples, ImageStream):
+            return self.samples.fingerprint
         digest = hashlib.sha256(f"{self.samples.shape} {self.samples.dtype.str}".encode())
         step = max(1, CHUNK_BYTES // self.samples[0].nbytes)
         for start in range(0, len(self), step):
@@ -80,6 +94,9 @@ class Source:
 
     def chunks(self, size: int) -> Iterator[Batch]:
         """Yield (names, samples) of at most ``size`` samples at a time, in order."""
+        if isinstance(self.samples, ImageStream):
+            yield from self.samples.chunks(size)
+            return
         for start in range(0, len(self), size):
             yield self.names[start : start + size], self.samples[start : start + size]
 
@@ -155,10 +172,7 @@ def open_source(
     if _is_named(source):
         return _open_named(source, data_root, skip_unreadable, mixed, channels)
     if isinstance(source, str | Path):
-        path, key, labels = _parse_path(source)
-        if path.is_dir():
-            return _open_folder(_folder(path, str(source), mixed, channels), skip_unreadable)
-        return _open_file(path, key, labels, str(source), mixed, channels)
+        return _open_path(source, skip_unreadable, mixed, channels)
     if _is_dataset(source):
         return _open_dataset(source, mixed, channels)
     return _open_array(source)
@@ -177,11 +191,26 @@ def open_stream(
     """
     if isinstance(source, str | Path) and not _is_named(source):
         path, _, _ = _parse_path(source)
-        if path.is_dir():
+        if path.is_dir() and not _find_shards(source):
             return _folder(path, str(source), mixed, channels)
     return open_source(
         source, data_root=data_root, skip_unreadable=True, mixed=mixed, channels=channels
     )
+
+
+def _open_path(
+    source: str | Path, skip_unreadable: bool, mixed: int | None, channels: int | None
+) -> Source:
+    description = str(source)
+    path, key, labels = _parse_path(source)
+    if paths := _find_shards(source):
+        shards = Shards(paths, skip_unreadable=skip_unreadable)
+        opened = _open_stream(shards, description, skip_unreadable, mixed, channels)
+        opened.unreadable[:0] = shards.unreadable
+        return opened
+    if path.is_dir():
+        return _open_folder(_folder(path, description, mixed, channels), skip_unreadable)
+    return _open_file(path, key, labels, description, mixed, channels)
 
 
 def _is_named(source: Any) -> bool:
@@ -214,7 +243,36 @@ def _folder(path: Path, description: str, mixed: int | None, channels: int | Non
     return Folder(path, paths, description, mixed, channels)
 
 
+def _find_shards(source: str | Path) -> list[Path]:
+    """Return the shards that ``source`` names; a folder that holds images is that."""
+    shards = find_shards(source)
+    return [] if shards and Path(source).is_dir() and find_images(Path(source)) else shards
+
+
+def _open_stream(
+    files: Files,
+    description: str,
+    skip_unreadable: bool,
+    mixed: int | None,
+    channels: int | None,
+) -> Source:
+    stream = ImageStream(files, side=mixed, channels=channels, skip_unreadable=skip_unreadable)
+    samples = cast(Samples, stream)  # of an array, it has what is used of samples
+    return Source("image", samples, stream.names, description, unreadable=stream.unreadable)
+
+
+def _is_large(folder: Folder) -> bool:
+    """Whether the images of a folder, judged by the first that is readable, need a stream."""
+    found = next((image for _, image in folder._decoded(look_ahead=1)), None)
+    return found is not None and len(folder) * found.nbytes > streams.IN_MEMORY_BYTES
+
+
 def _open_folder(folder: Folder, skip_unreadable: bool) -> Source:
+    if _is_large(folder):
+        files = FolderFiles(folder.path, folder.paths)
+        return _open_stream(
+            files, folder.description, skip_unreadable, folder.mixed, folder.channels
+        )
     names, samples = _gather(_alike(folder._decoded(look_ahead=64)), len(folder))
     unreadable = folder.unreadable
     if unreadable and not (skip_unreadable and names):
@@ -326,7 +384,7 @@ def _from_array(values: Samples, description: str, labels: Labels | None = None)
             f"{description} has shape {values.shape}; give (N, F) vectors or (N, H, W), "
             "(N, H, W, C) or (N, C, H, W) images, at least one"
         )
-    return Source(kind, samples, [str(i) for i in range(len(samples))], description, labels)
+    return Source(kind, samples, Names(len(samples), str), description, labels)
 
 
 def _as_vectors(values: Samples, name: str) -> Samples:

@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from historyad import distributed
 from historyad.batches import Batches, to_float
 from historyad.config import Config
-from historyad.gan import CHECKPOINT_SECONDS, OnProgress, make_adam, set_learning_rate
+from historyad.gan import (
+    CHECKPOINT_SECONDS,
+    SHARED_FOLDER,
+    OnProgress,
+    make_adam,
+    set_learning_rate,
+)
 from historyad.history import History
 from historyad.losses import detector_loss, total_variation_estimate
 from historyad.networks import Critic, initialise
@@ -93,19 +100,26 @@ def train_detector(
     seen = 0
     if checkpoint is not None and (state := checkpoint.restore(saved, optimizers)):
         seen = state["images_seen"]
+    distributed.agree({"state of step 3": distributed.fingerprint(seen)}, SHARED_FOLDER)
+    distributed.broadcast([detector])
 
     end = config.detector_epochs * config.epoch_images
     save_every = config.epoch_images / config.saves_per_epoch
     last_checkpoint = time.monotonic()
+    part = distributed.own_part(config.batch_size)
     pool, estimates = _Pool(history, round(end)), []
     while seen < end:
         set_learning_rate(optimizer, config.detector_learning_rate * (1 - seen / end))
-        real = batches.at(seen, config.batch_size)
-        generated = pool.at(seen, config.batch_size)
+        real = batches.at(seen, config.batch_size, part)
+        generated = pool.at(seen, config.batch_size, part)
         estimates.append(detector_step(detector, optimizer, real, generated, config))
         before, seen = seen, seen + config.batch_size
 
         if seen // save_every == before // save_every:
+            continue
+        estimate = distributed.average(torch.stack(estimates).mean(), config.batch_size)
+        estimates.clear()
+        if not distributed.is_main():
             continue
         if on_progress is not None:
             on_progress(
@@ -114,10 +128,9 @@ def train_detector(
                     "images_seen": seen,
                     "epoch": seen / config.epoch_images,
                     "of": config.detector_epochs,
-                    "total_variation": float(torch.stack(estimates).mean()),
+                    "total_variation": float(estimate),
                 }
             )
-        estimates.clear()
         if checkpoint is not None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
             checkpoint.save(saved, optimizers, {"images_seen": seen})
             last_checkpoint = time.monotonic()
@@ -131,13 +144,16 @@ def detector_step(
     generated: Tensor,
     config: Config,
 ) -> Tensor:
-    """Take one step on eq. 10; return the estimate of the total variation (eq. 7), in [-1, 1]."""
+    """Take one step on eq. 10; return the estimate of the total variation (eq. 7), in [-1, 1].
+
+    ``real`` and ``generated`` are this rank's part of the batch.
+    """
     scores = detector.scores_of_members(torch.cat([real, generated]))
     real_scores, history_scores = scores.chunk(2, dim=1)
     # The mean over members' samples is the mean of their losses: times members, their sum.
     loss = detector_loss(real_scores, history_scores, config.bound_weight) * len(scores)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    distributed.backward(loss, detector, config.batch_size)
     optimizer.step()
     return total_variation_estimate(real_scores.detach().mean(0), history_scores.detach().mean(0))
 
@@ -189,8 +205,8 @@ class _Pool:
         self._batches_at_a_time = max(1, _POOL_IMAGES // history.config.batch_size)
         self._drawn = -1
 
-    def at(self, position: int, size: int) -> Tensor:
-        """Return the ``size`` samples that follow the first ``position`` ones, as floats.
+    def at(self, position: int, size: int, part: slice) -> Tensor:
+        """Return ``part`` of the ``size`` samples that follow the first ``position``, as floats.
 
         ``position`` is a multiple of the batch size, which ``size`` is.
         """
@@ -201,4 +217,5 @@ class _Pool:
             n_batches = min(self._batches_at_a_time, self._n_batches - first)
             self._samples = self._history.sample(n_batches * size, first * size)
             self._drawn = number
-        return to_float(self._samples[place * size : (place + 1) * size], self._history.device)
+        samples = self._samples[place * size : (place + 1) * size]
+        return to_float(samples[part], self._history.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
@@ -12,24 +13,27 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from historyad import distributed
 from historyad.batches import Batches
 from historyad.calibration import Calibration, samples_needed
 from historyad.config import Config, as_dict, validate
 from historyad.datasets import Source, open_source
 from historyad.detector import Detector, anomaly_scores, train_detector
 from historyad.errors import InputError
-from historyad.gan import train_gan
+from historyad.gan import SHARED_FOLDER, train_gan
 from historyad.history import History
 from historyad.model import Model
 from historyad.networks import choose_device
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
-from historyad.storage import RunDirectory, versions
+from historyad.storage import RunDirectory, load_json, versions
+from historyad.streams import ImageStream, in_parts
 from historyad.views import Views, fit_views, raw_views
 
 Progress = dict[str, Any]
@@ -39,7 +43,6 @@ _SMALLEST_EPOCH = 50_000  # images; a few hundred are seen many times before t m
 _FEWEST_TRAINING_SAMPLES = 2
 _HELD_OUT_BLOCKS = 30  # enough to see every part of a folder that is sorted by kind
 _MOST_HELD_OUT = 10_000  # more would hardly move the threshold, and are better trained on
-_CHUNK = 1024  # held-out samples read at a time
 
 
 def fit_model(
@@ -52,7 +55,8 @@ def fit_model(
 ) -> Model:
     """Fit a model on the normal samples of ``source``, keeping everything in ``run``.
 
-    The same call continues a run that was interrupted, and returns a finished one at once.
+    The same call continues a run that was interrupted, and returns a finished one at once. Several
+    processes (`historyad.distributed`) that all make it fit one model together, in one ``run``.
     ``on_progress`` receives a record at every save interval, as it goes to the log.
 
     Raises ConfigError, InputError (too few samples) or RunError (another config, not writable).
@@ -71,26 +75,34 @@ def fit_model(
         augment=config.augment,
         device=device,
     )
-    with run.lock():
-        run.claim(
-            {
-                "config": as_dict(config),
-                "source": _describe(source, n_train=len(train)),
-                "versions": versions(),
-                "command": command,
-            }
-        )
+    described = _describe(source, n_train=len(train))
+    _agree(described, config)
+    with run.lock() if distributed.is_main() else contextlib.nullcontext():
+        if distributed.is_main():
+            run.claim(
+                {
+                    "config": as_dict(config),
+                    "source": described,
+                    "versions": versions(),
+                    "command": command,
+                }
+            )
+        _agree_on_run(run)
         if run.is_finished:
             return Model.load(run.path, device)
 
         history = History(run.history, config, batches.shape, batches.device)
-        log = _logger(run, on_progress)
+        log = _logger(run, on_progress) if distributed.is_main() else None
         # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
         train_gan(batches, history, checkpoint=run.gan_checkpoint, on_progress=log)
         # Step 3 trains D_TV to tell the data from P_Ghist.
         detector = train_detector(
             batches, history, checkpoint=run.detector_checkpoint, on_progress=log
         )
+        _share_unreadable(source)
+        if not distributed.is_main():
+            distributed.barrier()  # while rank 0 does the rest
+            return Model.load(run.path, device)
         scored: Detector | Views = detector
         if config.views == "all":
             # Companions see what D_TV does not; held-out samples put all on one scale.
@@ -101,9 +113,9 @@ def fit_model(
             score = partial(anomaly_scores, detector, prepare=prepare)
             scores = _score_rows(score, source.samples, held_out)
         calibration = Calibration.fit(scores, config.false_positive_rate)
-        described = _describe(source, n_train=len(train))
-        model = Model(scored, prepare, calibration, config, described)
+        model = Model(scored, prepare, calibration, config, _describe(source, n_train=len(train)))
         model.save(run.path)
+        distributed.barrier()
     return model
 
 
@@ -139,9 +151,8 @@ def _score_rows(
     samples: NDArray[Any],
     rows: NDArray[np.intp],
 ) -> NDArray[np.float32]:
-    """Score some rows of what may be memory-mapped, of which few are held in memory at a time."""
-    parts = np.split(rows, range(_CHUNK, len(rows), _CHUNK))
-    return np.concatenate([score(samples[part]) for part in parts])
+    """Score some rows of what may be on the disk."""
+    return np.concatenate([score(part) for part in in_parts(samples, rows)])
 
 
 class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
@@ -294,7 +305,9 @@ def split_rows(n: int, config: Config) -> tuple[NDArray[np.intp], NDArray[np.int
             f"{int(smallest) + 1} normal samples, or raise calibration_share or false_positive_rate"
         )
     held_out = _blocks(n, n_held_out, numpy_generator(config.seed, Stream.SPLIT))
-    return np.setdiff1d(np.arange(n), held_out), held_out
+    is_held_out = np.zeros(n, np.bool_)
+    is_held_out[held_out] = True
+    return np.flatnonzero(~is_held_out), held_out
 
 
 def _blocks(n: int, size: int, random: np.random.Generator) -> NDArray[np.intp]:
@@ -327,6 +340,39 @@ def _describe(source: Source, **numbers: int) -> dict[str, Any]:
         **numbers,
         "unreadable": len(source.unreadable),
     }
+
+
+def _agree(described: dict[str, Any], config: Config) -> None:
+    """Raise RunError when another rank was started on other data or with another config."""
+    distributed.own_part(config.batch_size)
+    distributed.agree(
+        {
+            "config": distributed.fingerprint(as_dict(config)),
+            "data": described["fingerprint"],
+            "split": distributed.fingerprint([described["n"], described["n_train"]]),
+            "set of versions": distributed.fingerprint(versions()),
+        },
+        "give every process the same command and data, in the same environment",
+    )
+
+
+def _agree_on_run(run: RunDirectory) -> None:
+    """Raise RunError unless every rank sees what rank 0 has written."""
+    distributed.barrier()
+    seen = load_json(run.config) if run.config.exists() else None
+    distributed.agree({"run": distributed.fingerprint([seen, run.is_finished])}, SHARED_FOLDER)
+
+
+def _share_unreadable(source: Source) -> None:
+    """Let every rank know what others could not read of a stream, of which each sees a part."""
+    if distributed.world_size() == 1 or not isinstance(source.samples, ImageStream):
+        return
+    found = torch.tensor(sorted(source.samples.unreadable_rows), dtype=torch.int64)
+    most = int(distributed.gather(torch.tensor([len(found)])).max())
+    filled = torch.full((most,), -1)
+    filled[: len(found)] = found
+    rows = distributed.gather(filled).unique()
+    source.samples.look_at(rows[rows >= 0].tolist())
 
 
 def _logger(run: RunDirectory, on_progress: OnProgress | None) -> OnProgress:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from historyad import distributed
 from historyad.batches import from_float
 from historyad.config import Config
 from historyad.errors import RunError
@@ -95,8 +96,7 @@ class History:
         self.shape = shape
         self.device = device
         self.snapshots: list[Snapshot] = []
-        if (path / "manifest.json").exists():
-            self.snapshots = _read_manifest(path / "manifest.json")
+        self.reload()
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -113,8 +113,18 @@ class History:
         """Weight of each snapshot in P_Ghist (eq. 13)."""
         return history_weights(self.times, self.config)
 
+    def reload(self) -> None:
+        """Read anew which snapshots there are; rank 0 alone knows of those recorded since."""
+        manifest = self.path / "manifest.json"
+        self.snapshots = _read_manifest(manifest) if manifest.exists() else []
+
     def record(self, images_seen: int, generator: Generator, critic: Critic) -> None:
-        """Append a snapshot, its weights in half precision, its batch-norm statistics in full."""
+        """Append a snapshot, its weights in half precision, its batch-norm statistics in full.
+
+        Of several processes, rank 0 does.
+        """
+        if not distributed.is_main():
+            return
         file = f"{images_seen:012d}.safetensors"
         tensors = {
             f"{role}.{name}": _compact(name, tensor)
@@ -128,7 +138,7 @@ class History:
     def rewind(self, images_seen: int) -> None:
         """Drop the snapshots after ``images_seen``: training, resumed there, records them anew."""
         kept = [s for s in self.snapshots if s.images_seen <= images_seen]
-        if kept != self.snapshots:
+        if kept != self.snapshots and distributed.is_main():
             self.snapshots = kept
             self._write_manifest()
 
@@ -176,23 +186,24 @@ class History:
 
         The number of samples of each snapshot is multinomial (eq. 13), so that every generator
         runs once, over a large batch. A share ``wide_share`` of the latents comes from the wider
-        P_Z' (experimental case 2). The draw is a function of the seed and ``position``.
+        P_Z' (experimental case 2). The draw is a function of the seed and ``position``. Several
+        processes must all call it: each runs some of the generators, and all get all samples.
         """
         random = numpy_generator(self.config.seed, Stream.HISTORY, position)
         counts = random.multinomial(size, self.weights)
         places = np.split(random.permutation(size), np.cumsum(counts)[:-1])
-        pool: NDArray[Any] | None = None
-        for index in np.flatnonzero(counts):
+        pool: NDArray[Any] = np.zeros((size, *self.shape), np.float32)
+        if len(self.shape) == 3:
+            pool = np.zeros((size, *self.shape[1:], self.shape[0]), np.uint8)
+        for index in np.flatnonzero(counts)[distributed.rank() :: distributed.world_size()]:
             generator = self.load_generator(int(index))
             latents = self._latents(int(counts[index]), position, int(index))
             for z, rows in zip(
                 torch.split(latents, _CHUNK), _split(places[index], _CHUNK), strict=True
             ):
-                samples = from_float(generator(z))
-                if pool is None:
-                    pool = np.empty((size, *samples.shape[1:]), samples.dtype)
-                pool[rows] = samples
-        assert pool is not None
+                pool[rows] = from_float(generator(z))
+        # Each sample is in one rank's pool, and zero in those of the others.
+        distributed.add_up(torch.from_numpy(pool))
         return pool
 
     def _latents(self, size: int, position: int, index: int) -> Tensor:

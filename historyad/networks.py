@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from historyad import distributed
 from historyad.errors import ConfigError
 
 Shape = tuple[int, ...]
@@ -66,6 +67,49 @@ class ImageConvTranspose2d(nn.ConvTranspose2d):
         return functional.pixel_shuffle(
             functional.conv2d(x, self.shuffled_kernel(), bias, padding=1), 2
         )
+
+
+class _WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm whose statistics are those of the global batch, also where ranks share it.
+
+    torch's SyncBatchNorm does it on GPUs alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C) or (B, C, H, W) to the same."""
+        if not self.training or distributed.world_size() == 1:
+            return super().forward(x)
+        axes, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
+        variance, mean = torch.var_mean(x, axes, correction=0)
+        # In double precision, since the variance of the whole is a difference.
+        variance, mean = variance.double(), mean.double()
+        n = torch.full_like(mean, x.numel() // x.shape[1])
+        sums = distributed.total(torch.stack([n, n * mean, n * (variance + mean.square())]))
+        n, mean, square = sums[0], sums[1] / sums[0], sums[2] / sums[0]
+        variance = square - mean.square()
+        self._remember(mean.detach(), (variance * n / (n - 1)).detach())
+
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift.to(x).view(shape), x, scale.to(x).view(shape))
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+
+
+class WholeBatchNorm1d(_WholeBatchNorm, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` over the global batch."""
+
+
+class WholeBatchNorm2d(_WholeBatchNorm, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` over the global batch."""
 
 
 class FlattenPixels(nn.Module):
@@ -126,7 +170,7 @@ class Generator(nn.Module):
             layers += [nn.Unflatten(1, (channels[0], _COARSEST, _COARSEST))]
             for n_in, n_out in itertools.pairwise(channels[:-1]):
                 layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1)]
-                layers += [nn.BatchNorm2d(n_out), _activation()]
+                layers += [WholeBatchNorm2d(n_out), _activation()]
             layers += [ImageConvTranspose2d(*channels[-2:]), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -183,7 +227,7 @@ def _channels(shape: Shape, width: int) -> list[int]:
 
 
 def _dense_block(n_in: int, n_out: int) -> list[nn.Module]:
-    return [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), _activation()]
+    return [nn.Linear(n_in, n_out), WholeBatchNorm1d(n_out), _activation()]
 
 
 def _activation() -> nn.LeakyReLU:
@@ -194,11 +238,14 @@ def _activation() -> nn.LeakyReLU:
 def choose_device(name: str) -> torch.device:
     """Return the device called ``name``; auto is an accelerator where there is one.
 
-    Raises ConfigError when it is not there.
+    Of several processes on a machine, each takes the CUDA device of its number. Raises ConfigError
+    when the device is not there.
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
+        name = accelerator.type if accelerator else "cpu"
+    if name == "cuda" and distributed.world_size() > 1:
+        name = f"cuda:{distributed.local_rank()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

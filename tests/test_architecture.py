@@ -14,8 +14,8 @@ TESTS = Path(__file__).parent
 
 # The table of contents: a module imports only from modules above it. A folder counts as one.
 ORDER = [
-    *("errors", "config", "randomness", "theory", "losses", "metrics"),
-    *("images", "tables", "named_sets", "datasets", "preprocessing"),
+    *("errors", "config", "randomness", "theory", "losses", "metrics", "distributed"),
+    *("images", "shards", "streams", "tables", "named_sets", "datasets", "preprocessing"),
     *("networks", "batches", "storage", "history", "gan", "detector"),
     *(
         "companions",
