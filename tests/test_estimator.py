@@ -13,7 +13,7 @@ from historyad.config import settings
 from historyad.datasets import open_source
 from historyad.detector import Detector, start_detector
 from historyad.errors import ConfigError, InputError, RunError
-from historyad.estimator import _split, fit_model
+from historyad.estimator import fit_model, split_rows
 from historyad.history import History
 from historyad.metrics import auroc
 from historyad.storage import RunDirectory, load_json
@@ -308,9 +308,9 @@ def test_too_few_samples(table, n, n_held_out, needed):
 def test_the_number_of_samples_that_is_asked_for_suffices(share, rate):
     config = tiny_config(calibration_share=share, false_positive_rate=rate)
     with pytest.raises(InputError) as caught:
-        _split(1, config)
+        split_rows(1, config)
     enough = int(str(caught.value).split("Give about ")[1].split()[0])
-    train, held_out = _split(enough, config)
+    train, held_out = split_rows(enough, config)
     assert len(train) >= 2
     assert sorted([*train, *held_out]) == list(range(enough))
 
@@ -365,7 +365,7 @@ def test_steps_compose_as_the_paper_says(split, tmp_path):
 @pytest.mark.parametrize(("n", "share"), [(60_000, 0.15), (1079, 0.15), (150, 0.7), (101, 0.01)])
 def test_the_held_out_samples_are_blocks_from_all_over(n, share):
     config = tiny_config(calibration_share=share, false_positive_rate=0.5)
-    train, held_out = _split(n, config)
+    train, held_out = split_rows(n, config)
     assert len(held_out) == min(round(share * n), 10_000)
     assert sorted([*train, *held_out]) == list(range(n))
     blocks = np.split(held_out, np.flatnonzero(np.diff(held_out) > 1) + 1)
@@ -373,7 +373,7 @@ def test_the_held_out_samples_are_blocks_from_all_over(n, share):
     assert held_out.min() < n / 10 or len(held_out) < 30
     assert held_out.max() > 9 * n / 10 or len(held_out) < 30
     again, other = (
-        _split(n, tiny_config(seed=seed, calibration_share=share, false_positive_rate=0.5))
+        split_rows(n, tiny_config(seed=seed, calibration_share=share, false_positive_rate=0.5))
         for seed in (0, 1)
     )
     np.testing.assert_array_equal(held_out, again[1])
