@@ -116,6 +116,10 @@ class Job:
         """Return the name of the file that says what became of a part."""
         return self.out / f"_part-{part:05d}-of-{self.parts:05d}.json"
 
+    def attempts_path(self, part: int) -> Path:
+        """Return the name of the list of processes that began a part, kept until it is there."""
+        return self.out / f".attempts-{part:05d}"
+
     def range_of(self, part: int, n_samples: int) -> slice:
         """Return which samples belong to a part."""
         return slice(part * n_samples // self.parts, (part + 1) * n_samples // self.parts)
@@ -163,6 +167,8 @@ def score_dataset(
     job = replace(job, parts=job.parts or _number_of_parts(job.out, len(samples)))
     _claim(job, model, samples)
     missing = [part for part in range(job.parts) if not job.path(part).exists()]
+    for part in missing:  # those of an earlier call say nothing about this one
+        job.attempts_path(part).unlink(missing_ok=True)
     if missing:
         with cluster(address):
             _score_on_ray(job, _items(job, samples, missing), actors, device, on_part)
@@ -188,6 +194,8 @@ def _score_on_ray(
 ) -> None:
     import ray
 
+    ray.data.DataContext.get_current().enable_progress_bars = False  # `on_part` tells
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = int(found.get("CPU", 1))
     gpus = 0 if device == "cpu" else int(found.get("GPU", 0))
@@ -200,8 +208,6 @@ def _score_on_ray(
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=threads,
         num_gpus=min(1.0, gpus / actors) or None,
-        max_restarts=-1,
-        max_task_retries=_ATTEMPTS - 1,
     )
     try:
         for row in finished.iter_rows():
@@ -231,6 +237,8 @@ class Scorer:
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Score the part that ``batch``, of one row, names, and return its number."""
         part = int(batch["part"][0])
+        attempts = self._job.attempts_path(part)
+        _count_attempt(attempts, part)
         if "names" in batch:
             root = Path(self._job.source).expanduser()
             paths = [root / name for name in batch["names"][0]]
@@ -238,7 +246,24 @@ class Scorer:
         else:
             samples = _slice(self._samples, self._job.range_of(part, len(self._samples)))
         _score_part(self._job, self._model, samples, part)
+        attempts.unlink(missing_ok=True)
         return {"part": batch["part"]}
+
+
+def _count_attempt(path: Path, part: int) -> None:
+    """Note that a process begins a part; RunError when too many have died of it.
+
+    Ray restarts a worker that was killed as often as it takes, which may be for ever.
+    """
+    with path.open("a+") as file:
+        file.seek(0)
+        n_before = len(file.readlines())
+        file.write(f"{os.getpid()}\n")
+    if n_before >= _ATTEMPTS:
+        raise RunError(
+            f"part {part} ended its worker {n_before} times, perhaps for want of memory or by a "
+            "damaged file: take fewer --actors, or look for the sample. Finished parts are kept"
+        )
 
 
 # --- a part
@@ -455,6 +480,8 @@ def cluster(address: str | None) -> Iterator[None]:
     when nobody answers, with the address and the reason.
     """
     _require("ray", "the engine ray")
+    if address is not None:
+        _reach(address)
     import ray
 
     if ray.is_initialized():
@@ -464,16 +491,11 @@ def cluster(address: str | None) -> Iterator[None]:
     if address is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options |= {"include_dashboard": False}
-    else:
-        _reach(address)
     try:
         ray.init(address=address or "local", **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise RunError(_unreachable(address or "this machine", str(error))) from error
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
         yield
     finally:
         ray.shutdown()
