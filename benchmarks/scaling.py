@@ -198,7 +198,7 @@ def _bounds(row: Row) -> str:
     kind = KINDS[1]
     rate = kind.link_bytes_per_second
     cores = rate / (row["image_bytes"] / score)
-    steps = steps_of_a_fit(TRAIN, kind.cores * MACHINES[-1])
+    most = _critic_steps(TRAIN) // _critic_steps(60_000)
     transfer = 2 * row["gradient_bytes"]["critic"] / rate
     return (
         f"* **Scoring**: of the time of one image on one core, {shares}. An array needs no "
@@ -208,11 +208,10 @@ def _bounds(row: Row) -> str:
         f"{row['batch_size']} a process, so that more processes take fewer steps of more images, "
         "and the share of "
         "communication stays the same with their number but for the number of messages.\n"
-        f"* **Steps**: {kind.cores * MACHINES[-1]:,} processes still take "
-        f"{steps['critic'] + steps['penalised']:,} critic steps on {TRAIN:,} images, and the "
-        f"default {_critic_steps(60_000):,} on 60,000. Whether so large batches "
-        f"({row['batch_size'] * kind.cores * MACHINES[-1]:,} images) train as well was "
-        "not measured.\n"
+        f"* **Steps**: the default takes {_critic_steps(60_000):,} critic steps on 60,000 images. "
+        f"Above {most:,} processes, {TRAIN:,} images give fewer than that, of "
+        f"{most * row['batch_size']:,} images each: whether such batches train as well was not "
+        "measured, and more processes than that are not worth planning with.\n"
         f"* **Memory**: a worker that scores holds the model, {CHUNK:,} images and the scores "
         "of its part, whatever the source, if that is a `.npy` file or a folder.\n"
     )
@@ -234,7 +233,9 @@ def _plans(row: Row, kinds: tuple[Kind, ...], price: float | None) -> str:
         return simulate_scoring(row, kind, machines, SCORE, files=True)
 
     note = (
-        "A core of each kind is the measured one, a link is its nominal rate: both are assumed. "
+        "A core of each kind is the measured one, a link is its nominal rate: both are assumed. No "
+        "process averages faster than the two measured ones, whatever its link: where two kinds "
+        "take the same time, the link is not the bound. "
         "The cores of a full processor share its memory and are slower than one alone, which was "
         "not measured. No accelerator was at hand; measure on one before you plan with it. Prices "
         "are left to you: machine hours times the price of an hour (`--price`).\n"

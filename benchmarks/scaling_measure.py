@@ -84,7 +84,7 @@ def measure_constants(rounds: int) -> Row:
 
 def _steps(rounds: int) -> Row:
     """Return seconds of each step of the default, and the bytes of the gradients it averages."""
-    config = make_config()
+    config = make_config(epoch_images=50_000)
     gan = build_gan(SHAPE, config, "cpu")
     random = torch.Generator().manual_seed(0)
     real, fake = (
@@ -96,7 +96,7 @@ def _steps(rounds: int) -> Row:
     )
     with tempfile.TemporaryDirectory() as folder:
         history = History(Path(folder), config, SHAPE)
-        history.record(config.epoch_images, gan.generator, gan.critic)
+        history.record(2 * config.epoch_images, gan.generator, gan.critic)
         detector = start_detector(history)
     optimizer = make_adam(detector, config.detector_learning_rate)
     steps: dict[str, Callable[[], object]] = {

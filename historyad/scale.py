@@ -152,12 +152,12 @@ def score_dataset(
 ) -> list[Part]:
     """Score the parts of ``job`` that are missing, on Ray Data; return what became of all parts.
 
-    ``address`` is that of a cluster, HOST:PORT or ray://HOST:PORT, whose machines have this package
-    and find ``run``, ``source`` and ``out`` under the same paths; without it, Ray runs on this
-    machine alone. Each of ``actors`` processes loads the model once; 0 takes one for each
-    accelerator or, where there is none, one for each core. A worker that dies is replaced, and its
-    part scored again. With ``job.parts`` 0, a new folder gets parts of 2,048 samples, or 10,000
-    parts where that would be more. ``on_part`` is told of every part as it is finished.
+    ``address`` is that of a cluster, HOST:PORT, whose machines have this package and find ``run``,
+    ``source`` and ``out`` under the same paths; without it, Ray runs on this machine alone. Each of
+    ``actors`` processes loads the model once; 0 takes one for each accelerator or, where there is
+    none, one for each core. A worker that dies is replaced, and its part scored again. With
+    ``job.parts`` 0, a new folder gets parts of 2,048 samples, or 10,000 parts where that would be
+    more. ``on_part`` is told of every part as it is finished.
 
     Raises RunError when the cluster cannot be reached, within 10 seconds, and when a part killed
     its worker three times; other errors are those of `score_shard`. Finished parts are kept.
@@ -502,43 +502,32 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """Raise RunError unless something that speaks gRPC answers; Ray itself tries for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    """Raise RunError unless a Ray cluster answers in time; `ray.init` tries for minutes."""
+    host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InputError(
             f"'{address}' is no address of a Ray cluster: write HOST:PORT, as `ray start --head` "
-            "prints it, or ray://HOST:PORT"
+            "prints it"
         )
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # as `ray health-check`
+
     failures = [f"no answer within {_PROBE_SECONDS:g} s"]
 
     def probe() -> None:
         try:
-            _greet(host.strip("[]"), int(port))
+            socket.create_connection((host.strip("[]"), int(port)), _PROBE_SECONDS).close()
+            failures[0] = f"what listens there did not answer as Ray within {_PROBE_SECONDS:g} s"
+            GcsClient(address=address)
             failures.clear()
-        except OSError as error:
-            failures[:] = [error.strerror or str(error)]
+        except (OSError, RuntimeError) as error:
+            failures[:] = [getattr(error, "strerror", None) or str(error)]
 
-    # In a thread, since looking up a name has no time limit of its own.
+    # In a thread, since neither the look-up of a name nor Ray has a time limit of its own.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(_PROBE_SECONDS)
     if failures:
         raise RunError(_unreachable(address, failures[0]))
-
-
-# The first bytes of a client of HTTP/2, which gRPC is, and what the answer to them starts with.
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_SETTINGS = 4
-
-
-def _greet(host: str, port: int) -> None:
-    with socket.create_connection((host, port), timeout=_PROBE_SECONDS - 1) as connection:
-        if os.environ.get("RAY_USE_TLS", "0") != "0":
-            return
-        connection.sendall(_PREFACE)
-        answer = connection.recv(9)
-        if len(answer) < 4 or answer[3] != _SETTINGS:
-            raise OSError("what listens there is not Ray")
 
 
 def _unreachable(address: str, reason: str) -> str:

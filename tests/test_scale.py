@@ -230,7 +230,7 @@ def test_an_actor_loads_the_model_and_the_source_once(run, array, tmp_path):
     (model, samples) = (scorer._model, scorer._samples)
     assert scorer._model is model
     assert scorer._samples is samples
-    assert isinstance(samples.samples.base, np.memmap | np.ndarray)
+    assert isinstance(samples.samples, np.memmap)  # never read as a whole
     assert not list(job.out.glob(".attempts*"))
 
 
@@ -303,7 +303,7 @@ def test_a_cluster_behind_a_closed_port_is_refused_at_once(run, array, tmp_path,
     assert f"cannot reach a Ray cluster at {address}: Connection refused" in message
 
 
-@pytest.mark.parametrize("address", ["10.255.255.1:6379", "ray://nowhere.invalid:10001"])
+@pytest.mark.parametrize("address", ["10.255.255.1:6379", "nowhere.invalid:6379"])
 def test_a_cluster_that_no_route_leads_to_is_given_up_within_10_seconds(address):
     started = time.monotonic()
     with pytest.raises(RunError, match=rf"at {re.escape(address)}: \w+"):
@@ -311,20 +311,12 @@ def test_a_cluster_that_no_route_leads_to_is_given_up_within_10_seconds(address)
     assert time.monotonic() - started < 10
 
 
-def test_what_is_not_ray_is_told_from_it():
+def test_what_is_not_ray_is_told_from_it_within_10_seconds():
     with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer():
-            connection, _ = server.accept()
-            with connection:
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                connection.recv(100)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with pytest.raises(RunError, match="what listens there is not Ray"):
+        started = time.monotonic()
+        with pytest.raises(RunError, match="what listens there did not answer as Ray"):
             scale._reach(f"127.0.0.1:{server.getsockname()[1]}")
-        thread.join()
+        assert time.monotonic() - started < 10
 
 
 def test_a_cluster_that_is_there_answers(ray_cluster):
