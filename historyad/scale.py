@@ -42,6 +42,7 @@ from historyad.datasets import Batch, Folder, Source, open_stream
 from historyad.errors import HistoryADError, InputError, RunError
 from historyad.images import Pixels, decode_many
 from historyad.model import Model
+from historyad.named_sets import SETS
 from historyad.networks import choose_device
 from historyad.storage import load_json, save_json
 
@@ -164,7 +165,7 @@ def score_dataset(
     """
     model = Model.load(job.run)
     samples = _open(job, model)
-    job = replace(job, parts=job.parts or _number_of_parts(job.out, len(samples)))
+    job = _absolute(replace(job, parts=job.parts or _number_of_parts(job.out, len(samples))))
     _claim(job, model, samples)
     missing = [part for part in range(job.parts) if not job.path(part).exists()]
     for part in missing:  # those of an earlier call say nothing about this one
@@ -173,6 +174,17 @@ def score_dataset(
         with cluster(address):
             _score_on_ray(job, _items(job, samples, missing), actors, device, on_part)
     return [_load_part(job, part) for part in range(job.parts)]
+
+
+def _absolute(job: Job) -> Job:
+    """Return ``job`` with paths that mean the same in any process."""
+    source = job.source
+    if source.partition(":")[0] not in SETS:
+        source = str(Path(source).expanduser().absolute())
+    root = job.data_root and job.data_root.absolute()
+    return replace(
+        job, run=job.run.absolute(), source=source, out=job.out.absolute(), data_root=root
+    )
 
 
 def _items(job: Job, samples: Source | Folder, parts: list[int]) -> list[dict[str, Any]]:
@@ -200,7 +212,9 @@ def _score_on_ray(
     cpus = int(found.get("CPU", 1))
     gpus = 0 if device == "cpu" else int(found.get("GPU", 0))
     actors = min(actors or gpus or cpus, len(items))
-    threads = max(1, cpus // actors)
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    most = max(int(node["Resources"].get("CPU", 0)) for node in nodes)  # that an actor can have
+    threads = max(1, min(most, cpus // actors))
     finished = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         Scorer,
         fn_constructor_args=(job, threads, device),
@@ -240,7 +254,7 @@ class Scorer:
         attempts = self._job.attempts_path(part)
         _count_attempt(attempts, part)
         if "names" in batch:
-            root = Path(self._job.source).expanduser()
+            root = Path(self._job.source)
             paths = [root / name for name in batch["names"][0]]
             samples: Source | Folder = Folder(root, paths, self._job.source, _grid(self._model))
         else:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -211,6 +212,15 @@ def test_parts_are_neither_too_small_nor_too_many(tmp_path, n, parts):
     assert scale._number_of_parts(tmp_path, n) == parts
     save_json(tmp_path / "_parts.json", {"parts": 7})
     assert scale._number_of_parts(tmp_path, n) == 7
+
+
+def test_a_job_means_the_same_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = Job(Path("run"), "x.npz:images", Path("out"), 1)
+    absolute = scale._absolute(job)
+    assert (absolute.run, absolute.out) == (tmp_path / "run", tmp_path / "out")
+    assert absolute.source == f"{tmp_path}/x.npz:images"
+    assert scale._absolute(replace(job, source="digits:test:0")).source == "digits:test:0"
 
 
 def test_a_part_that_kills_its_workers_is_given_up(tmp_path):
