@@ -10,6 +10,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,12 @@ _READ_BYTES = 256 * 2**20
 def measure_ray(n_images: int, rounds: int) -> Row:
     """Score the same array with one process of all cores and with Ray, in turns.
 
-    The seconds are those of the whole call, loading the model and writing Parquet included, with a
-    cluster that is running.
+    The seconds are those of the whole call, with a cluster that is running: starting the workers,
+    loading the model and writing Parquet included.
     """
     torch.set_num_threads(os.cpu_count() or 1)
     images = open_source("mnist:train").samples
-    single, ray_seconds = [], []
+    single, ray_seconds, worker_seconds = [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.save(folder / "x.npy", np.resize(images, (n_images, *images.shape[1:])))
@@ -54,14 +55,18 @@ def measure_ray(n_images: int, rounds: int) -> Row:
             for i in range(rounds):
                 job = Job(folder / "run", str(folder / "x.npy"), folder / f"one-{i}", 1)
                 single.append(_seconds(lambda job=job: score_shard(job, 0)))  # type: ignore[misc]
-                parts = Job(folder / "run", str(folder / "x.npy"), folder / f"ray-{i}", 0)
-                ray_seconds.append(_seconds(lambda job=parts: score_dataset(job)))  # type: ignore[misc]
+                job = replace(job, out=folder / f"ray-{i}", parts=0)
+                started = time.perf_counter()
+                parts = score_dataset(job)
+                ray_seconds.append(time.perf_counter() - started)
+                worker_seconds.append(sum(part.seconds for part in parts))
     return {
         "n_images": n_images,
         "cores": os.cpu_count(),
         "rounds": rounds,
         "single_seconds": single,
         "ray_seconds": ray_seconds,
+        "ray_worker_seconds": worker_seconds,  # of all workers, once each has its model
         "ray_start_seconds": start_seconds,
         "ratio": float(np.median(np.array(single) / np.array(ray_seconds))),
     }

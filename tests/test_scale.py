@@ -370,7 +370,7 @@ def test_a_killed_actor_loses_nothing_and_doubles_nothing(
     assert [part.number for part in again] == [4]
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert rows(job.out) == expected(run, images, but=(7, 120))
-    assert score_dataset(job, on_part=pytest.fail)[4].scored == 30
+    assert score_dataset(job, on_part=pytest.fail)[4].scored == 29
 
 
 def test_ray_and_shards_write_the_same_files(ray_cluster, run, array, tmp_path, capsys):
