@@ -225,10 +225,17 @@ def _score_on_ray(
     )
     try:
         for row in finished.iter_rows():
+            if row["error"]:
+                raise RunError(row["error"])
             if on_part is not None:
                 on_part(_load_part(job, int(row["part"])))
+    except ray.exceptions.RayTaskError:  # a mistake of ours
+        raise
     except ray.exceptions.RayError as error:
-        raise _as_ours(error) from error
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise RunError(
+            f"Ray gave up ({reason}): finished parts are kept, and the same command continues"
+        ) from error
 
 
 class Scorer:
@@ -239,7 +246,7 @@ class Scorer:
         torch.set_num_threads(threads)
         threadpool_limits(threads)
 
-    # Loaded with the first part and not in __init__, whose errors Ray does not hand on.
+    # Loaded with the first part and not in __init__, whose errors could not be told.
     @cached_property
     def _model(self) -> Model:
         return Model.load(self._job.run, choose_device(self._device))
@@ -249,19 +256,28 @@ class Scorer:
         return _open(self._job, self._model)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Score the part that ``batch``, of one row, names, and return its number."""
-        part = int(batch["part"][0])
+        """Score the part that ``batch``, of one row, names; return its number and no error.
+
+        An error that a user can mend is returned as text: Ray keeps no more of an exception.
+        """
+        try:
+            self._score(int(batch["part"][0]), batch.get("names"))
+            error = ""
+        except HistoryADError as found:
+            error = str(found)
+        return {"part": batch["part"], "error": np.array([error])}
+
+    def _score(self, part: int, names: NDArray[Any] | None) -> None:
         attempts = self._job.attempts_path(part)
         _count_attempt(attempts, part)
-        if "names" in batch:
+        if names is not None:
             root = Path(self._job.source)
-            paths = [root / name for name in batch["names"][0]]
+            paths = [root / name for name in names[0]]
             samples: Source | Folder = Folder(root, paths, self._job.source, _grid(self._model))
         else:
             samples = _slice(self._samples, self._job.range_of(part, len(self._samples)))
         _score_part(self._job, self._model, samples, part)
         attempts.unlink(missing_ok=True)
-        return {"part": batch["part"]}
 
 
 def _count_attempt(path: Path, part: int) -> None:
@@ -524,6 +540,7 @@ def _reach(address: str) -> None:
             "prints it"
         )
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # as `ray health-check`
+    from ray.exceptions import RayError
 
     failures = [f"no answer within {_PROBE_SECONDS:g} s"]
 
@@ -533,7 +550,7 @@ def _reach(address: str) -> None:
             failures[0] = f"what listens there did not answer as Ray within {_PROBE_SECONDS:g} s"
             GcsClient(address=address)
             failures.clear()
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, RayError) as error:
             failures[:] = [getattr(error, "strerror", None) or str(error)]
 
     # In a thread, since neither the look-up of a name nor Ray has a time limit of its own.
@@ -548,21 +565,6 @@ def _unreachable(address: str, reason: str) -> str:
     return (
         f"cannot reach a Ray cluster at {address}: {reason}. Is `ray start --head` running there, "
         "is the port right and open? Finished parts are kept; the same command continues"
-    )
-
-
-def _as_ours(error: Exception) -> Exception:
-    """Return the error that a user can mend if that is what an actor raised, else a RunError."""
-    link: BaseException | None = error
-    while link is not None:
-        for found in (getattr(link, "cause", None), link):
-            if isinstance(found, HistoryADError):
-                return found
-        link = link.__cause__
-    text = str(error).strip().splitlines()
-    return RunError(
-        f"Ray gave up ({type(error).__name__}: {text[0] if text else ''}): finished parts are "
-        "kept, and the same command continues"
     )
 
 

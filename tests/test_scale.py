@@ -236,7 +236,7 @@ def test_an_actor_loads_the_model_and_the_source_once(run, array, tmp_path):
     job.out.mkdir()
     scorer = Scorer(job, 1, "cpu")
     for part in range(2):
-        assert scorer({"part": np.array([part])}) == {"part": np.array([part])}
+        assert scorer({"part": np.array([part])}) == {"part": part, "error": ""}
     (model, samples) = (scorer._model, scorer._samples)
     assert scorer._model is model
     assert scorer._samples is samples
