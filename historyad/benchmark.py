@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import product
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from historyad.estimator import fit_model
 from historyad.evaluation import judge
 from historyad.networks import count_parameters
 from historyad.peers import PEERS
+from historyad.scale import cluster
 from historyad.splits import Split, find_splits, load_split, select, training_set
 from historyad.storage import RunDirectory, versions
 
@@ -66,6 +67,8 @@ def run_benchmark(
     out: Path,
     *,
     jobs: int = 1,
+    engine: Literal["ray"] | None = None,
+    address: str | None = None,
     data_root: Path | None = None,
     command: str = "",
     on_row: Callable[[Row], None] | None = None,
@@ -74,7 +77,9 @@ def run_benchmark(
 
     Splits and methods are names or wildcards. Splits with the same training samples share a fit.
     Each fit has a process of its own, so that its peak memory is its own, ``jobs`` of them at a
-    time, which share this process' number of threads. Return all rows asked for, those of earlier
+    time, which share this process' number of threads. On the engine ``ray`` each fit is a task of
+    the cluster at ``address``, or of one on this machine, with as many threads; its machines find
+    the data, and best ``out``, under the same paths. Return all rows asked for, those of earlier
     calls included. Raises InputError for an unknown name, and RunError, once everything else is
     measured, when fits failed; called again, only what is missing is measured.
     """
@@ -86,7 +91,13 @@ def run_benchmark(
     rows = {(r["split"], r["method"], r["seed"]): r for r in read_rows(table)}
     failures = []
     fits = _missing_fits(splits, methods, seeds, set(rows))
-    with contextlib.closing(_measure_all(fits, jobs, out / "runs", data_root)) as results:
+    runs = (out / "runs").resolve()
+    measured = (
+        _measure_all(fits, jobs, runs, data_root)
+        if engine is None
+        else _measure_on_ray(fits, jobs, runs, data_root, address)
+    )
+    with contextlib.closing(measured) as results:
         for fit, result in results:
             if isinstance(result, str):
                 failures.append(f"{fit}: {result}")
@@ -100,7 +111,7 @@ def run_benchmark(
     if failures:
         listed = "\n  ".join(failures)
         raise RunError(f"{len(failures)} of {len(fits)} fits failed; rows are kept\n  {listed}")
-    shutil.rmtree(out / "runs", ignore_errors=True)
+    shutil.rmtree(runs, ignore_errors=True)
     return [rows[key] for key in product(splits, methods, seeds)]
 
 
@@ -188,16 +199,51 @@ def _measure_in_child(
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the parent, which ends its children
+    for result in _rows_or_failure(fit, runs, data_root, threads):
+        results.send(result)
+
+
+def _rows_or_failure(
+    fit: Fit, runs: Path, data_root: Path | None, threads: int
+) -> Iterator[Row | str]:
     torch.set_num_threads(threads)
     with threadpool_limits(threads):
         try:
-            for row in measure(fit, runs, data_root):
-                results.send(row)
+            yield from measure(fit, runs, data_root)
         except HistoryADError as error:
-            results.send(str(error))
+            yield str(error)
         except Exception as error:
             traceback.print_exc()
-            results.send(f"{type(error).__name__}: {error}")
+            yield f"{type(error).__name__}: {error}"
+
+
+def _measure_on_ray(
+    fits: list[Fit], jobs: int, runs: Path, data_root: Path | None, address: str | None
+) -> Generator[tuple[Fit, Row | str]]:
+    """Yield what `_measure_all` does, from one Ray task for each fit."""
+    if not fits:
+        return
+    with cluster(address):
+        import ray
+
+        cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())  # type: ignore[no-untyped-call]
+        threads = max(1, min(cores, torch.get_num_threads() // jobs))
+        # A process for each task, as without Ray, so that its peak memory is its own.
+        task = ray.remote(num_cpus=threads, max_calls=1, max_retries=1)(_measure_in_task)
+        running = {task.remote(fit, runs, data_root, threads): fit for fit in fits}
+        while running:
+            (finished,), _ = ray.wait([*running])
+            fit = running.pop(finished)
+            try:
+                results = ray.get(finished)
+            except ray.exceptions.RayError as error:
+                results = [f"its process ended ({type(error).__name__})"]
+            for result in results:
+                yield fit, result
+
+
+def _measure_in_task(fit: Fit, runs: Path, data_root: Path | None, threads: int) -> list[Row | str]:
+    return list(_rows_or_failure(fit, runs, data_root, threads))
 
 
 def _end_with_parent() -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import make_dataclass
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -24,6 +24,7 @@ from historyad.service.settings import Settings
 if TYPE_CHECKING:
     from historyad.datasets import Folder, Source
     from historyad.model import Model
+    from historyad.scale import Job, Part
 
 USER_ERROR, OUR_ERROR = 2, 1
 
@@ -97,6 +98,18 @@ DataRoot = Annotated[
     Parameter(help="Folder of the named data sets.", env_var="HISTORYAD_DATA", show_env_var=True),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
+Engine = Annotated[
+    Literal["ray"],
+    Parameter(help="Spread the work over the cores of this machine, or over a cluster."),
+]
+Address = Annotated[
+    str | None,
+    Parameter(
+        help="Ray cluster, HOST:PORT, whose machines see the same paths; Ray runs here without.",
+        env_var="RAY_ADDRESS",
+        show_env_var=True,
+    ),
+]
 
 
 @app.command
@@ -149,8 +162,28 @@ def score(
     source: SourceName,
     *,
     out: Annotated[
-        str, Parameter(help="File to write, .csv or .jsonl; - is standard output.")
+        str,
+        Parameter(
+            help="File to write, .csv or .jsonl; - is standard output. With --shard or --engine: "
+            "the folder of the part files."
+        ),
     ] = "-",
+    shard: Annotated[
+        str | None,
+        Parameter(help="Score one part of several, 0/10 to 9/10, each perhaps on its own machine."),
+    ] = None,
+    engine: Engine | None = None,
+    address: Address = None,
+    actors: Annotated[
+        int,
+        Parameter(
+            help="Processes of the engine that score; 0: one for each accelerator or core.",
+            validator=validators.Number(gte=0),
+        ),
+    ] = 0,
+    file_format: Annotated[
+        Literal["parquet", "csv", "jsonl"], Parameter(name="--format", help="Of the part files.")
+    ] = "parquet",
     data_root: DataRoot = None,
     device: Device = "auto",
     strict: Annotated[
@@ -169,10 +202,25 @@ def score(
         ),
     ] = None,
 ) -> int:
-    """Score samples: path, anomaly_score (about -1 normal, +1 anomalous), p_value, is_anomalous."""
+    """Score samples: path, anomaly_score (about -1 normal, +1 anomalous), p_value, is_anomalous.
+
+    What one process cannot score in time is scored in parts, with --engine or --shard. The same
+    command continues after an interruption; parts that are there are not scored again.
+    """
+    if shard is not None or engine is not None:
+        from historyad.scale import Job
+
+        if fdr is not None:
+            raise InputError("--fdr takes all scores at once: leave out --shard and --engine")
+        if out == "-":
+            raise InputError("part files need a folder: say which with --out")
+        job = Job(run, source, Path(out), 0, data_root, view_scores, file_format)
+        return _score_parts(job, shard, address, actors, device, strict=strict)
+    from historyad.scale import column_names
+
     model = _load(run, device)
     samples = _stream(model, source, data_root)
-    columns = (*_COLUMNS, *(model.view_names if view_scores else ()))
+    columns = column_names(model, view_scores=view_scores)
     rows = _score(model, samples, view_scores=view_scores)
     if fdr is not None:
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
@@ -487,10 +535,13 @@ def benchmark(
     jobs: Annotated[
         int,
         Parameter(
-            help="Fits at a time, each in a process of its own; they share the cores.",
+            help="Fits at a time, each in a process of its own; they share the cores. With "
+            "--engine, on a machine such as this one.",
             validator=validators.Number(gte=1),
         ),
     ] = 1,
+    engine: Engine | None = None,
+    address: Address = None,
     data_root: DataRoot = None,
 ) -> int:
     """Measure methods side by side; one row of JSON for each split, method and seed.
@@ -510,6 +561,8 @@ def benchmark(
             numbers,
             out,
             jobs=jobs,
+            engine=engine,
+            address=address,
             data_root=data_root,
             command=_command(),
             on_row=lambda row: print(
@@ -559,7 +612,6 @@ def demo(
 
 
 _CHUNK = 1024  # samples scored between two writes
-_COLUMNS: tuple[str, ...] = ("path", "anomaly_score", "p_value", "is_anomalous")
 
 
 def _in_flags(message: str) -> str:
@@ -606,17 +658,40 @@ def _report_unreadable(samples: Source | Folder) -> None:
 def _score(
     model: Model, samples: Source | Folder, *, view_scores: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield the row of each sample: `_COLUMNS` and, where asked for, what each view says."""
+    """Yield the row of each sample."""
+    from historyad.scale import rows_of, score_chunk
+
     for names, chunk in samples.chunks(_CHUNK):
-        scores = model.anomaly_score(chunk)
-        p_values = model.calibration.p_value(scores)
-        anomalous = scores > model.calibration.threshold
-        values = (names, scores.tolist(), p_values.tolist(), anomalous.tolist())
-        columns = dict(zip(_COLUMNS, values, strict=True))
-        if view_scores:
-            columns |= {name: view.tolist() for name, view in model.view_scores(chunk).items()}
-        for row in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, row, strict=True))
+        yield from rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
+
+
+def _score_parts(
+    job: Job, shard: str | None, address: str | None, actors: int, device: str, *, strict: bool
+) -> int:
+    """Score one part, or all on an engine; say what became of them and return the exit status."""
+    from historyad.scale import score_dataset, score_shard
+
+    def say(part: Part) -> None:
+        for name, reason in part.unreadable:
+            print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
+        print(f"part {part.number}: {part.scored:,} scored", file=sys.stderr, flush=True)
+
+    if shard is None:
+        parts = score_dataset(job, address=address, actors=actors, device=device, on_part=say)
+    else:
+        number, slash, of = shard.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal() and int(of)):
+            raise InputError(f"'{shard}' is no shard: write 0/10 for the first of ten")
+        parts = [score_shard(replace(job, parts=int(of)), int(number), device=device)]
+        say(parts[0])
+    unreadable = sum(len(part.unreadable) for part in parts)
+    skipped = f", {unreadable:,} could not be read" if unreadable else ""
+    print(
+        f"{sum(part.scored for part in parts):,} scored, "
+        f"{sum(part.anomalous for part in parts):,} anomalous{skipped}; in {job.out}",
+        file=sys.stderr,
+    )
+    return USER_ERROR if strict and unreadable else 0
 
 
 def _with_discoveries(rows: Iterator[dict[str, Any]], rate: float) -> Iterator[dict[str, Any]]:

@@ -27,9 +27,9 @@ ORDER = [
         "drift",
         "corruptions",
     ),
-    *("probe", "explain", "export"),
+    *("probe", "explain", "export", "console", "scale"),
     *("peers", "splits", "benchmark", "charts", "report", "reproduce", "service"),
-    *("demo", "console", "cli", "__main__"),
+    *("demo", "cli", "__main__"),
 ]
 # Modules that are tested with another one, by its name.
 TESTED_WITH = {

@@ -64,6 +64,6 @@ def test_functions_in_the_table_of_equations_exist():
             assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), (file, name)
 
 
-@pytest.mark.parametrize("writer", ["results", "ablation"])
+@pytest.mark.parametrize("writer", ["results", "ablation", "scaling"])
 def test_a_page_of_numbers_is_what_the_rows_say(writer):
     subprocess.run([sys.executable, ROOT / "benchmarks" / f"{writer}.py", "--check"], check=True)
