@@ -86,19 +86,73 @@ class Batches:
             part = self._order_of(turn)[offset : offset + size - filled]
             indices[filled : filled + len(part)] = part
             filled += len(part)
-        samples = self._samples[indices]
-        batch = to_float(self._prepare(samples) if self._prepare else samples, self.device)
+        batch = to_float(self._read(indices, position), self.device)
         if self.augmentations:
             random = torch_generator(self.seed, Stream.AUGMENT, position)
             for augmentation in self.augmentations:
                 batch = augmentation(batch, random)
         return batch
 
+    def _read(self, indices: NDArray[np.intp], position: int) -> NDArray[Any]:
+        """Return rows as the networks see them, but for the type."""
+        samples = self._samples[indices]
+        return self._prepare(samples) if self._prepare else samples
+
     def _order_of(self, turn: int) -> NDArray[np.intp]:
         if self._order[0] != turn:
             random = numpy_generator(self.seed, Stream.SHUFFLE, turn)
             self._order = (turn, random.permutation(self._rows))
         return self._order[1]
+
+
+class Crops(Batches):
+    """Batches of crops, drawn anew whenever an image comes around; arguments as of `Batches`.
+
+    Each is at a random place of a random level of the image's pyramid, as likely at its edges as
+    elsewhere: there, what is missing is mirrored. The pyramid is held in memory.
+    """
+
+    def __init__(
+        self,
+        samples: NDArray[Any],
+        *,
+        prepare: Preprocessing,
+        seed: int,
+        rows: NDArray[np.intp] | None = None,
+        augment: str = "",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        rows = np.arange(len(samples)) if rows is None else rows
+        self.levels = prepare.pyramid(samples[rows])
+        super().__init__(
+            self.levels[0],
+            prepare=prepare,
+            seed=seed,
+            augment=augment,
+            device=device,
+        )
+        self._side = prepare.side
+
+    def _read(self, indices: NDArray[np.intp], position: int) -> NDArray[Any]:
+        random = numpy_generator(self.seed, Stream.CROP, position)
+        levels = random.integers(len(self.levels), size=len(indices))
+        places = random.random((len(indices), 2))
+        crops = np.empty((len(indices), self._side, self._side, self.shape[0]), np.uint8)
+        for crop, index, level, place in zip(crops, indices, levels, places, strict=True):
+            image = self.levels[level][index]
+            rows, columns = (
+                mirrored(int(at * (length + 1)) - self._side // 2, self._side, length)
+                for at, length in zip(place, image.shape[:2], strict=True)
+            )
+            crop[:] = image[rows[:, None], columns]
+        return crops
+
+
+def mirrored(start: int, size: int, length: int) -> NDArray[np.intp]:
+    """Return ``size`` places from ``start`` on, those outside [0, length) mirrored at its ends."""
+    places = np.abs(np.arange(start, start + size))
+    inside: NDArray[np.intp] = length - 1 - np.abs(length - 1 - places)
+    return inside
 
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -151,6 +151,10 @@ def score(
     strict: Annotated[
         bool, Parameter(negative="", help="Exit with status 2 when a sample could not be read.")
     ] = False,
+    maps: Annotated[
+        Path | None,
+        Parameter(help="Folder for a picture of each image beside its anomaly map."),
+    ] = None,
     view_scores: Annotated[
         bool,
         Parameter(negative="", help="Add a column for each view: 0 is typical, above 1 is rare."),
@@ -168,7 +172,7 @@ def score(
     model = _load(run, device)
     samples = _stream(model, source, data_root)
     columns = (*_COLUMNS, *(model.view_names if view_scores else ()))
-    rows = _score(model, samples, view_scores=view_scores)
+    rows = _score(model, samples, view_scores=view_scores, maps=maps)
     if fdr is not None:
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
     n_scored = n_anomalous = n_discoveries = 0
@@ -275,6 +279,12 @@ def evaluate(
     *,
     normal: Annotated[str, Parameter(help="Source of normal samples, none of them trained on.")],
     anomalous: Annotated[str, Parameter(help="Source of anomalous samples.")],
+    masks: Annotated[
+        Path | None,
+        Parameter(
+            help="Folder of the anomalous images' masks, NAME.png or NAME_mask.png: judge maps too."
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write the figures to this file.")
     ] = None,
@@ -282,7 +292,8 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a detector on labelled samples: AUROC, AUPRC with prevalence, false positives."""
-    from historyad.evaluation import evaluate_model, table_of
+    from historyad.datasets import read_masks
+    from historyad.evaluation import evaluate_model, judge_pixels, table_of
     from historyad.storage import save_json
 
     model = _load(run, device)
@@ -294,6 +305,8 @@ def evaluate(
         "anomalous": anomalous,
         **evaluate_model(model, *sources),
     }
+    if masks is not None:
+        figures |= judge_pixels(model, sources[0], sources[1], read_masks(masks, sources[1]))
     print_table(table_of(figures))
     if json_file is not None:
         save_json(json_file, {**figures, "command": _command()})
@@ -599,7 +612,7 @@ def _report_unreadable(samples: Source | Folder) -> None:
 
 
 def _score(
-    model: Model, samples: Source | Folder, *, view_scores: bool
+    model: Model, samples: Source | Folder, *, view_scores: bool, maps: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of each sample: `_COLUMNS` and, where asked for, what each view says."""
     for names, chunk in samples.chunks(_CHUNK):
@@ -610,8 +623,21 @@ def _score(
         columns = dict(zip(_COLUMNS, values, strict=True))
         if view_scores:
             columns |= {name: view.tolist() for name, view in model.view_scores(chunk).items()}
+        if maps is not None:
+            _write_maps(model, names, chunk, maps)
         for row in zip(*columns.values(), strict=True):
             yield dict(zip(columns, row, strict=True))
+
+
+def _write_maps(model: Model, names: Sequence[str], images: Any, folder: Path) -> None:
+    from PIL import Image
+
+    from historyad.explain import picture
+
+    for name, image in zip(names, images, strict=True):
+        path = (folder / name).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(model, image)).save(path)
 
 
 def _with_discoveries(rows: Iterator[dict[str, Any]], rate: float) -> Iterator[dict[str, Any]]:

@@ -15,19 +15,21 @@ TESTS = Path(__file__).parent
 # The table of contents: a module imports only from modules above it. A folder counts as one.
 ORDER = [
     *("errors", "config", "randomness", "theory", "losses", "metrics"),
-    *("images", "tables", "named_sets", "datasets", "preprocessing"),
+    *("images", "contrast", "tables", "named_sets", "datasets", "preprocessing"),
     *("networks", "batches", "storage", "history", "gan", "detector"),
     *(
         "companions",
         "views",
+        "patches",
         "calibration",
         "model",
         "estimator",
+        "explain",
         "evaluation",
         "drift",
         "corruptions",
     ),
-    *("probe", "explain", "export"),
+    *("probe", "export"),
     *("peers", "splits", "benchmark", "charts", "report", "reproduce", "service"),
     *("demo", "console", "cli", "__main__"),
 ]
