@@ -177,6 +177,53 @@ class ShuffledRows:
         return int(starts[window]), random.permutation(rows)
 
 
+class Crops(Batches):
+    """Batches of crops, drawn anew whenever an image comes around; arguments as of `Batches`.
+
+    Each is at a random place of a random level of the image's pyramid, as likely at its edges as
+    elsewhere: there, what is missing is mirrored. The pyramid is held in memory.
+    """
+
+    def __init__(
+        self,
+        samples: NDArray[Any],
+        *,
+        prepare: Preprocessing,
+        seed: int,
+        rows: NDArray[np.intp] | None = None,
+        augment: str = "",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        rows = np.arange(len(samples)) if rows is None else rows
+        self.levels = prepare.pyramid(samples[rows])
+        super().__init__(self.levels[0], prepare=prepare, seed=seed, augment=augment, device=device)
+        self._side = prepare.side
+        self._prepare = None  # the pyramid is prepared
+
+    def _read(self, position: int, size: int, part: slice) -> NDArray[Any]:
+        """Return crops at rest; all are drawn, also those of other processes, and a part is cut."""
+        random = numpy_generator(self.seed, Stream.CROP, position)
+        levels = random.integers(len(self.levels), size=size)[part]
+        places = random.random((size, 2))[part]
+        indices = self._order.at(position, size)[part]
+        crops = np.empty((len(indices), self._side, self._side, self.shape[0]), np.uint8)
+        for crop, index, level, place in zip(crops, indices, levels, places, strict=True):
+            image = self.levels[level][index]
+            rows, columns = (
+                mirrored(int(at * (length + 1)) - self._side // 2, self._side, length)
+                for at, length in zip(place, image.shape[:2], strict=True)
+            )
+            crop[:] = image[rows[:, None], columns]
+        return crops
+
+
+def mirrored(start: int, size: int, length: int) -> NDArray[np.intp]:
+    """Return ``size`` places from ``start`` on, those outside [0, length) mirrored at its ends."""
+    places = np.abs(np.arange(start, start + size))
+    inside: NDArray[np.intp] = length - 1 - np.abs(length - 1 - places)
+    return inside
+
+
 Toss = Callable[[], Tensor]  # a coin for each sample of a batch, (B, 1, 1, 1)
 Augmentation = Callable[[Tensor, Toss], Tensor]
 

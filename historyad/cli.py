@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -189,6 +189,10 @@ def score(
     strict: Annotated[
         bool, Parameter(negative="", help="Exit with status 2 when a sample could not be read.")
     ] = False,
+    maps: Annotated[
+        Path | None,
+        Parameter(help="Folder for a picture of each image beside its anomaly map."),
+    ] = None,
     view_scores: Annotated[
         bool,
         Parameter(negative="", help="Add a column for each view: 0 is typical, above 1 is rare."),
@@ -221,7 +225,7 @@ def score(
     model = _load(run, device)
     samples = _stream(model, source, data_root)
     columns = column_names(model, view_scores=view_scores)
-    rows = _score(model, samples, view_scores=view_scores)
+    rows = _score(model, samples, view_scores=view_scores, maps=maps)
     if fdr is not None:
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
     n_scored = n_anomalous = n_discoveries = 0
@@ -328,6 +332,12 @@ def evaluate(
     *,
     normal: Annotated[str, Parameter(help="Source of normal samples, none of them trained on.")],
     anomalous: Annotated[str, Parameter(help="Source of anomalous samples.")],
+    masks: Annotated[
+        Path | None,
+        Parameter(
+            help="Folder of the anomalous images' masks, NAME.png or NAME_mask.png: judge maps too."
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write the figures to this file.")
     ] = None,
@@ -335,7 +345,8 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a detector on labelled samples: AUROC, AUPRC with prevalence, false positives."""
-    from historyad.evaluation import evaluate_model, table_of
+    from historyad.datasets import read_masks
+    from historyad.evaluation import evaluate_model, judge_pixels, table_of
     from historyad.storage import save_json
 
     model = _load(run, device)
@@ -347,6 +358,8 @@ def evaluate(
         "anomalous": anomalous,
         **evaluate_model(model, *sources),
     }
+    if masks is not None:
+        figures |= judge_pixels(model, sources[0], sources[1], read_masks(masks, sources[1]))
     print_table(table_of(figures))
     if json_file is not None:
         save_json(json_file, {**figures, "command": _command()})
@@ -656,12 +669,14 @@ def _report_unreadable(samples: Source | Folder) -> None:
 
 
 def _score(
-    model: Model, samples: Source | Folder, *, view_scores: bool
+    model: Model, samples: Source | Folder, *, view_scores: bool, maps: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of each sample."""
     from historyad.scale import rows_of, score_chunk
 
     for names, chunk in samples.chunks(_CHUNK):
+        if maps is not None:
+            _write_maps(model, names, chunk, maps)
         yield from rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
 
 
@@ -692,6 +707,17 @@ def _score_parts(
         file=sys.stderr,
     )
     return USER_ERROR if strict and unreadable else 0
+
+
+def _write_maps(model: Model, names: Sequence[str], images: Any, folder: Path) -> None:
+    from PIL import Image
+
+    from historyad.explain import picture
+
+    for name, image in zip(names, images, strict=True):
+        path = (folder / name).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(model, image)).save(path)
 
 
 def _with_discoveries(rows: Iterator[dict[str, Any]], rate: float) -> Iterator[dict[str, Any]]:

@@ -40,6 +40,27 @@ class Config:
         low=0,
         high=128,
     )
+    patch: int = _setting(
+        0,
+        "Side of the crops that the networks see of images larger than that, in pixels: 8, 16, 32 "
+        "or 64. The detector is trained on crops, makes a map of an image of any size, and scores "
+        "the image by the worst of its map. 0 sees whole images, on the grid of image_size.",
+        low=0,
+        high=64,
+    )
+    scales: int = _setting(
+        1,
+        "Sizes at which an image is looked at with crops: as it is, at half its size, at a "
+        "quarter. Each sees defects twice as large as the one before.",
+        low=1,
+        high=4,
+    )
+    contrast: str = _setting(
+        "",
+        "What crops show: grey or colour as it is, or local contrast, which takes out uneven "
+        "lighting and differences in the strength of a texture.",
+        choices=("", "local"),
+    )
     augment: str = _setting(
         "",
         "Transformations that turn a normal image into a normal image, separated by commas: "
@@ -206,12 +227,25 @@ def validate(config: Config) -> None:
         _validate_one(name, getattr(config, name), setting)
     if config.image_size not in (0, 8, 16, 32, 64, 128):
         raise ConfigError(f"image_size is {config.image_size}: take 0, 8, 16, 32, 64 or 128")
+    _validate_crops(config)
     length = config.n_epochs if config.time_unit == "epoch" else 1.0
     if config.skip_epochs >= length:
         raise ConfigError(
             f"skip_epochs ({config.skip_epochs:g}) leaves nothing of a history that ends at "
             f"{length:g}: lower skip_epochs or raise n_epochs"
         )
+
+
+def _validate_crops(config: Config) -> None:
+    if config.patch not in (0, 8, 16, 32, 64):
+        raise ConfigError(f"patch is {config.patch}: take 0, 8, 16, 32 or 64")
+    if config.patch and config.image_size:
+        raise ConfigError(
+            f"image_size is {config.image_size} and patch {config.patch}: take image_size for "
+            "whole images, or patch for crops of them"
+        )
+    if not config.patch and (config.contrast or config.scales > 1):
+        raise ConfigError("contrast and scales are for crops: set patch, best to 32")
 
 
 def _validate_one(name: str, value: Any, setting: Field[Any]) -> None:
@@ -222,7 +256,8 @@ def _validate_one(name: str, value: Any, setting: Field[Any]) -> None:
         raise ConfigError(f"{name} is {value!r}: it must be of type {wanted.__name__}")
     low, high, choices = (setting.metadata[key] for key in ("low", "high", "choices"))
     if choices and value not in choices:
-        raise ConfigError(f"{name} is '{value}': choose one of {', '.join(choices)}")
+        listed = ", ".join(choice or "''" for choice in choices)
+        raise ConfigError(f"{name} is '{value}': choose one of {listed}")
     if wanted is str:
         return
     below = low is not None and value < low

@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from historyad import distributed
-from historyad.batches import Batches
+from historyad.batches import Batches, Crops
 from historyad.calibration import Calibration, samples_needed
 from historyad.config import Config, as_dict, validate
 from historyad.datasets import Source, open_source
@@ -30,6 +30,7 @@ from historyad.gan import SHARED_FOLDER, train_gan
 from historyad.history import History
 from historyad.model import Model
 from historyad.networks import choose_device
+from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views, patch_scores
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
 from historyad.storage import RunDirectory, load_json, versions
@@ -66,8 +67,13 @@ def fit_model(
     config = _resolve(config, len(train))
     # What can be refused is refused before the run directory is claimed for this config.
     device = choose_device(config.device)
-    prepare = Preprocessing.fit(source.samples, config.image_size, train)
-    batches = Batches(
+    if config.patch:
+        prepare = Preprocessing.of_crops(
+            source.samples, config.patch, config.scales, config.contrast
+        )
+    else:
+        prepare = Preprocessing.fit(source.samples, config.image_size, train)
+    batches = (Crops if config.patch else Batches)(
         source.samples,
         prepare=prepare,
         seed=config.seed,
@@ -103,8 +109,18 @@ def fit_model(
         if not distributed.is_main():
             distributed.barrier()  # while rank 0 does the rest
             return Model.load(run.path, device)
-        scored: Detector | Views = detector
-        if config.views == "all":
+        scored: Detector | Views | PatchViews = detector
+        if isinstance(batches, Crops):
+            # The same at every place of an image, whose score is that of its worst places.
+            scored = (
+                PatchViews(detector, config.scales)
+                if config.views == "history"
+                else fit_patch_views(detector, batches, config.seed)
+            ).to(device)
+            fit_patch_scale(scored, source.samples, held_out, prepare)
+            score = partial(patch_scores, scored, prepare=prepare)
+            scores = _score_rows(score, source.samples, held_out)
+        elif config.views == "all":
             # Companions see what D_TV does not; held-out samples put all on one scale.
             scored = fit_views(detector, batches)
             raw = _score_rows(partial(raw_views, scored, prepare=prepare), source.samples, held_out)

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.datasets import Source
-from historyad.metrics import auprc, auroc, bootstrap_interval, fpr_at_tpr
+from historyad.explain import anomaly_map
+from historyad.metrics import auprc, aupro, auroc, bootstrap_interval, check_pixels, fpr_at_tpr
 from historyad.model import Model
+
+AUPRO_LIMIT = 0.3  # false-positive rate up to which region overlap is averaged
 
 
 def judge(normal: NDArray[np.floating], anomalous: NDArray[np.floating]) -> dict[str, Any]:
@@ -57,6 +60,30 @@ def evaluate_model(model: Model, normal: Source, anomalous: Source) -> dict[str,
     }
 
 
+def judge_pixels(
+    model: Model, normal: Source, anomalous: Source, masks: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return what the maps of a model are worth, against the ``masks`` (m, H, W) of anomalies.
+
+    All pixels of normal images count as normal. Anomalous images whose mask is empty are left out.
+    """
+    marked = np.flatnonzero(masks.any((1, 2)))
+    maps = [anomaly_map(model, image) for image in normal.samples]
+    maps += [anomaly_map(model, anomalous.samples[row]) for row in marked]
+    truth = np.concatenate([np.zeros((len(normal), *masks.shape[1:]), bool), masks[marked]])
+    found = np.stack(maps)
+    y, score = check_pixels(truth, found)
+    return {
+        "pixel_auroc": auroc(y, score),
+        "pixel_auprc": auprc(y, score),
+        "pixel_prevalence": float(y.mean()),
+        "aupro": aupro(truth, found, fpr_limit=AUPRO_LIMIT),
+        "aupro_fpr_limit": AUPRO_LIMIT,
+        "n_masks": len(marked),
+        "n_empty_masks": len(masks) - len(marked),
+    }
+
+
 def table_of(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the figures of `evaluate_model` as the rows that a person reads."""
     f = figures
@@ -76,4 +103,15 @@ def table_of(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("anomalies found", f"{f['detection_rate']:.4f} at that threshold"),
         ("samples", f"{f['n_normal']:,} normal, {f['n_anomalous']:,} anomalous"),
         ("speed", f"{f['images_per_second']:,.0f} per second"),
+        *(_pixel_rows(f) if "pixel_auroc" in f else ()),
+    ]
+
+
+def _pixel_rows(f: dict[str, Any]) -> list[tuple[str, str]]:
+    empty = f", {f['n_empty_masks']} empty left out" if f["n_empty_masks"] else ""
+    return [
+        ("pixel AUROC", f"{f['pixel_auroc']:.4f}"),
+        ("pixel AUPRC", f"{f['pixel_auprc']:.4f}, prevalence {f['pixel_prevalence']:.3f}"),
+        ("AUPRO", f"{f['aupro']:.4f} up to a false-positive rate of {f['aupro_fpr_limit']:g}"),
+        ("masks", f"{f['n_masks']:,}{empty}"),
     ]

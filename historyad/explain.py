@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_erosion, gaussian_filter
 
 from historyad.errors import InputError
 from historyad.images import Pixels, reduced_size
@@ -27,11 +27,16 @@ _PATCHES_ACROSS = 3  # side of the patch: this part of the grid's side
 _REACH = 2  # standard deviation of the blur, in sides of the patch
 _STEPS_PER_PATCH = 3  # patches overlap: this many begin within the side of one
 _BATCH = 128  # occluded copies held at a time
+_GAP = 4  # pixels between an image and its map
+_FULL = 3  # thresholds at which the hue of a map is full
 _COLOUR = np.array([213, 94, 0])  # vermillion of Okabe and Ito: no shade of grey, and not red
 
 
 def anomaly_map(model: Model, image: Pixels) -> Map:
-    """Return the occlusion sensitivity of each pixel of ``image``, float32 (H, W).
+    """Return a map of what makes ``image`` anomalous, float32 (H, W).
+
+    Of a detector of crops (``patch``), it is the detector's own: `Model.anomaly_map`, whose worst
+    cells make the score. Of one that sees images whole, it is occlusion sensitivity.
 
     ``image`` is uint8 (H, W, C), or (H, W) for one channel. A patch slides over the grid that the
     detector sees; its content is replaced by a blur of its surroundings. A pixel's value is the
@@ -43,6 +48,8 @@ def anomaly_map(model: Model, image: Pixels) -> Map:
     if model.preprocessing.kind != "image":
         raise InputError("this detector scores vectors: use feature_contributions")
     image = image[..., None] if image.ndim == 2 else image
+    if model.preprocessing.scales:
+        return model.anomaly_map(image)
     grid = model.preprocessing(image[None])[0]
     on_grid = dataclasses.replace(model.preprocessing, input_shape=grid.shape)
     model = dataclasses.replace(model, preprocessing=on_grid)
@@ -90,6 +97,27 @@ def overlay(image: Pixels, anomaly_map: Map, *, full: float = 1.0, opacity: floa
     alpha = opacity * np.clip(anomaly_map / full, 0, 1)[..., None]
     shown: Pixels = np.rint(grey + alpha * (_COLOUR - grey)).astype(np.uint8)
     return shown
+
+
+def picture(model: Model, image: Pixels) -> Pixels:
+    """Return ``image`` beside its anomaly map, as wide as both, uint8 (H, 2 W + gap, 3).
+
+    For a detector of crops, the hue over the right half begins at what is typical of normal images
+    and is full at three times the threshold; what lies above the threshold has an outline. It is
+    the same in all pictures of one model.
+    """
+    image = image[..., None] if image.ndim == 2 else image
+    values = anomaly_map(model, image)
+    plain = overlay(image, np.zeros_like(values)) if image.shape[2] != 3 else image
+    if model.preprocessing.scales:
+        threshold = model.map_threshold
+        shown = overlay(image, values, full=_FULL * threshold)
+        above = values > threshold
+        shown[above & ~binary_erosion(above)] = _COLOUR
+    else:
+        shown = overlay(image, values)
+    gap = np.full((len(image), _GAP, 3), 255, np.uint8)
+    return np.concatenate([plain, gap, shown], axis=1)
 
 
 def _patches(side: int) -> Iterator[tuple[slice, slice]]:

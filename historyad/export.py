@@ -71,6 +71,11 @@ def export_onnx(
     _require_extra()
     if not DEFAULT_OPSET <= opset <= _NEWEST_OPSET:
         raise ConfigError(f"opset is {opset}: take {DEFAULT_OPSET} to {_NEWEST_OPSET}")
+    if model.preprocessing.scales:
+        raise InputError(
+            "a detector of crops cannot be exported: score with historyad score, historyad serve "
+            "or Model.anomaly_score"
+        )
     shape = _input_shape(model.preprocessing, size)
     if samples is not None and samples.shape[1:] != shape:
         raise InputError(

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,8 +24,18 @@ from historyad.calibration import Calibration, samples_needed
 from historyad.companions import Gaussian, Neighbours
 from historyad.config import Config, as_dict, validate
 from historyad.detector import Detector, anomaly_scores
-from historyad.errors import RunError
+from historyad.errors import InputError, RunError
 from historyad.networks import Critic, Shape, count_parameters
+from historyad.patches import (
+    PATCH_VIEWS,
+    Bank,
+    Map,
+    PatchViews,
+    build_patch_views,
+    patch_scores,
+    patch_totals,
+    pixel_map,
+)
 from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
 from historyad.views import Views, raw_views
@@ -39,7 +50,7 @@ _MOST_VALUES_OF_A_SAMPLE = 2**24
 class Model:
     """A detector with the preprocessing and the calibration that belong to it."""
 
-    detector: Detector | Views
+    detector: Detector | Views | PatchViews
     preprocessing: Preprocessing
     calibration: Calibration
     config: Config
@@ -48,11 +59,31 @@ class Model:
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F): (N,)."""
+        if isinstance(self.detector, PatchViews):
+            return patch_scores(self.detector, samples, self.preprocessing)
         return anomaly_scores(self.detector, samples, self.preprocessing)
+
+    def anomaly_map(self, image: NDArray[np.uint8]) -> Map:
+        """Return the anomaly map of an image (H, W, C), float32 (H, W), of a detector of crops.
+
+        0 is typical of normal images, and the mean over the highest 2 % of cells gives the score.
+        """
+        if not isinstance(self.detector, PatchViews):
+            raise InputError("this detector sees images whole: use historyad.explain.anomaly_map")
+        return pixel_map(self.detector, image, self.preprocessing)
+
+    @property
+    def map_threshold(self) -> float:
+        """The mean over the highest 2 % of a map's cells from which its image is anomalous."""
+        if not isinstance(self.detector, PatchViews):
+            raise InputError("this detector sees images whole: its maps have no threshold")
+        return self.detector.total_at(self.calibration.threshold)
 
     @property
     def view_names(self) -> tuple[str, ...]:
         """Names of the views that make the score."""
+        if isinstance(self.detector, PatchViews):
+            return PATCH_VIEWS
         return self.detector.names if isinstance(self.detector, Views) else ("history",)
 
     def view_scores(self, samples: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
@@ -62,6 +93,9 @@ class Model:
         """
         if isinstance(self.detector, Detector):
             return {"history": self.anomaly_score(samples)}
+        if isinstance(self.detector, PatchViews):
+            totals = patch_totals(self.detector, samples, self.preprocessing)
+            return {PATCH_VIEWS[0]: self.detector.standardised(totals).cpu().numpy()}
         raw = raw_views(self.detector, samples, self.preprocessing)
         found = self.detector.standardised(torch.from_numpy(raw.T).to(self.detector.center.device))
         return dict(zip(self.view_names, found.cpu().numpy(), strict=True))
@@ -177,14 +211,19 @@ def _preprocessing(content: dict[str, Any], tensors: dict[str, Tensor]) -> Prepr
     return preprocessing
 
 
-def _history_view(detector: Detector | Views) -> Detector:
-    return detector.detector if isinstance(detector, Views) else detector
+def _history_view(detector: Detector | Views | PatchViews) -> Detector:
+    return detector if isinstance(detector, Detector) else detector.detector
 
 
-def _companions(detector: Detector | Views) -> dict[str, int] | None:
+def _companions(detector: Detector | Views | PatchViews) -> dict[str, int] | None:
     """Return the sizes by which the companions are built anew; None where there are none."""
     if isinstance(detector, Detector):
         return None
+    if isinstance(detector, PatchViews):
+        if detector.gaussian is None:
+            return None
+        banks = cast(Sequence[Bank], detector.banks)
+        return {f"bank {scale}": len(bank.cells) for scale, bank in enumerate(banks)}
     return {"bank": len(detector.neighbours.bank), "components": len(detector.gaussian.components)}
 
 
@@ -193,7 +232,7 @@ def _detector(
     preprocessing: Preprocessing,
     config: Config,
     tensors: dict[str, Tensor],
-) -> Detector | Views:
+) -> Detector | Views | PatchViews:
     members, companions = content["members"], content["companions"]
     if companions is not None and not isinstance(companions, dict):
         raise TypeError(f"companions {companions!r}")
@@ -203,13 +242,17 @@ def _detector(
         or members > _MOST_MEMBERS
     ):
         raise ValueError(f"{members} members and companions {companions}")
+    if preprocessing.scales and len(sizes) not in (1, 1 + preprocessing.scales):
+        raise ValueError(f"{preprocessing.scales} scales and companions {companions}")
     shape: Shape = preprocessing.network_shape
     prefix = "detector."
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    def build() -> Detector | Views:
+    def build() -> Detector | Views | PatchViews:
         critics = [Critic(shape, config.width, config.hidden) for _ in range(members)]
         detector = Detector(critics)
+        if preprocessing.scales:
+            return build_patch_views(detector, sizes[1:], preprocessing.scales)
         if companions is None:
             return detector
         bank = companions["bank"]

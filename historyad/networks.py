@@ -20,7 +20,7 @@ from historyad.errors import ConfigError
 Shape = tuple[int, ...]
 
 _SLOPE = 0.2  # of LeakyReLU
-_COARSEST = 4  # side of the grid where convolutions meet the fully connected layers
+COARSEST = 4  # side of the grid where convolutions meet the fully connected layers
 
 
 class PooledConv2d(nn.Conv2d):
@@ -135,7 +135,7 @@ class Critic(nn.Module):
             for n_in, n_out in itertools.pairwise(channels):
                 layers += [PooledConv2d(n_in, n_out), _activation()]
             self.features = nn.Sequential(*layers)
-            self.n_features = channels[-1] * _COARSEST**2
+            self.n_features = channels[-1] * COARSEST**2
         self.head = nn.Sequential(
             FlattenPixels(), nn.Linear(self.n_features, hidden), _activation(), nn.Linear(hidden, 1)
         )
@@ -166,8 +166,8 @@ class Generator(nn.Module):
             layers += [*_dense_block(hidden, hidden), nn.Linear(hidden, shape[0])]
         else:
             channels = [*reversed(_channels(shape, width)), shape[0]]
-            layers += _dense_block(hidden, channels[0] * _COARSEST**2)
-            layers += [nn.Unflatten(1, (channels[0], _COARSEST, _COARSEST))]
+            layers += _dense_block(hidden, channels[0] * COARSEST**2)
+            layers += [nn.Unflatten(1, (channels[0], COARSEST, COARSEST))]
             for n_in, n_out in itertools.pairwise(channels[:-1]):
                 layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1)]
                 layers += [WholeBatchNorm2d(n_out), _activation()]
@@ -222,7 +222,7 @@ def _fan_in(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> int:
 
 def _channels(shape: Shape, width: int) -> list[int]:
     """Return the critic's channels after each halving, from ``shape`` down to 4 x 4."""
-    halvings = int(math.log2(shape[1] // _COARSEST))
+    halvings = int(math.log2(shape[1] // COARSEST))
     return [width * 2**level for level in range(halvings)]
 
 

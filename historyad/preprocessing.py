@@ -1,7 +1,8 @@
 """From what a source holds to what the networks are made for; part of the saved model.
 
-Images (N, H, W, C) are placed on a square grid. Vectors (N, F) are centred and scaled robustly,
-feature by feature. Each sample is treated alone, so that its score does not depend on others.
+Images (N, H, W, C) are placed on a square grid, or stay large and are seen in crops. Vectors
+(N, F) are centred and scaled robustly, feature by feature. Each sample is treated alone, so that
+its score does not depend on others.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from historyad.contrast import halved, local_contrast
 from historyad.errors import InputError
 from historyad.images import place_on_grid
 
 _SMALLEST_SIDE, _LARGEST_SIDE = 8, 64  # of the grid that is chosen by itself
 _SIDES = (8, 16, 32, 64, 128)  # of any grid
 _IQR_OF_NORMAL = 1.349  # interquartile range of N(0, 1)
+_MOST_SCALES = 4
 _TINY, _HUGE = (float(getattr(np.finfo(np.float32), edge)) for edge in ("tiny", "max"))
 
 
@@ -27,12 +30,16 @@ class Preprocessing:
 
     ``input_shape`` is (H, W, C) or (F,); ``side`` is the grid's, 0 for vectors; ``any_size`` says
     that images of other sizes than ``input_shape`` are accepted, because the user chose the grid.
+    With ``scales`` above 0, the networks see crops of ``side`` of images of any size that holds one
+    at every scale; each scale halves the image.
     """
 
     kind: Literal["image", "vector"]
     input_shape: tuple[int, ...]
     side: int = 0
     any_size: bool = False
+    scales: int = 0
+    contrast: str = ""
     center: NDArray[np.float32] | None = None
     scale: NDArray[np.float32] | None = None
 
@@ -52,14 +59,30 @@ class Preprocessing:
         center, scale = _robust_scaling(samples if rows is None else samples[rows])
         return cls("vector", shape, center=center, scale=scale)
 
+    @classmethod
+    def of_crops(
+        cls, samples: NDArray[Any], patch: int, scales: int, contrast: str
+    ) -> Preprocessing:
+        """Decide for images (N, H, W, C) that are seen in crops; InputError for other samples."""
+        shape = tuple(samples.shape[1:])
+        if len(shape) != 3:
+            raise InputError("patch is for images, and these are vectors: leave it 0")
+        prepare = cls("image", shape, patch, scales=scales, contrast=contrast)
+        prepare.check(shape)
+        return prepare
+
     def validate(self) -> None:
         """Raise ValueError unless the fields, as a file may hold them, fit each other."""
         arrays = (self.center, self.scale)
         if self.kind == "image":
             good = len(self.input_shape) == 3 and self.side in _SIDES
             good = good and all(array is None for array in arrays)
+            good = good and type(self.scales) is int and 0 <= self.scales <= _MOST_SCALES
+            good = good and self.contrast in (("", "local") if self.scales else ("",))
+            good = good and min(self.input_shape[:2]) >= self.smallest_side
         else:
             good = self.kind == "vector" and len(self.input_shape) == 1 and self.side == 0
+            good = good and (self.scales, self.contrast) == (0, "")
             good = good and all(a is not None and a.shape == self.input_shape for a in arrays)
             good = good and self.scale is not None and bool((self.scale > 0).all())
         if not good or type(self.side) is not int or type(self.any_size) is not bool:
@@ -69,6 +92,7 @@ class Preprocessing:
         """Return uint8 (N, side, side, C) or float32 (N, F); InputError for another shape."""
         self.check(tuple(samples.shape[1:]))
         if self.kind == "image":
+            assert not self.scales, "crops are cut from a pyramid"
             if samples.shape[1:3] == (self.side, self.side):
                 return samples
             return place_on_grid(samples, self.side)
@@ -78,6 +102,21 @@ class Preprocessing:
         # In double precision, since a difference of two float32 may be too large for a third.
         scaled = (samples.astype(np.float64) - self.center) / self.scale
         return np.arcsinh(scaled).astype(np.float32)
+
+    def pyramid(self, samples: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """Return what crops are cut from: images (N, H, W, C) at each scale, the finest first."""
+        self.check(tuple(samples.shape[1:]))
+        levels = [samples]
+        for _ in range(1, self.scales):
+            levels.append(halved(levels[-1]))
+        if self.contrast:
+            levels = [local_contrast(level, self.side) for level in levels]
+        return levels
+
+    @property
+    def smallest_side(self) -> int:
+        """Pixels that an image needs, each way, for a crop at the coarsest scale; 1: any."""
+        return self.side << (self.scales - 1) if self.scales else 1
 
     @property
     def network_shape(self) -> tuple[int, ...]:
@@ -89,10 +128,17 @@ class Preprocessing:
     @property
     def shrinks(self) -> bool:
         """Whether samples get smaller, so that it pays to keep what this returns."""
-        return self.kind == "image" and max(self.input_shape[:2]) > self.side
+        return self.kind == "image" and not self.scales and max(self.input_shape[:2]) > self.side
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError, naming both shapes, unless one sample of ``shape`` can be scored."""
+        if self.scales and len(shape) == 3 and min(shape[:2]) < self.smallest_side:
+            raise InputError(
+                f"the images have {shape[1]} x {shape[0]} pixels, too few for crops of {self.side} "
+                f"at {self.scales} scale{'s' * (self.scales != 1)}: give at least "
+                f"{self.smallest_side} x {self.smallest_side}, or fit with a smaller patch or "
+                "fewer scales"
+            )
         if shape == self.input_shape:
             return
         if self.kind == "image" and len(shape) == 3:
@@ -101,7 +147,7 @@ class Preprocessing:
                     f"the images have {_channels(shape[2])}, the detector was fitted on "
                     f"{_channels(self.input_shape[2])}: convert the images or fit on such images"
                 )
-            if self.any_size:
+            if self.any_size or self.scales:
                 return
         raise InputError(
             f"the input has shape {_by(shape)}, the detector was fitted on "
@@ -116,6 +162,8 @@ class Preprocessing:
             "input_shape": list(self.input_shape),
             "side": self.side,
             "any_size": self.any_size,
+            "scales": self.scales,
+            "contrast": self.contrast,
         }
 
 

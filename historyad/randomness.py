@@ -24,6 +24,7 @@ class Stream(IntEnum):
     MIX = 6
     PROBE = 7
     PEER = 8
+    CROP = 9
 
 
 def numpy_generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:

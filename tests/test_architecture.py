@@ -15,19 +15,22 @@ TESTS = Path(__file__).parent
 # The table of contents: a module imports only from modules above it. A folder counts as one.
 ORDER = [
     *("errors", "config", "randomness", "theory", "losses", "metrics", "distributed"),
-    *("images", "shards", "streams", "tables", "named_sets", "datasets", "preprocessing"),
+    *("images", "contrast", "shards", "streams", "tables", "named_sets", "datasets"),
+    "preprocessing",
     *("networks", "batches", "storage", "history", "gan", "detector"),
     *(
         "companions",
         "views",
+        "patches",
         "calibration",
         "model",
         "estimator",
+        "explain",
         "evaluation",
         "drift",
         "corruptions",
     ),
-    *("probe", "explain", "export", "console", "scale"),
+    *("probe", "export", "console", "scale"),
     *("peers", "splits", "benchmark", "charts", "report", "reproduce", "service"),
     *("demo", "cli", "__main__"),
 ]

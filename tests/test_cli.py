@@ -591,3 +591,36 @@ def test_the_views_say_why(run, folder, images, tmp_path):
     assert list(rows[0]) == [*COLUMNS, "history", "pattern", "neighbours", "gaussian"]
     for name, values in HistoryAD.load(run).view_scores(images).items():
         np.testing.assert_allclose([row[name] for row in rows], values, atol=1e-5)
+
+
+def test_maps_and_masks_of_images_larger_than_the_network(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for name, n in (("good", 110), ("fresh", 6), ("bad", 6), ("masks", 6)):
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            image = random.integers(90, 160, (24, 30)).astype(np.uint8)
+            mask = np.zeros_like(image)
+            mask[8:14, 10:18] = 255
+            if name == "bad":
+                image[mask > 0] = np.tile([0, 0, 255, 255], 12)
+            suffix = "_mask.png" if name == "masks" else ".png"
+            picture = mask if name == "masks" else image
+            Image.fromarray(picture).save(tmp_path / name / f"{i:03}{suffix}")
+    run, good, fresh, bad, masks, maps = (
+        str(tmp_path / name) for name in ("run", "good", "fresh", "bad", "masks", "maps")
+    )
+    assert main(["fit", good, "--out", run, "--patch=8", *TINY_OPTIONS]) == 0
+    assert main(["score", run, bad, "--maps", maps]) == 0
+    with Image.open(tmp_path / "maps" / "003.png") as shown:
+        assert shown.size == (64, 24)
+    found = tmp_path / "figures.json"
+    judged = ["evaluate", run, "--normal", fresh, "--anomalous", bad]
+    assert main([*judged, "--masks", masks, "--json", str(found)]) == 0
+    assert "AUPRO" in capsys.readouterr().out
+    figures = json.loads(found.read_text())
+    assert figures["pixel_auroc"] > 0.7
+    assert figures["aupro"] > 0.3
+    assert (figures["n_masks"], figures["n_empty_masks"]) == (6, 0)
+    (tmp_path / "masks" / "004_mask.png").unlink()
+    assert main([*judged, "--masks", masks]) == 2
+    assert "004.png has no mask" in capsys.readouterr().err

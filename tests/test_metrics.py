@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from historyad.errors import InputError
-from historyad.metrics import auprc, auroc, bootstrap_interval, fpr_at_tpr
+from historyad.metrics import auprc, aupro, auroc, bootstrap_interval, fpr_at_tpr
 
 METRICS = [auroc, auprc, fpr_at_tpr]
 
@@ -139,3 +139,35 @@ def test_bad_options_are_named():
         bootstrap_interval(auroc, [0, 1], [0, 1], level=95)
     with pytest.raises(InputError, match="one class"):
         bootstrap_interval(auroc, [0, 0], [0, 1])
+
+
+def squares():
+    """One mask with a region of 4 pixels and one of 16, diagonal neighbours joined."""
+    masks = np.zeros((2, 12, 12), bool)
+    masks[0, 0, 0] = masks[0, 1, 1] = masks[0, 2, 2] = masks[0, 3, 3] = True
+    masks[1, 4:8, 4:8] = True
+    return masks
+
+
+def test_aupro_in_closed_form():
+    masks = squares()
+    assert aupro(masks, masks.astype(float)) == 1
+    assert aupro(masks, np.zeros(masks.shape)) == pytest.approx(0.15)  # the diagonal: limit / 2
+    # Only the small region is found, before any normal pixel: half of the overlap, then a straight
+    # line to 1 at a false-positive rate of 1.
+    found = np.zeros(masks.shape)
+    found[0] = masks[0]
+    assert aupro(masks, found) == pytest.approx(0.5 + 0.5 * 0.15)
+    found[0], found[1] = 0, masks[1]  # the large region counts as much as the small one
+    assert aupro(masks, found) == pytest.approx(0.5 + 0.5 * 0.15)
+    assert aupro(masks, found, fpr_limit=1.0) == pytest.approx(0.75)
+
+
+def test_aupro_refuses_what_it_cannot_judge():
+    masks = squares()
+    with pytest.raises(InputError, match="one mask"):
+        aupro(masks, np.zeros((2, 12, 11)))
+    with pytest.raises(InputError, match="one class"):
+        aupro(np.zeros_like(masks), np.zeros(masks.shape))
+    with pytest.raises(InputError, match="fpr_limit is 0"):
+        aupro(masks, np.zeros(masks.shape), fpr_limit=0)
