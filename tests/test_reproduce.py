@@ -1,7 +1,9 @@
 """Every figure end to end, on a data root of made-up sets in the layout of the real ones."""
 
+import importlib
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +110,19 @@ def test_a_figure_is_drawn_and_its_rows_say_whence_they_are(everything_once, nam
         assert row["seconds"] > 0
         assert {"torch", "historyad"} <= row["versions"].keys()
     assert {"default"} <= {row["method"] for row in kept}
+
+
+def test_the_page_of_results_has_a_table_for_every_figure(everything_once, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    sections = importlib.import_module("results_paper").sections
+    out, rows, _ = everything_once
+    page = "".join(sections(out))
+    assert page.count("Not measured yet") == 1  # the toy example
+    for name in FIGURES:
+        assert f"pictures/paper-{name}.webp" in page
+    assert f"{rows['fig6'][0]['mean_scores'][0]:+.2f}" in page
+    assert "| svhn" not in page
+    assert page.count("historyad reproduce\n") == len(FIGURES)
 
 
 def test_no_detector_is_fitted_twice(everything_once):

@@ -31,7 +31,7 @@ COLOURS = {
     "paper": BLUE,
     "case 1": BLUE,
     "case 2": GREEN,
-    "no training": ORANGE,
+    "no training": PURPLE,
     "default": VERMILLION,
     "pca-residual": GREY,
 }

@@ -42,7 +42,7 @@ def reproduce(
     return reproduce_figure(FIGURES[what], out, runs, seeds=seeds, scale=scale)
 
 
-_UNSAID = ("what", "scale", "seconds", "command")
+_UNSAID = ("what", "scale", "command")
 
 
 def summary(row: dict[str, Any]) -> str:

@@ -58,6 +58,7 @@ def _draw(rows: list[Row]) -> Picture:
     (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(4.6, 1))
     for ax, row in zip(top.subplots(1, len(shown), sharey=True), shown, strict=True):
         _draw_ridges(ax, row)
+    figure.legend(*top.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     ax = bottom.subplots()
     height, width = show_images(ax, shown[0]["samples"])
     step = (width + 2) / len(SIGMAS)
@@ -84,7 +85,6 @@ def _draw_ridges(ax: Axes, row: Row) -> None:
     ax.set_yticks(range(len(row["sigmas"])), [f"{sigma:g}" for sigma in row["sigmas"]])
     ax.set_ylabel("σ of the noise")
     ax.label_outer()
-    ax.legend(loc="upper left")
 
 
 FIGURE = Figure("fig6", mnist.both, _measure, _draw)

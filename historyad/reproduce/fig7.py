@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -69,24 +69,21 @@ def _measure(runs: Runs, unit: Row, recipes: dict[str, Recipe]) -> Iterator[Row]
 def _draw(rows: list[Row]) -> Picture:
     figure = new_figure(3.4)
     ax = figure.subplots()
+    digits = sorted({row["digit"] for row in rows})
     for i, method in enumerate(METHODS):
-        for digit in DIGITS:
-            chosen = [r for r in rows if r["method"] == method and r["digit"] == digit]
-            values = [row["auprc"] for row in chosen]
-            if not values:
-                continue
-            x = digit + (i - (len(METHODS) - 1) / 2) * 0.19
-            label = _LABELS[method] if digit == 0 else None
-            ax.bar(x, np.mean(values), 0.17, color=COLOURS[method], alpha=0.8, label=label)
-            ax.plot([x] * len(values), values, "_", color="black", markersize=4)
-    for digit in DIGITS:
-        prevalence = [row["prevalence"] for row in rows if row["digit"] == digit]
-        label = "prevalence: knowing nothing" if digit == 0 else None
-        line: Any = {"color": "black", "linestyle": ":", "linewidth": 1, "label": label}
-        if prevalence:
-            ax.plot([digit - 0.42, digit + 0.42], [prevalence[0]] * 2, **line)
+        chosen = [row for row in rows if row["method"] == method]
+        x = {digit: digit + (i - (len(METHODS) - 1) / 2) * 0.19 for digit in digits}
+        means = [np.mean([r["auprc"] for r in chosen if r["digit"] == digit]) for digit in digits]
+        colour, label = COLOURS[method], _LABELS[method]
+        ax.bar(list(x.values()), means, 0.17, color=colour, alpha=0.8, label=label)
+        of_seeds = [x[row["digit"]] for row in chosen], [row["auprc"] for row in chosen]
+        ax.plot(*of_seeds, "_", color="black", markersize=4)
+    known = {row["digit"]: row["prevalence"] for row in rows}
+    lines = [known[digit] for digit in digits]
+    left, right = ([digit + side for digit in digits] for side in (-0.42, 0.42))
+    ax.hlines(lines, left, right, "black", "dotted", label="prevalence: knowing nothing")
     ax.set(xlabel="digit that is the anomaly", ylabel="AUPRC", ylim=(0, 1))
-    ax.set_xticks(range(10))
+    ax.set_xticks(digits)
     figure.legend(loc="outside upper center", ncols=3)
     note_scale(figure, rows)
     return figure
