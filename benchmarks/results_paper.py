@@ -18,9 +18,9 @@ HEAD = """## The paper, reproduced
 
 `historyad reproduce all --scale full --seeds 3 --out DIR` gives every table and figure of the
 paper with the paper's own method, sizes and settings (the preset `paper`), and our default beside
-it. `--scale quick` does so with small networks and short
-training. Both scales leave out the end of step 1, which hardly enters P_Ghist: a thousandth of its
-mass at full scale, a twentieth at quick scale. At quick scale, moreover, networks are those of the
+it. `--scale quick` does so with small networks and short training. Both scales leave out the end of
+step 1, which hardly enters P_Ghist: a thousandth of its mass at full scale, a twentieth at quick
+scale. At quick scale, moreover, networks are those of the
 preset `quick`, an epoch has 20,000 images, the gradient penalty is applied at every fourth critic
 step, and D_TV is trained for one epoch with twice the learning rate. **Quick numbers show that the
 parts fit together; they do not judge the method.** The seeds are those in the commands; seed 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.batches import from_float
+from historyad.detector import anomaly_scores
+from historyad.model import Model
 from historyad.networks import Generator
 from historyad.randomness import Stream, numpy_generator, torch_generator
 from historyad.reproduce import mnist
@@ -42,11 +45,11 @@ def _measure(runs: Runs, unit: Row, recipes: dict[str, Recipe]) -> Iterator[Row]
     models = {method: runs.model(recipe) for method, recipe in recipes.items()}
     for method, model in models.items():
         candidates = _candidates(unit["seed"], generator.latent_dim).to(history.device)
-        scores = model.anomaly_score(_generate(generator, candidates))
+        scores = _score(model, _generate(generator, candidates))
         ends = _choose(scores, unit["seed"])
         between = interpolate(candidates[ends[:, 0]], candidates[ends[:, 1]], _STEPS)
         images = [_generate(generator, path) for path in between]
-        of_paths = np.array([model.anomaly_score(path) for path in images])
+        of_paths = np.array([_score(model, path) for path in images])
         threshold = model.calibration.threshold
         yield {
             "method": method,
@@ -78,6 +81,12 @@ def _candidates(seed: int, latent_dim: int) -> Tensor:
 def _generate(generator: Generator, latents: Tensor) -> Images:
     images: Images = from_float(generator(latents))
     return images
+
+
+def _score(model: Model, images: Images) -> NDArray[np.float32]:
+    """Score images of the size that the generator makes, to which real ones are padded."""
+    prepare = replace(model.preprocessing, input_shape=images.shape[1:])
+    return anomaly_scores(model.detector, images, prepare)
 
 
 def _choose(scores: NDArray[np.float32], seed: int) -> NDArray[np.intp]:

@@ -71,11 +71,12 @@ def _draw_quality(ax: Axes, rows: list[Row]) -> None:
 
 def _draw_diversity(ax: Axes, rows: list[Row]) -> None:
     first = [row for row in _of_paper(rows) if row["seed"] == rows[0]["seed"]]
-    ax.plot(SAVES, [row["snapshots"] for row in first], "o-", color=GREY, markersize=3)
-    ax.plot(SAVES, [row["effective_snapshots"] for row in first], "o-", color=BLACK, markersize=3)
-    ax.text(SAVES[-1], first[-1]["snapshots"], "in the history ", ha="right", va="bottom", size=8)
-    label = "effective: 1 / Σ w² "
-    ax.text(SAVES[-1], 0.75 * first[-1]["effective_snapshots"], label, ha="right", va="top", size=8)
+    for key, colour, label in (
+        ("snapshots", GREY, "in the history"),
+        ("effective_snapshots", BLACK, "effective: 1 / Σ w²"),
+    ):
+        ax.plot(SAVES, [r[key] for r in first], "o-", color=colour, markersize=3, label=label)
+    ax.legend(loc="upper left")
     ax.set(title="Snapshots", yscale="log", ylabel="number")
 
 

@@ -69,7 +69,8 @@ def _draw(rows: list[Row]) -> Picture:
         _draw_split(ax, [row for row in rows if row["split"] == split])
         ax.set(title=f"MNIST against {title}", xlabel="histories", ylabel="AUPRC")
         ax.set_xticks(COUNTS)
-    figure.axes[0].legend(loc="lower right")
+    named = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*named, loc="outside upper center", ncols=3)
     note_scale(figure, rows)
     return figure
 
