@@ -83,7 +83,7 @@ def _auprc_of_normal(normal: Scores, anomalous: Scores) -> float:
 def _draw(rows: list[Row]) -> Picture:
     figure = new_figure(2.9)
     first = [row for row in rows if row["seed"] == rows[0]["seed"]]
-    for ax, method in zip(figure.subplots(1, 2, sharey=True), TITLES, strict=True):
+    for ax, method in zip(figure.subplots(1, 2), TITLES, strict=True):
         chosen = [row for row in first if row["method"] == method]
         draw_shares(ax, EDGES, chosen[0]["histograms"]["normal"], BLUE, "SVHN (normal)")
         for row, colour in zip(chosen, _COLOURS, strict=True):
@@ -91,7 +91,6 @@ def _draw(rows: list[Row]) -> Picture:
             draw_shares(ax, EDGES, shares, colour, SPLITS[row["split"]])
         ax.set(title=TITLES[method], xlabel="anomaly score", xlim=(EDGES[0], EDGES[-1]))
         ax.set_ylabel("share of images")
-        ax.label_outer()
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     note_scale(figure, rows)
     return figure
