@@ -85,6 +85,8 @@ def main() -> int:
 
 def build() -> str:
     """Return the page."""
+    from results_paper import sections as of_paper  # it imports from here
+
     far, svhn, vectors = (read_rows(ROWS / name / "rows.jsonl") for name in _FOLDERS)
     sections = [
         HEAD,
@@ -92,6 +94,7 @@ def build() -> str:
         FPR + _false_positives(far),
         SVHN + commands(svhn) + _quality(svhn),
         VECTORS + commands(vectors) + _vectors(vectors),
+        *of_paper(ROWS / "paper"),
     ]
     return "\n".join(sections)
 

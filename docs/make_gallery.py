@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from make_paper import save_webp
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,7 +33,6 @@ from historyad.explain import anomaly_map, overlay
 
 PICTURES = Path(__file__).parent / "pictures"
 RUN = "runs/mnist"
-LARGEST = 150_000  # bytes of a picture
 MAP_FULL = 0.3  # fall of the score that is shown in full colour
 
 BLUE, VERMILLION = "#0072b2", "#d55e00"  # Okabe and Ito
@@ -75,14 +75,9 @@ def historyad(*arguments: str) -> None:
 
 
 def save(picture: Image.Image, name: str) -> None:
-    """Write a WebP that is as good as the size allows."""
-    for quality in range(90, 20, -10):
-        packed = BytesIO()
-        picture.convert("RGB").save(packed, "WEBP", quality=quality, method=6)
-        if packed.tell() <= LARGEST:
-            break
-    (PICTURES / f"{name}.webp").write_bytes(packed.getvalue())
-    picture.save(f"{name}.png")  # to look at
+    """Write a picture of the documentation, and another to look at."""
+    save_webp(picture, PICTURES / f"{name}.webp")
+    picture.save(f"{name}.png")
 
 
 def save_figure(figure: Figure, name: str) -> None:

@@ -563,10 +563,7 @@ def benchmark(
     """
     from historyad.benchmark import run_benchmark
 
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        raise InputError(f"'{seeds}' is no list of seeds: write 0,1,2") from None
+    numbers = _seeds(seeds)
     try:
         run_benchmark(
             split,
@@ -593,18 +590,47 @@ def benchmark(
 
 @app.command
 def reproduce(
-    what: Annotated[Literal["toy"], Parameter(help="toy: figures 3 and 4.")],
+    what: Annotated[
+        Literal["toy", "table1", "fig5", "fig6", "fig7", "fig8", "fig9", "histories", "all"],
+        Parameter(
+            help="toy is figures 3 and 4, table1 is figure 1 too, histories is the future work."
+        ),
+    ],
     *,
-    out: Annotated[Path, Parameter(help="Folder for the pictures and the row of figures.")],
-    seed: int = 0,
-    scale: Literal["quick", "full"] = "full",
+    out: Annotated[
+        Path, Parameter(help="Folder for pictures, rows and, in it, detectors; it is continued.")
+    ],
+    seeds: Annotated[str, Parameter(help="How many seeds, from 1 on; or a list, as 1,2,3.")] = "1",
+    scale: Annotated[
+        Literal["quick", "full"],
+        Parameter(help="full: the paper's sizes, hours; quick: small networks, minutes."),
+    ] = "full",
+    data_root: DataRoot = None,
 ) -> None:
-    """Draw a figure of the paper."""
-    from historyad.reproduce.toy import reproduce_toy
+    """Reproduce a table or figure of the paper: a picture, and rows of JSON that it is drawn from.
 
-    row = reproduce_toy(out, seed=seed, scale=scale)
-    print_table([(name, str(value)) for name, value in row.items() if name != "versions"])
-    print(f"drawn in {out / what}.png and .svg")
+    Figures share detectors. Interrupted, the same command continues where it was.
+    """
+    from historyad.reproduce.everything import FIGURES, summary
+    from historyad.reproduce.everything import reproduce as reproduce_one
+
+    numbers = _seeds(seeds) if "," in seeds else list(range(1, 1 + _seeds(seeds)[0]))
+    if not numbers:
+        raise InputError(f"'{seeds}' is no number of seeds: write 3, or 1,2,3")
+    for name in ("toy", *FIGURES) if what == "all" else (what,):
+        with progress() as on_progress:
+            rows = reproduce_one(
+                name,
+                out,
+                seeds=numbers,
+                scale=scale,
+                data_root=data_root,
+                command=_command(),
+                on_progress=on_progress,
+            )
+        for row in rows:
+            print(summary(row))
+        print(f"{name}: drawn in {out / name}.png and .svg", flush=True)
 
 
 @app.command
@@ -633,6 +659,13 @@ def _in_flags(message: str) -> str:
     # Whole words that are not part of a path.
     pattern = rf"(?<![\w/.-])(?:{names})(?![\w/-]|\.\w)"
     return re.sub(pattern, lambda match: "--" + match[0].replace("_", "-"), message)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.strip(",").split(",")]
+    except ValueError:
+        raise InputError(f"'{text}' is no list of seeds: write 0,1,2") from None
 
 
 def _command() -> str:

@@ -25,7 +25,7 @@ from historyad.calibration import Calibration, samples_needed
 from historyad.config import Config, as_dict, validate
 from historyad.datasets import Source, open_source
 from historyad.detector import Detector, anomaly_scores, train_detector
-from historyad.errors import InputError
+from historyad.errors import ConfigError, InputError
 from historyad.gan import SHARED_FOLDER, train_gan
 from historyad.history import History
 from historyad.model import Model
@@ -51,6 +51,7 @@ def fit_model(
     config: Config,
     run: RunDirectory,
     *,
+    history: History | None = None,
     command: str = "",
     on_progress: OnProgress | None = None,
 ) -> Model:
@@ -58,13 +59,17 @@ def fit_model(
 
     The same call continues a run that was interrupted, and returns a finished one at once. Several
     processes (`historyad.distributed`) that all make it fit one model together, in one ``run``.
-    ``on_progress`` receives a record at every save interval, as it goes to the log.
+    ``on_progress`` receives a record at every save interval, as it goes to the log. With a
+    ``history`` that another run has recorded from these samples, step 1 is left out: the history
+    carries the settings of this fit, with the length of its epoch.
 
     Raises ConfigError, InputError (too few samples) or RunError (another config, not writable).
     """
     validate(config)
     train, held_out = split_rows(len(source), config)
     config = _resolve(config, len(train))
+    if history is not None and as_dict(history.config) != as_dict(config):
+        raise ConfigError("the history has other settings than the fit: give it those of the fit")
     # What can be refused is refused before the run directory is claimed for this config.
     device = choose_device(config.device)
     if config.patch:
@@ -97,10 +102,11 @@ def fit_model(
         if run.is_finished:
             return Model.load(run.path, device)
 
-        history = History(run.history, config, batches.shape, batches.device)
         log = _logger(run, on_progress) if distributed.is_main() else None
-        # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
-        train_gan(batches, history, checkpoint=run.gan_checkpoint, on_progress=log)
+        if history is None:
+            # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
+            history = History(run.history, config, batches.shape, batches.device)
+            train_gan(batches, history, checkpoint=run.gan_checkpoint, on_progress=log)
         # Step 3 trains D_TV to tell the data from P_Ghist.
         detector = train_detector(
             batches, history, checkpoint=run.detector_checkpoint, on_progress=log

@@ -28,14 +28,23 @@ def auroc(y: ArrayLike, score: ArrayLike) -> float:
     return float(roc_auc_score(*_check(y, score)))
 
 
-def auprc(y: ArrayLike, score: ArrayLike) -> float:
+def auprc(y: ArrayLike, score: ArrayLike, *, prevalence: float | None = None) -> float:
     """Area under the precision-recall curve, as average precision (no interpolation).
 
-    ``y`` and ``score`` are (N,). Raises InputError for one class only, NaN or unequal lengths.
+    ``y`` and ``score`` are (N,). With a ``prevalence`` in (0, 1), samples are weighted such that
+    anomalies have this share: the same error rates where anomalies are rarer or more frequent.
+    Raises InputError for one class only, NaN, unequal lengths or a prevalence out of range.
     """
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(*_check(y, score)))
+    labels, scores = _check(y, score)
+    if prevalence is None:
+        return float(average_precision_score(labels, scores))
+    if not 0 < prevalence < 1:
+        raise InputError(f"prevalence is {prevalence}; give a share above 0 and below 1")
+    share = labels.mean()
+    weights = np.where(labels == 1, prevalence / share, (1 - prevalence) / (1 - share))
+    return float(average_precision_score(labels, scores, sample_weight=weights))
 
 
 def fpr_at_tpr(y: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:

@@ -362,6 +362,31 @@ def test_steps_compose_as_the_paper_says(split, tmp_path):
     assert batches.shape == history.shape
 
 
+def test_another_detector_learns_from_a_recorded_history(split, tmp_path):
+    source = open_source(split[0][:300])
+    first = fit_model(source, Config(**TINY), RunDirectory(tmp_path / "first"))
+    config = Config(**{**TINY, "wide_share": 1.0})
+
+    def history_with(config):
+        return History(tmp_path / "first" / "history", config, first.preprocessing.network_shape)
+
+    second = fit_model(
+        source, config, RunDirectory(tmp_path / "second"), history=history_with(config)
+    )
+    assert not (tmp_path / "second" / "history").exists()
+    assert {record["step"] for record in RunDirectory(tmp_path / "second").read_log()} == {
+        "detector"
+    }
+    # Without its own step 1, it is what the whole fit would have made.
+    whole = fit_model(source, config, RunDirectory(tmp_path / "whole"))
+    images = split[1][:20]
+    np.testing.assert_array_equal(second.anomaly_score(images), whole.anomaly_score(images))
+    other, of_another_fit = RunDirectory(tmp_path / "other"), history_with(Config(**TINY))
+    with pytest.raises(ConfigError, match="history has other settings"):
+        fit_model(source, config, other, history=of_another_fit)
+    assert not other.path.exists()
+
+
 @pytest.mark.parametrize(("n", "share"), [(60_000, 0.15), (1079, 0.15), (150, 0.7), (101, 0.01)])
 def test_the_held_out_samples_are_blocks_from_all_over(n, share):
     config = tiny_config(calibration_share=share, false_positive_rate=0.5)

@@ -55,6 +55,23 @@ def test_gaussian_shift_matches_its_closed_form():
     )
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_auprc_at_another_prevalence_is_that_of_repeated_normals(times, seed):
+    random = np.random.default_rng(seed)
+    normal, anomalous = random.integers(0, 9, 12), random.integers(3, 12, 6)
+    y, score = np.repeat([0, 1], [12, 6]), np.concatenate([normal, anomalous])
+    many = np.concatenate([np.repeat(normal, times), anomalous])
+    expected = auprc(np.repeat([0, 1], [12 * times, 6]), many)
+    assert auprc(y, score, prevalence=6 / (6 + 12 * times)) == pytest.approx(expected)
+
+
+def test_auprc_of_a_constant_is_the_prevalence_asked_for():
+    assert auprc([0, 0, 0, 1], [1, 1, 1, 1], prevalence=0.1) == pytest.approx(0.1)
+    with pytest.raises(InputError, match="prevalence is 1"):
+        auprc([0, 1], [0, 1], prevalence=1.0)
+
+
 @given(labelled_scores())
 @settings(max_examples=60, deadline=None)
 def test_auroc_is_the_share_of_ordered_pairs(case):

@@ -82,11 +82,40 @@ def test_tiles_are_read_from_folders(tmp_path):
     assert len(load_split("magnetic-tile-fray", 0, tmp_path).anomalous) == 1
 
 
+def write_digits(root, n_per_digit=10):
+    """Write MNIST's files with images of one grey value each, different in all of them."""
+    folder = root / "mnist"
+    folder.mkdir(parents=True)
+    for offset, part in enumerate(("train", "t10k")):
+        labels = np.tile(np.arange(10, dtype=np.uint8), n_per_digit)
+        images = np.arange(len(labels), dtype=np.uint8) * 2 + offset
+        header = bytes([0, 0, 8, 1]) + len(labels).to_bytes(4, "big")
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+        header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (len(labels), 1, 1))
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+    return root
+
+
+def test_the_split_of_80_to_20_is_seeded_disjoint_and_complete(tmp_path):
+    root = write_digits(tmp_path)
+    split, again, other = (load_split("mnist-80-20-without-3", s, root) for s in (0, 0, 1))
+    parts = [set(part.samples.ravel().tolist()) for part in vars(split).values()]
+    assert [len(part) for part in parts] == [144, 36, 20]
+    assert len(set.union(*parts)) == 200
+    assert parts[2] == {2 * i + offset for i in range(3, 100, 10) for offset in (0, 1)}
+    np.testing.assert_array_equal(split.train.samples, again.train.samples)
+    assert not np.array_equal(split.train.samples, other.train.samples)
+    assert "without 3" in split.train.description
+    assert training_set("mnist-80-20-without-3") != training_set("mnist-80-20-without-4")
+    assert len(find_splits(["mnist-80-20-*"], root)) == 10
+
+
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
         ("svhn-vs-celeba", (7000, 3000, 3000)),
         ("mnist-without-3", (53869, 8990, 7141)),
+        ("mnist-80-20-without-3", (50287, 12572, 7141)),
         ("mnist-only-3", (6131, 1010, 8990)),
         ("fashion-only-7", (6000, 1000, 9000)),
         ("magnetic-tile", (500, 200, 392)),

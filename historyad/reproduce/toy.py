@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,11 +27,21 @@ from historyad.history import History, effective_snapshots
 from historyad.losses import detector_loss, total_variation_estimate
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
-from historyad.storage import versions, write_atomic
+from historyad.reproduce.drawing import (
+    BLACK,
+    BLUE,
+    ORANGE,
+    VERMILLION,
+    draw_figure,
+    new_figure,
+)
+from historyad.reproduce.figure import environment
+from historyad.storage import write_atomic
 from historyad.theory import minimum_loss, optimal_detector, total_variation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 
@@ -86,7 +97,7 @@ class Toy:
 
 
 def reproduce_toy(
-    out: Path, *, seed: int = 0, scale: Literal["full", "quick"] = "full"
+    out: Path, *, seed: int = 0, scale: Literal["full", "quick"] = "full", command: str = ""
 ) -> dict[str, Any]:
     """Train on normally distributed numbers; write toy.png, toy.svg and toy.jsonl into ``out``.
 
@@ -94,7 +105,7 @@ def reproduce_toy(
     fresh samples, the mean distance of D_TV to eq. 11 under (P_data + P_Ghist) / 2, and the
     correlation, under the same mixture, of the two averages of Fig. 4. Needs matplotlib.
     """
-    started = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     config = make_config(**{**_SETTINGS, **_SCALES[scale]}, seed=seed)
     with TemporaryDirectory(prefix="historyad-toy-") as folder:
         history = History(Path(folder), config, (1,))
@@ -109,10 +120,12 @@ def reproduce_toy(
         **_compare(toy, config.bound_weight),
         "snapshots": len(toy.times),
         "effective_snapshots": effective_snapshots(toy.weights),
-        "seconds": time.perf_counter() - started,
-        "versions": versions(),
+        "seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "command": command,
+        **environment(),
     }
-    _draw(toy, config.bound_weight, out)
+    draw_figure(partial(_draw, bound_weight=config.bound_weight), toy, out / "toy")
     write_atomic(out / "toy.jsonl", (json.dumps(row, allow_nan=False) + "\n").encode())
     return row
 
@@ -200,36 +213,17 @@ def _output(network: nn.Module) -> Array:
     return scores.double().numpy()
 
 
-_BLACK, _VERMILLION, _BLUE, _ORANGE = "#000000", "#d55e00", "#0072b2", "#e69f00"  # Okabe and Ito
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.hashsalt": "historyad",  # the same run writes the same bytes
-}
-
-
-def _draw(toy: Toy, bound_weight: float, out: Path) -> None:
-    """Write the four panels as toy.png and toy.svg."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure  # not pyplot: it needs no display and no global state
-
-    out.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 5.2), layout="constrained")
-        axes = figure.subplots(2, 2)
-        _draw_generated(axes[0, 0], toy)
-        _draw_detector(axes[0, 1], toy, bound_weight)
-        _draw_critics(axes[1, 0], toy)
-        _draw_averages(axes[1, 1], toy)
-        for ax in axes.flat:
-            ax.set(xlim=(-6.5, 6.5), xlabel="x", xticks=range(-6, 7, 2))
-        figure.savefig(out / "toy.png", dpi=200)
-        figure.savefig(out / "toy.svg", metadata={"Date": None})
+def _draw(toy: Toy, bound_weight: float) -> Figure:
+    """Draw the four panels."""
+    figure = new_figure(5.2)
+    axes = figure.subplots(2, 2)
+    _draw_generated(axes[0, 0], toy)
+    _draw_detector(axes[0, 1], toy, bound_weight)
+    _draw_critics(axes[1, 0], toy)
+    _draw_averages(axes[1, 1], toy)
+    for ax in axes.flat:
+        ax.set(xlim=(-6.5, 6.5), xlabel="x", xticks=range(-6, 7, 2))
+    return figure
 
 
 def _draw_generated(ax: Axes, toy: Toy) -> None:
@@ -237,7 +231,7 @@ def _draw_generated(ax: Axes, toy: Toy) -> None:
         _X, toy.times, toy.generated, cmap="Blues", vmin=0, vmax=0.6, rasterized=True
     )
     for x in (-1, 1):
-        ax.axvline(x, color=_BLACK, linestyle="--", linewidth=1)
+        ax.axvline(x, color=BLACK, linestyle="--", linewidth=1)
     ax.set(title="3(a)  Generated distributions (dashed: data ± 1 sd)", ylabel="time t (epochs)")
     assert ax.figure is not None
     ax.figure.colorbar(mesh, ax=ax, label="density of P$_{Gt}$", extend="max")
@@ -247,11 +241,11 @@ def _draw_detector(ax: Axes, toy: Toy, bound_weight: float) -> None:
     seen = toy.data + toy.history > 1e-3  # elsewhere eq. 11 divides nothing by nothing
     optimal = np.where(seen, optimal_detector(toy.data, toy.history, bound_weight), np.nan)
     ax.axhline(0, color="0.8", linewidth=0.8)
-    ax.fill_between(_X, toy.data, color=_BLACK, alpha=0.15, linewidth=0)
-    ax.plot(_X, toy.data, color=_BLACK, label="P$_{data}$")
-    ax.plot(_X, toy.history, color=_VERMILLION, label="P$_{Ghist}$")
-    ax.plot(_X, optimal, color=_BLUE, linestyle="--", label="D* (eq. 11)")
-    ax.plot(_X, toy.scores, color=_ORANGE, label="D$_{TV}$, trained")
+    ax.fill_between(_X, toy.data, color=BLACK, alpha=0.15, linewidth=0)
+    ax.plot(_X, toy.data, color=BLACK, label="P$_{data}$")
+    ax.plot(_X, toy.history, color=VERMILLION, label="P$_{Ghist}$")
+    ax.plot(_X, optimal, color=BLUE, linestyle="--", label="D* (eq. 11)")
+    ax.plot(_X, toy.scores, color=ORANGE, label="D$_{TV}$, trained")
     ax.set(title="3(b)  Detector", ylabel="density, score", ylim=(-1.35, 1.6))
     ax.legend(loc="lower right", handlelength=1.2)
 
@@ -262,7 +256,7 @@ def _draw_critics(ax: Axes, toy: Toy) -> None:
     colors = mpl.colormaps["Blues"](np.linspace(0.35, 1, len(toy.times)))
     for color, critic in zip(colors[::3], toy.critics[::3], strict=True):
         ax.plot(_X, _centred(critic, toy), color=color, linewidth=0.6, alpha=0.7)
-    ax.plot(_X, _centred(toy.average_output, toy), color=_BLACK, linewidth=2, label="their average")
+    ax.plot(_X, _centred(toy.average_output, toy), color=BLACK, linewidth=2, label="their average")
     ax.plot([], [], color=colors[-1], linewidth=0.6, label="critics D$_t$ (dark: late)")
     ax.set(title="4(a)  Critics through time", ylabel="output − mean on data")
     ax.legend(loc="upper left")
@@ -270,12 +264,12 @@ def _draw_critics(ax: Axes, toy: Toy) -> None:
 
 def _draw_averages(ax: Axes, toy: Toy) -> None:
     ax.plot(
-        _X, _centred(toy.average_output, toy), color=_BLACK, linewidth=2, label="average of outputs"
+        _X, _centred(toy.average_output, toy), color=BLACK, linewidth=2, label="average of outputs"
     )
     ax.plot(
         _X,
         _centred(toy.average_critic, toy),
-        color=_VERMILLION,
+        color=VERMILLION,
         linestyle="--",
         label="critic of average weights (eq. 14)",
     )

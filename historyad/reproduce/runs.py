@@ -1,0 +1,169 @@
+"""The detectors that figures are made of: each is fitted once, and found again by what it is.
+
+A detector lives in a folder named after a digest of its training samples and settings. Those that
+differ in steps 2 and 3 alone (case 1, case 2, no training, fewer snapshots) share one history.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from historyad.config import PRESETS, Config, as_dict, make_config
+from historyad.estimator import fit_model
+from historyad.history import History, pool_histories
+from historyad.model import Model
+from historyad.networks import choose_device
+from historyad.splits import Split, load_split
+from historyad.storage import RunDirectory, load_json, save_json
+
+Scale = Literal["quick", "full"]
+Progress = Callable[[dict[str, Any]], None]
+
+# What either scale changes of both presets. At full scale, only what holds less than a thousandth
+# of P_Ghist is left out. At quick scale, an epoch is shorter, networks are those of the preset
+# 'quick', and the penalty is not at every step: a small part of the work.
+SCALES: dict[Scale, dict[str, Any]] = {
+    "full": {"mass_tolerance": 1e-3},
+    "quick": {
+        "width": PRESETS["quick"]["width"],
+        "hidden": PRESETS["quick"]["hidden"],
+        "latent_dim": 64,
+        "epoch_images": 20_000,
+        "mass_tolerance": 0.05,
+        "penalty_interval": 4,
+        "detector_epochs": 1.0,
+        "detector_learning_rate": 1e-3,
+    },
+}
+# What step 1 does not look at: detectors with one history may differ in it.
+_LATER_STEPS = (
+    *("wide_share", "wide_latent", "detector_start", "detector_epochs"),
+    *("detector_learning_rate", "bound_weight", "views"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A detector: the split whose training samples it learns from, its settings, its history.
+
+    It sees every ``every``-th recorded snapshot, and also those of histories that were recorded
+    from the seeds ``pooled``.
+    """
+
+    split: str
+    config: Config
+    every: int = 1
+    pooled: tuple[int, ...] = ()
+
+
+def paper(scale: Scale, split: str, seed: int, **values: Any) -> Recipe:
+    """Return the paper's own method, with ``values`` among its settings."""
+    return Recipe(split, make_config("paper", seed=seed, **{**SCALES[scale], **values}))
+
+
+def default(scale: Scale, split: str, seed: int) -> Recipe:
+    """Return our default, at the same scale."""
+    return Recipe(split, make_config(seed=seed, **SCALES[scale]))
+
+
+class Runs:
+    """Detectors in the folder ``path``, fitted when they are asked for first."""
+
+    def __init__(
+        self,
+        path: Path,
+        data_root: Path | None = None,
+        *,
+        command: str = "",
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.path = path
+        self.command = command
+        self.on_progress = on_progress
+        # Few at a time: the splits of figure 7 are copies of most of MNIST.
+        self.split: Callable[[str, int], Split] = lru_cache(4)(
+            lambda name, seed: load_split(name, seed, data_root)
+        )
+
+    def key(self, recipe: Recipe) -> str:
+        """Return the name of a detector: a digest of its training samples and of the recipe."""
+        train = self.split(recipe.split, recipe.config.seed).train
+        what = [train.fingerprint, as_dict(recipe.config), recipe.every, recipe.pooled]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+    def model(self, recipe: Recipe) -> Model:
+        """Return the detector, which is fitted unless it is there."""
+        run = RunDirectory(self.path / self.key(recipe))
+        if run.is_finished and self._seconds_file(recipe).exists():
+            return Model.load(run.path, choose_device(recipe.config.device))
+        history, before = None, [{"wall": 0.0, "cpu": 0.0}]
+        if self.key(recipe) != self.key(_first_step(recipe)):
+            history = self.history(recipe)
+            before = [load_json(self._seconds_file(first)) for first in _first_steps(recipe)]
+        train = self.split(recipe.split, recipe.config.seed).train
+        wall, cpu = time.perf_counter(), time.process_time()
+        model = fit_model(
+            train,
+            recipe.config,
+            run,
+            history=history,
+            command=self.command,
+            on_progress=self.on_progress,
+        )
+        spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        seconds = {kind: spent[kind] + sum(part[kind] for part in before) for kind in spent}
+        save_json(self._seconds_file(recipe), seconds)
+        return model
+
+    def history(self, recipe: Recipe) -> History:
+        """Return the history that the detector learns from, which is recorded unless it is there.
+
+        What records it is a detector of its own: the averaged critic, not trained any further.
+        """
+        histories = []
+        for first in _first_steps(recipe):
+            model = self.model(first)
+            config = replace(
+                recipe.config, seed=first.config.seed, epoch_images=model.config.epoch_images
+            )
+            path = RunDirectory(self.path / self.key(first)).history
+            shape = model.preprocessing.network_shape
+            recorded = History(path, config, shape, choose_device(config.device))
+            histories.append(recorded.thin(recipe.every))
+        return pool_histories(histories)
+
+    def seconds(self, recipe: Recipe) -> dict[str, float]:
+        """Return how long the detector took with all its histories, on the wall and of CPU time.
+
+        Of a fit that was interrupted, the last call counts.
+        """
+        found = load_json(self._seconds_file(recipe))
+        return {f"fit_{kind}_seconds": value for kind, value in found.items()}
+
+    def forget_history(self, recipe: Recipe) -> None:
+        """Delete the histories of a detector that stays: they are what needs space."""
+        for first in _first_steps(recipe):
+            shutil.rmtree(self.path / self.key(first), ignore_errors=True)
+
+    def _seconds_file(self, recipe: Recipe) -> Path:
+        return self.path / self.key(recipe) / "seconds.json"
+
+
+def _first_steps(recipe: Recipe) -> list[Recipe]:
+    seeds = (recipe.config.seed, *recipe.pooled)
+    return [_first_step(replace(recipe, config=replace(recipe.config, seed=s))) for s in seeds]
+
+
+def _first_step(recipe: Recipe) -> Recipe:
+    """Return the detector that step 1 leaves behind: eq. 14, as it is."""
+    defaults = as_dict(make_config("paper", detector_start="untrained"))
+    later = {name: defaults[name] for name in _LATER_STEPS}
+    return Recipe(recipe.split, replace(recipe.config, **later))
