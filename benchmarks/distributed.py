@@ -55,6 +55,7 @@ def main() -> None:
     )
     parser.add_argument("--part", action="append", choices=PARTS, help="both when none is named")
     parser.add_argument("--sizes", type=int, nargs="+", default=[60_000, 1_000_000])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 512])
     parser.add_argument("--rounds", type=int, default=5, help="of 20 critic steps each")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROWS)
@@ -74,10 +75,15 @@ def main() -> None:
 
 
 def _steps(arguments: argparse.Namespace) -> Iterator[Row]:
+    for batch_size in arguments.batch_sizes:
+        yield from _steps_of(batch_size, arguments)
+
+
+def _steps_of(batch_size: int, arguments: argparse.Namespace) -> Iterator[Row]:
     rounds: dict[int, list[Row]] = {1: [], 2: []}
     for _ in range(arguments.rounds):
         for size, found in rounds.items():  # in turns, since other work comes and goes
-            found.append(_time_group(size, arguments.seed))
+            found.append(_time_group(size, batch_size, arguments.seed))
     for step in ("step1", "step3"):
         one, two = (
             min((row[step] for row in rounds[size]), key=lambda row: row["seconds"])
@@ -85,7 +91,7 @@ def _steps(arguments: argparse.Namespace) -> Iterator[Row]:
         )
         yield {
             "step": step,
-            "batch_size": make_config().batch_size,
+            "batch_size": batch_size,
             "rounds": arguments.rounds,
             "one_process_ms": 1000 * one["seconds"],
             "two_processes_ms": 1000 * two["seconds"],
@@ -94,13 +100,15 @@ def _steps(arguments: argparse.Namespace) -> Iterator[Row]:
         }
 
 
-def _time_group(size: int, seed: int) -> Row:
+def _time_group(size: int, batch_size: int, seed: int) -> Row:
     """Return what rank 0 of a new group of ``size`` processes measured."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         queue = context.SimpleQueue()
         ranks = [
-            context.Process(target=_time_rank, args=(rank, size, f"{folder}/store", seed, queue))
+            context.Process(
+                target=_time_rank, args=(rank, size, f"{folder}/store", batch_size, seed, queue)
+            )
             for rank in range(size)
         ]
         for process in ranks:
@@ -111,13 +119,13 @@ def _time_group(size: int, seed: int) -> Row:
     return row
 
 
-def _time_rank(rank: int, size: int, store: str, seed: int, queue: Any) -> None:
+def _time_rank(rank: int, size: int, store: str, batch_size: int, seed: int, queue: Any) -> None:
     torch.set_num_threads(1)
     communication = [0.0]
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
         _clock(communication)
-    config = make_config(seed=seed)
+    config = make_config(seed=seed, batch_size=batch_size)
     images = open_source("mnist:train").samples
     batches = Batches(images, prepare=Preprocessing.fit(images, 0), seed=seed)
     found = {

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from speed import _machine
+from speed import machine
 
 from historyad.config import make_config
 from historyad.datasets import Source, open_source, read_masks
@@ -61,7 +61,7 @@ def main() -> None:
         row = {
             **measure(root, seed, arguments),
             "versions": versions(),
-            "machine": _machine(),
+            "machine": machine(),
             "command": shlex.join(["python", "benchmarks/tiles.py", *sys.argv[1:]]),
         }
         with arguments.out.open("a") as file:

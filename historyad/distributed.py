@@ -22,6 +22,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from historyad.errors import ConfigError, RunError
 
@@ -42,7 +44,7 @@ def launch() -> Iterator[None]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=_TIMEOUT)
+        _join(backend)
         yield
     except (dist.DistError, RuntimeError) as error:  # gloo has no exception of its own
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
@@ -55,6 +57,23 @@ def launch() -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Join the group whose members find each other in torchrun's store.
+
+    torchrun keeps one store when it starts the group again, with the addresses of the dead in it:
+    each start has keys of its own.
+    """
+    store, number, size = next(rendezvous("env://", timeout=_TIMEOUT))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        backend,
+        store=PrefixStore(f"start {start}", store),
+        rank=number,
+        world_size=size,
+        timeout=_TIMEOUT,
+    )
 
 
 def world_size() -> int:

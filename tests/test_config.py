@@ -66,8 +66,12 @@ def test_limits_are_allowed_and_what_is_beyond_is_refused(name, limit, beyond, w
     with pytest.raises(ConfigError, match=f"^{name} is .*: it must be .*") as caught:
         validate(changed(name, beyond))
     assert words in str(caught.value)
-    # skip_epochs and n_epochs limit each other: the other one is moved out of the way.
-    room = {"n_epochs": {"skip_epochs": 0.0}, "skip_epochs": {"n_epochs": 1000.0}}.get(name, {})
+    # Some settings limit each other: the other one is moved out of the way.
+    room = {
+        "n_epochs": {"skip_epochs": 0.0},
+        "skip_epochs": {"n_epochs": 1000.0},
+        "scales": {"patch": 32},
+    }.get(name, {})
     validate(dataclasses.replace(Config(), **{name: limit, **room}))
 
 
@@ -95,7 +99,7 @@ def test_texts_are_texts(name, value):
 def test_choices(name):
     choices = settings()[name].metadata["choices"]
     for choice in choices:
-        validate(dataclasses.replace(Config(), skip_epochs=0.5, **{name: choice}))
+        validate(dataclasses.replace(Config(), skip_epochs=0.5, patch=32, **{name: choice}))
     with pytest.raises(ConfigError) as caught:
         validate(changed(name, "other"))
     assert str(caught.value) == f"{name} is 'other': choose one of {', '.join(choices)}"

@@ -278,7 +278,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path):
     fit = ["fit", "digits:train:!0", *OTHERS, "--out"]
     (tmp_path / "marks").mkdir()
     killed = torchrun(
-        tmp_path / "marks", *fit, tmp_path / "killed", script=[str(script)], restarts=5
+        tmp_path / "marks", *fit, tmp_path / "killed", script=[str(script)], restarts=2
     )
     assert killed.returncode == 0, killed.stderr
     assert {mark.name for mark in (tmp_path / "marks").iterdir()} == {"gan", "detector"}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     "paper": "The paper's detector",
-    "default": "Our default (three views)",
+    "default": "Our default",
 }
 
 
