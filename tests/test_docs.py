@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from historyad import cli
+from historyad.benchmark import read_rows
 from historyad.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +63,16 @@ def test_functions_in_the_table_of_equations_exist():
         code = (ROOT / "historyad" / file).read_text()
         for name in names.split(", "):
             assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), (file, name)
+
+
+def test_the_throughput_of_several_processes_is_that_of_the_rows():
+    page = (ROOT / "docs" / "distributed.md").read_text()
+    rows = read_rows(ROOT / "docs" / "rows" / "distributed" / "rows.jsonl")
+    for row in [row for row in rows if row["part"] == "steps"]:
+        cells = [f"step {row['step'][-1]}", str(row["batch_size"])]
+        cells += [f"{row[key]:.0f} ms" for key in ("one_process_ms", "two_processes_ms")]
+        cells += [f"{row['throughput_ratio']:.2f}", f"{row['communication_share']:.0%}"]
+        assert "| " + " | ".join(cells).replace("%", " %") + " |" in page
 
 
 @pytest.mark.parametrize("writer", ["results", "ablation", "scaling"])
