@@ -72,7 +72,8 @@ and see RUN, SOURCE and DIR under the same paths. A worker that is killed is rep
 scored again; a part that ends its worker three times is reported. `pandas.read_parquet(DIR)` reads
 all of them.
 
-`historyad benchmark ... --engine ray` runs each fit of a grid as a task.
+`historyad benchmark ... --engine ray` runs each fit of a grid as a task, and `historyad reproduce
+WHAT --engine ray` fits all that figures need as tasks before it draws them.
 """
 
 

@@ -605,19 +605,32 @@ def reproduce(
         Literal["quick", "full"],
         Parameter(help="full: the paper's sizes, hours; quick: small networks, minutes."),
     ] = "full",
+    engine: Engine | None = None,
+    address: Address = None,
     data_root: DataRoot = None,
 ) -> None:
     """Reproduce a table or figure of the paper: a picture, and rows of JSON that it is drawn from.
 
     Figures share detectors. Interrupted, the same command continues where it was.
     """
-    from historyad.reproduce.everything import FIGURES, summary
+    from historyad.reproduce.everything import FIGURES, fit_for, summary
     from historyad.reproduce.everything import reproduce as reproduce_one
 
     numbers = _seeds(seeds) if "," in seeds else list(range(1, 1 + _seeds(seeds)[0]))
     if not numbers:
         raise InputError(f"'{seeds}' is no number of seeds: write 3, or 1,2,3")
-    for name in ("toy", *FIGURES) if what == "all" else (what,):
+    names = ["toy", *FIGURES] if what == "all" else [what]
+    if engine is not None:
+        fit_for(
+            names,
+            out,
+            seeds=numbers,
+            scale=scale,
+            address=address,
+            data_root=data_root,
+            command=_command(),
+        )
+    for name in names:
         with progress() as on_progress:
             rows = reproduce_one(
                 name,

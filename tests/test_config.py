@@ -102,7 +102,8 @@ def test_choices(name):
         validate(dataclasses.replace(Config(), skip_epochs=0.5, patch=32, **{name: choice}))
     with pytest.raises(ConfigError) as caught:
         validate(changed(name, "other"))
-    assert str(caught.value) == f"{name} is 'other': choose one of {', '.join(choices)}"
+    listed = ", ".join(choice or "''" for choice in choices)
+    assert str(caught.value) == f"{name} is 'other': choose one of {listed}"
 
 
 @pytest.mark.parametrize("side", [0, 8, 16, 32, 64, 128])

@@ -3,6 +3,7 @@
 import importlib
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from historyad.errors import RunError
 from historyad.history import pool_histories
 from historyad.reproduce import everything, fig7, fig9, histories, runs, table1
 from historyad.reproduce.drawing import pack_images, unpack_images
-from historyad.reproduce.everything import FIGURES, reproduce
+from historyad.reproduce.everything import FIGURES, fit_for, reproduce
 from historyad.reproduce.fig8 import interpolate
 from historyad.reproduce.figure import EDGES, histogram, separation
 from historyad.reproduce.runs import Recipe, Runs
+from historyad.reproduce.spread import fit_on_ray
+from historyad.storage import RunDirectory
 
 SCALE = {**TINY, "epoch_images": 256, "detector_epochs": 0.5}
 
@@ -310,3 +313,38 @@ def test_the_command_reproduces_one_figure_or_all(root, tiny_scale, tmp_path, mo
     assert "fig6.png" in shown
     for seeds in ("0", "x", "-1"):
         assert main(["reproduce", "fig6", *common, f"--seeds={seeds}"]) == 2
+
+
+@pytest.fixture
+def workers_as_others(monkeypatch):
+    # Ray's workers give way to all others, and on a busy machine they would never come to work.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
+@pytest.mark.usefixtures("workers_as_others")
+def test_detectors_are_fitted_as_tasks_before_a_figure_is_drawn(
+    root, tiny_scale, tmp_path, monkeypatch
+):
+    fit_for(["toy", "fig5"], tmp_path, seeds=[1], scale="quick", data_root=root)
+
+    def not_again(*_, **__):
+        raise AssertionError("a detector was fitted again")
+
+    monkeypatch.setattr(runs, "fit_model", not_again)
+    rows = reproduce("fig5", tmp_path, seeds=[1], scale="quick", data_root=root)
+    assert {row["method"] for row in rows} == {"paper", "default"}
+
+
+@pytest.mark.usefixtures("workers_as_others")
+def test_a_task_that_fails_is_named_and_the_others_are_kept(root, tiny_scale, tmp_path):
+    def recipes(scale, unit):
+        good = runs.default(scale, "mnist-vs-kmnist", unit["seed"])
+        few = replace(good.config, false_positive_rate=1e-5)  # needs more samples than there are
+        return {"good": good, "bad": Recipe(good.split, few)}
+
+    figure = replace(FIGURES["fig5"], recipes=recipes)
+    found = Runs(tmp_path, root)
+    with pytest.raises(RunError, match=r"1 of 2 fits failed.*\n.*seed 3: .*too few"):
+        fit_on_ray([figure], found, seeds=[3], scale="quick")
+    kept = runs.first_steps(recipes("quick", {"seed": 3})["good"])[0]
+    assert RunDirectory(tmp_path / found.key(kept)).is_finished

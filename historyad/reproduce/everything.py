@@ -9,6 +9,7 @@ from historyad.benchmark import read_rows
 from historyad.reproduce import fig5, fig6, fig7, fig8, fig9, histories, table1
 from historyad.reproduce.figure import reproduce_figure
 from historyad.reproduce.runs import Progress, Runs, Scale
+from historyad.reproduce.spread import fit_on_ray
 from historyad.reproduce.toy import reproduce_toy
 
 FIGURES = {
@@ -40,6 +41,22 @@ def reproduce(
         return [reproduce_toy(out, seed=seeds[0], scale=scale, command=command)]
     runs = Runs(out / "runs", data_root, command=command, on_progress=on_progress)
     return reproduce_figure(FIGURES[what], out, runs, seeds=seeds, scale=scale)
+
+
+def fit_for(
+    what: list[str],
+    out: Path,
+    *,
+    seeds: list[int],
+    scale: Scale = "full",
+    address: str | None = None,
+    data_root: Path | None = None,
+    command: str = "",
+) -> None:
+    """Fit what these figures need as tasks of the Ray cluster at ``address``, or of one here."""
+    runs = Runs(out / "runs", data_root, command=command)
+    figures = [FIGURES[name] for name in what if name in FIGURES]
+    fit_on_ray(figures, runs, seeds=seeds, scale=scale, address=address)
 
 
 _UNSAID = ("what", "scale", "command")

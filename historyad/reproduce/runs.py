@@ -86,6 +86,7 @@ class Runs:
         on_progress: Progress | None = None,
     ) -> None:
         self.path = path
+        self.data_root = data_root
         self.command = command
         self.on_progress = on_progress
         # Few at a time: the splits of figure 7 are copies of most of MNIST.
@@ -107,7 +108,7 @@ class Runs:
         history, before = None, [{"wall": 0.0, "cpu": 0.0}]
         if self.key(recipe) != self.key(_first_step(recipe)):
             history = self.history(recipe)
-            before = [load_json(self._seconds_file(first)) for first in _first_steps(recipe)]
+            before = [load_json(self._seconds_file(first)) for first in first_steps(recipe)]
         train = self.split(recipe.split, recipe.config.seed).train
         wall, cpu = time.perf_counter(), time.process_time()
         model = fit_model(
@@ -129,7 +130,7 @@ class Runs:
         What records it is a detector of its own: the averaged critic, not trained any further.
         """
         histories = []
-        for first in _first_steps(recipe):
+        for first in first_steps(recipe):
             model = self.model(first)
             config = replace(
                 recipe.config, seed=first.config.seed, epoch_images=model.config.epoch_images
@@ -150,14 +151,15 @@ class Runs:
 
     def forget_history(self, recipe: Recipe) -> None:
         """Delete the histories of a detector that stays: they are what needs space."""
-        for first in _first_steps(recipe):
+        for first in first_steps(recipe):
             shutil.rmtree(self.path / self.key(first), ignore_errors=True)
 
     def _seconds_file(self, recipe: Recipe) -> Path:
         return self.path / self.key(recipe) / "seconds.json"
 
 
-def _first_steps(recipe: Recipe) -> list[Recipe]:
+def first_steps(recipe: Recipe) -> list[Recipe]:
+    """Return the detectors whose histories the detector learns from: those of step 1 alone."""
     seeds = (recipe.config.seed, *recipe.pooled)
     return [_first_step(replace(recipe, config=replace(recipe.config, seed=s))) for s in seeds]
 
