@@ -40,11 +40,14 @@ def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Any:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
 
-    def write(row: dict[str, Any]) -> None:
-        name, anomaly_score, p_value, *verdicts = row.values()
-        writer.writerow([name, f"{anomaly_score:.6f}", f"{p_value:.6f}", *map(int, verdicts)])
+    return lambda row: writer.writerow(map(_cell, row.values()))
 
-    return write
+
+def _cell(value: str | float | bool) -> str | int:
+    """Return a value as CSV shows it: scores to six places, verdicts as 0 or 1."""
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return int(value) if isinstance(value, bool) else value
 
 
 def _json_writer(file: TextIO) -> Any:

@@ -584,13 +584,15 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(folder, run, tmp_path):
         assert (out / name).read_bytes() == (run / name).read_bytes()
 
 
-def test_the_views_say_why(run, folder, images, tmp_path):
-    out = tmp_path / "s.jsonl"
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_the_views_say_why(run, folder, images, tmp_path, suffix):
+    out = tmp_path / f"s{suffix}"
     assert main(["score", str(run), str(folder), "--view-scores", "--out", str(out)]) == 0
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    lines = out.read_text().splitlines()
+    rows = [*csv.DictReader(lines)] if suffix == ".csv" else [json.loads(line) for line in lines]
     assert list(rows[0]) == [*COLUMNS, "history", "pattern", "neighbours", "gaussian"]
     for name, values in HistoryAD.load(run).view_scores(images).items():
-        np.testing.assert_allclose([row[name] for row in rows], values, atol=1e-5)
+        np.testing.assert_allclose([float(row[name]) for row in rows], values, atol=1e-5)
 
 
 def test_maps_and_masks_of_images_larger_than_the_network(tmp_path, capsys):
