@@ -75,6 +75,14 @@ def test_the_throughput_of_several_processes_is_that_of_the_rows():
         assert "| " + " | ".join(cells).replace("%", " %") + " |" in page
 
 
+def test_the_memory_of_a_fit_on_shards_is_that_of_the_rows():
+    page = " ".join((ROOT / "docs" / "distributed.md").read_text().split())
+    rows = read_rows(ROOT / "docs" / "rows" / "distributed" / "rows.jsonl")
+    for row in [row for row in rows if row["part"] == "memory"]:
+        assert f"{row['n_images']:,} images were found in {row['open_seconds']:.0f} s" in page
+        assert f"{row['peak_memory_mb']:.0f} MB" in page
+
+
 @pytest.mark.parametrize("writer", ["results", "ablation", "scaling"])
 def test_a_page_of_numbers_is_what_the_rows_say(writer):
     subprocess.run([sys.executable, ROOT / "benchmarks" / f"{writer}.py", "--check"], check=True)
