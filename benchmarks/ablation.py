@@ -216,8 +216,9 @@ READING = """
   is far, and says the reverse of a 1: it lies nearer the mean than any normal digit. So of that
   Gaussian only the excess counts.
 * **Short training makes poor features.** With the preset `quick`, neighbours among pixels are as
-  good as neighbours in the layers of D<sub>TV</sub>, or better; compare the tables of both presets
-  where a split is in both. The default's views were chosen on detectors of the default's length.
+  good as neighbours in the layers of D<sub>TV</sub>, or better. The default's views were chosen on
+  detectors of the default's length, for which these tables are still to be made
+  (`--preset default`).
 * **The sums are a compromise of weights.** For digits alone, the sum without the Gaussian of pixels
   is better; it loses KMNIST. Weights that follow the data set, found without labels, would be the
   next thing to try.

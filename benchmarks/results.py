@@ -33,8 +33,9 @@ accelerator.
 FAR = """## MNIST as normal, far anomalies
 
 60,000 training images (15 % of them held out for calibration), 10,000 normal test images,
-10,000 anomalous ones. `historyad` is the default, with all its views; its fits shared the machine
-with other work.
+10,000 anomalous ones. `historyad` is the default, with all its views; its fits had one thread each
+and shared the machine with much other work, so that their times say nothing. On the idle machine
+the default scores [5,100 images/s](scaling.md).
 """
 
 FPR = """### The false-positive rate that was asked for
