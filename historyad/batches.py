@@ -189,14 +189,11 @@ class Crops(Batches):
         samples: NDArray[Any],
         *,
         prepare: Preprocessing,
-        seed: int,
         rows: NDArray[np.intp] | None = None,
-        augment: str = "",
-        device: torch.device | str = "cpu",
+        **others: Any,
     ) -> None:
-        rows = np.arange(len(samples)) if rows is None else rows
-        self.levels = prepare.pyramid(samples[rows])
-        super().__init__(self.levels[0], prepare=prepare, seed=seed, augment=augment, device=device)
+        self.levels = prepare.pyramid(samples if rows is None else samples[rows])
+        super().__init__(self.levels[0], prepare=prepare, **others)
         self._side = prepare.side
         self._prepare = None  # the pyramid is prepared
 

@@ -115,30 +115,42 @@ def fit_model(
         if not distributed.is_main():
             distributed.barrier()  # while rank 0 does the rest
             return Model.load(run.path, device)
-        scored: Detector | Views | PatchViews = detector
-        if isinstance(batches, Crops):
-            # The same at every place of an image, whose score is that of its worst places.
-            scored = (
-                PatchViews(detector, config.scales)
-                if config.views == "history"
-                else fit_patch_views(detector, batches, config.seed)
-            ).to(device)
-            fit_patch_scale(scored, source.samples, held_out, prepare)
-            score = partial(patch_scores, scored, prepare=prepare)
-            scores = _score_rows(score, source.samples, held_out)
-        elif config.views == "all":
-            # Companions see what D_TV does not; held-out samples put all on one scale.
-            scored = fit_views(detector, batches)
-            raw = _score_rows(partial(raw_views, scored, prepare=prepare), source.samples, held_out)
-            scores = scored.fit_scale(raw)
-        else:
-            score = partial(anomaly_scores, detector, prepare=prepare)
-            scores = _score_rows(score, source.samples, held_out)
+        # Companions see what D_TV does not; held-out samples put all on one scale.
+        scored, scores = _fit_score(detector, batches, source.samples, held_out, prepare, config)
         calibration = Calibration.fit(scores, config.false_positive_rate)
         model = Model(scored, prepare, calibration, config, _describe(source, n_train=len(train)))
         model.save(run.path)
         distributed.barrier()
     return model
+
+
+def _fit_score(
+    detector: Detector,
+    batches: Batches,
+    samples: NDArray[Any],
+    held_out: NDArray[np.intp],
+    prepare: Preprocessing,
+    config: Config,
+) -> tuple[Detector | Views | PatchViews, NDArray[np.float32]]:
+    """Return what gives the score, and the scores of the held-out rows of ``samples``."""
+    if isinstance(batches, Crops):
+        # The same at every place of an image, whose score is that of its worst places.
+        patches = (
+            PatchViews(detector, config.scales)
+            if config.views == "history"
+            else fit_patch_views(detector, batches, config.seed)
+        ).to(batches.device)
+        fit_patch_scale(patches, samples, held_out, prepare)
+        return patches, _score_rows(
+            partial(patch_scores, patches, prepare=prepare), samples, held_out
+        )
+    if config.views == "all":
+        views = fit_views(detector, batches)
+        raw = _score_rows(partial(raw_views, views, prepare=prepare), samples, held_out)
+        return views, views.fit_scale(raw)
+    return detector, _score_rows(
+        partial(anomaly_scores, detector, prepare=prepare), samples, held_out
+    )
 
 
 def calibrate_model(

@@ -24,6 +24,7 @@ from historyad.detector import Detector
 from historyad.networks import COARSEST, Critic
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
+from historyad.views import RANGE, ZERO, bounded_score, total_of
 
 PATCH_VIEWS = ("map",)
 
@@ -38,9 +39,6 @@ _FIT_CELLS = 20_000  # of which components and the Gaussian are estimated
 _RIDGE = 0.01  # of the Gaussian, as a share of the mean variance
 _QUERIES = 256  # cells compared with the bank at a time: their distances stay in the cache
 _SCALE_IMAGES = 100  # held-out images that put the views on one scale
-_RANGE = 0.95  # quantile of normal cells that is 1 on the scale
-_ZERO = 0.99  # quantile of normal images where the score is 0
-_STEEPNESS = 4.0  # of the score at its 0, per unit of the scale
 _TOP = 0.02  # share of the map that makes the score of an image
 _SMALLEST_SPREAD = 1e-6
 
@@ -161,13 +159,11 @@ class PatchViews(nn.Module):
         rows, columns = raw[0].shape[1:]
         total = self.center.new_zeros(rows, columns)
         for scale, values in enumerate(raw):
-            center, spread = (x[scale, : len(values), None, None] for x in self._scale)
+            center, spread = (
+                x[scale, : len(values), None, None] for x in (self.center, self.spread)
+            )
             total += enlarge(((values - center) / spread).sum(0), 2**scale, rows, columns)
         return total
-
-    @property
-    def _scale(self) -> tuple[Tensor, Tensor]:
-        return self.center, self.spread
 
     def _views(self, tile: Tensor, scale: int) -> Tensor:
         """Return the views of the cells of a tile (1, C, h, w) but for its halo, (views, n, m)."""
@@ -181,8 +177,7 @@ class PatchViews(nn.Module):
 
     def score(self, total: Tensor) -> Tensor:
         """Return the anomaly score, in (-1, 1), of images by the `worst` of their cells, (N,)."""
-        t = _STEEPNESS * (self.standardised(total) - 1)
-        return t / (1 + t.abs())
+        return bounded_score(self.standardised(total))
 
     def standardised(self, total: Tensor) -> Tensor:
         """Put the `worst` of images (N,) on a scale: 0 is typical, above 1 is one in a hundred."""
@@ -190,22 +185,21 @@ class PatchViews(nn.Module):
 
     def total_at(self, score: float) -> float:
         """Invert `score`: the mean of its worst cells that gives an image this score."""
-        t = score / (1 - abs(score))
-        return float((t / _STEEPNESS + 1) * self.total_spread + self.total_center)
+        return float(total_of(score) * self.total_spread + self.total_center)
 
     def fit_scale(self, raw: Sequence[Sequence[Tensor]]) -> None:
         """Put the views on one scale by those of normal images that were not fitted on."""
         for scale, values in enumerate(zip(*raw, strict=True)):
             cells = torch.cat([value.flatten(1) for value in values], dim=1)
             center = cells.median(dim=1).values
-            spread = (_quantile(cells, _RANGE) - center).clamp(min=_SMALLEST_SPREAD)
+            spread = (_quantile(cells, RANGE) - center).clamp(min=_SMALLEST_SPREAD)
             self.center[scale, : len(cells)] = center
             self.spread[scale, : len(cells)] = spread
 
     def fit_total(self, totals: Tensor) -> None:
         """Set the scale of the score by the worst cells of the same images, (N,)."""
         self.total_center.copy_(totals.median())
-        spread = totals.quantile(_ZERO) - self.total_center
+        spread = totals.quantile(ZERO) - self.total_center
         self.total_spread.copy_(spread.clamp(min=_SMALLEST_SPREAD))
 
 

@@ -47,8 +47,8 @@ _VECTOR_VIEWS = {
 }
 
 _CHUNK = 512  # samples whose features are computed at a time
-_RANGE = 0.95  # quantile of normal samples that is 1 on the scale
-_ZERO = 0.99  # quantile of normal samples where the score is 0
+RANGE = 0.95  # quantile of normal samples that is 1 on the scale of a view
+ZERO = 0.99  # quantile of normal samples where the score is 0
 _STEEPNESS = 4.0  # of the score at its 0, per unit of the scale
 # A detector that is all but constant on normal samples has no scale of its own.
 _SMALLEST_SPREAD, _SMALLEST_SPREAD_OF_HISTORY = 1e-6, 0.05
@@ -95,8 +95,7 @@ class Views(nn.Module):
 
     def score(self, raw: Tensor) -> Tensor:
         """Return the anomaly score of samples whose `raw` views are known, (views, B) to (B,)."""
-        t = _STEEPNESS * ((self.total(raw) - self.total_center) / self.total_spread - 1)
-        return t / (1 + t.abs())  # unlike tanh, it still tells apart what is far out
+        return bounded_score((self.total(raw) - self.total_center) / self.total_spread)
 
     def total(self, raw: Tensor) -> Tensor:
         """Return the weighted sum of `raw` views (views, B), (B,)."""
@@ -127,14 +126,25 @@ class Views(nn.Module):
         """
         raw = torch.from_numpy(raw_of_normal).to(self.center.device).T
         self.center.copy_(raw.median(dim=1).values)
-        self.spread.copy_((raw.quantile(_RANGE, dim=1) - self.center).clamp(min=_SMALLEST_SPREAD))
+        self.spread.copy_((raw.quantile(RANGE, dim=1) - self.center).clamp(min=_SMALLEST_SPREAD))
         self.spread[0].clamp_(min=_SMALLEST_SPREAD_OF_HISTORY)
         total = self.total(raw)
         self.total_center.copy_(total.median())
-        spread = total.quantile(_ZERO) - self.total_center
+        spread = total.quantile(ZERO) - self.total_center
         self.total_spread.copy_(spread.clamp(min=_SMALLEST_SPREAD))
         scores: NDArray[np.float32] = self.score(raw).cpu().numpy()
         return scores
+
+
+def bounded_score(total: Tensor) -> Tensor:
+    """Return the anomaly score in (-1, 1) of totals on their scale: -0.8 at 0, and 0 at 1."""
+    t = _STEEPNESS * (total - 1)
+    return t / (1 + t.abs())  # unlike tanh, it still tells apart what is far out
+
+
+def total_of(score: float) -> float:
+    """Invert `bounded_score`."""
+    return score / (1 - abs(score)) / _STEEPNESS + 1
 
 
 @torch.inference_mode()
