@@ -67,11 +67,23 @@ def judge_pixels(
 
     All pixels of normal images count as normal. Anomalous images whose mask is empty are left out.
     """
-    marked = np.flatnonzero(masks.any((1, 2)))
-    maps = [anomaly_map(model, image) for image in normal.samples]
-    maps += [anomaly_map(model, anomalous.samples[row]) for row in marked]
-    truth = np.concatenate([np.zeros((len(normal), *masks.shape[1:]), bool), masks[marked]])
-    found = np.stack(maps)
+    marked = masks.any((1, 2))
+    good, bad = (
+        np.stack([anomaly_map(model, image) for image in images])
+        for images in (normal.samples, anomalous.samples[marked])
+    )
+    return {**judge_maps(good, bad, masks[marked]), "n_empty_masks": int((~marked).sum())}
+
+
+def judge_maps(
+    normal: NDArray[np.floating], anomalous: NDArray[np.floating], masks: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return pixel AUROC, AUPRC and AUPRO of maps (n, H, W) and (m, H, W), with ``masks`` of the m.
+
+    No mask may be empty.
+    """
+    truth = np.concatenate([np.zeros(normal.shape, bool), masks])
+    found = np.concatenate([normal, anomalous])
     y, score = check_pixels(truth, found)
     return {
         "pixel_auroc": auroc(y, score),
@@ -79,8 +91,7 @@ def judge_pixels(
         "pixel_prevalence": float(y.mean()),
         "aupro": aupro(truth, found, fpr_limit=AUPRO_LIMIT),
         "aupro_fpr_limit": AUPRO_LIMIT,
-        "n_masks": len(marked),
-        "n_empty_masks": len(masks) - len(marked),
+        "n_masks": len(masks),
     }
 
 

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from tiny import TINY_OPTIONS
 
 from historyad import cli
 from historyad.benchmark import read_rows
@@ -30,6 +33,28 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
         assert main(command) == 0, command
     assert "AUROC" in capsys.readouterr().out
     assert (tmp_path / "scores.csv").read_text().startswith("path,anomaly_score,p_value")
+
+
+def test_the_commands_of_the_page_on_anomaly_maps_run(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    folders = {"good": 500, "inbox": 2, "fresh": 4, "defects": 4, "masks": 4}
+    for name, n in folders.items():
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            image = random.integers(90, 160, (64, 64)).astype(np.uint8)
+            image[30:40, 30:40] = 255 if name == "defects" else image[30:40, 30:40]
+            mask = np.zeros_like(image)
+            mask[30:40, 30:40] = 255
+            Image.fromarray(mask if name == "masks" else image).save(tmp_path / name / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "anomaly-maps.md").read_text()
+    commands = [
+        shlex.split(line)[1:] for line in page.splitlines() if line.startswith("historyad ")
+    ]
+    assert [command[0] for command in commands] == ["fit", "score", "evaluate"]
+    for command in commands:
+        assert main([*command, *(TINY_OPTIONS if command[0] == "fit" else ())]) == 0, command
+    assert {file.name for file in (tmp_path / "maps").iterdir()} == {"0.png", "1.png"}
 
 
 def test_the_python_of_the_readme_runs(tmp_path):
@@ -83,6 +108,6 @@ def test_the_memory_of_a_fit_on_shards_is_that_of_the_rows():
         assert f"{row['peak_memory_mb']:.0f} MB" in page
 
 
-@pytest.mark.parametrize("writer", ["results", "ablation", "scaling"])
+@pytest.mark.parametrize("writer", ["results", "ablation", "scaling", "performance", "tiles_page"])
 def test_a_page_of_numbers_is_what_the_rows_say(writer):
     subprocess.run([sys.executable, ROOT / "benchmarks" / f"{writer}.py", "--check"], check=True)
