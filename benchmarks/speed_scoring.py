@@ -66,7 +66,7 @@ def measure_folder(threads: int, rounds: int) -> Row:
         images.mkdir()
         for number, image in enumerate(samples):
             Image.fromarray(image[..., 0]).save(images / f"{number:05d}.png")
-        model = _model(Path(folder))
+        model = _model(Path(folder) / "run")
         decoding, scoring = [], []
         for _ in range(rounds):
             decoding.append(_seconds(lambda: _consume(images, len)))
@@ -83,8 +83,8 @@ def measure_folder(threads: int, rounds: int) -> Row:
 def measure_start(rounds: int) -> Row:
     """Start the command line: for its help, and to score one image."""
     with tempfile.TemporaryDirectory() as folder:
-        _model(Path(folder))
-        image = Path(folder) / "image.png"
+        run, image = Path(folder) / "run", Path(folder) / "image.png"
+        _model(run)
         Image.fromarray(open_source("mnist:test").samples[0, ..., 0]).save(image)
 
         def start(*arguments: str) -> float:
@@ -92,7 +92,7 @@ def measure_start(rounds: int) -> Row:
             return _seconds(lambda: subprocess.run(command, check=True, capture_output=True))
 
         helps = [start("--help") for _ in range(rounds)]
-        scores = [start("score", folder, str(image)) for _ in range(rounds)]
+        scores = [start("score", str(run), str(image)) for _ in range(rounds)]
     return {
         "rounds": rounds,
         "help_seconds": statistics.median(helps),

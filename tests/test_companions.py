@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from historyad import companions
-from historyad.companions import Gaussian, Neighbours, samples_to_fit
+from historyad.companions import Gaussian, Neighbours, largest, samples_to_fit
 
 
 def normal_samples(n=400, n_values=6, seed=0):
@@ -52,6 +54,14 @@ def test_euclidean_neighbours_are_those_of_scikit_learn(project):
     # All six components are kept: projected or not, distances are the same.
     found = Neighbours.fit(x, cosine=False, project=project)(new)
     np.testing.assert_allclose(found, expected, rtol=1e-4 if project else 1e-5)
+
+
+@given(st.integers(1, 300), st.integers(1, 5), st.integers(0, 3))
+def test_the_largest_by_groups_are_the_largest(n, k, seed):
+    values = torch.randn(4, n, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
+    k = min(k, n)
+    found = largest(values, k).sort(descending=True).values
+    torch.testing.assert_close(found, values.topk(k).values, rtol=0, atol=0)
 
 
 def test_distances_are_taken_on_principal_components(monkeypatch):
