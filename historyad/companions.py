@@ -142,7 +142,7 @@ def largest(values: Tensor, k: int) -> Tensor:
     padding = -values.shape[1] % n_groups
     if padding:
         values = functional.pad(values, (0, padding), value=-math.inf)
-    grouped = values.unflatten(1, (-1, n_groups))
+    grouped = values.reshape(-1, values.shape[1] // n_groups, n_groups)
     groups = grouped.amax(1).topk(k).indices
     few = grouped.gather(2, groups[:, None].expand(-1, grouped.shape[1], -1))
     return few.flatten(1).topk(k).values

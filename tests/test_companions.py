@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
@@ -56,6 +56,7 @@ def test_euclidean_neighbours_are_those_of_scikit_learn(project):
     np.testing.assert_allclose(found, expected, rtol=1e-4 if project else 1e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 5), st.integers(0, 3))
 def test_the_largest_by_groups_are_the_largest(n, k, seed):
     values = torch.randn(4, n, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
