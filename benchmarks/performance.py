@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from results import average, commands, grouped, table
+from results import average, commands, grouped, table, write_or_check
 
 from historyad.benchmark import read_rows
 
@@ -73,11 +73,7 @@ networks). onnxruntime runs the same model, exported by `historyad export`, on a
 
 def main() -> int:
     """Write the page, or with --check return 1 when it is not what the rows say."""
-    page = build()
-    if "--check" in sys.argv:
-        return int(page != PAGE.read_text())
-    PAGE.write_text(page)
-    return 0
+    return write_or_check(PAGE, build())
 
 
 def build() -> str:

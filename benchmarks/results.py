@@ -78,11 +78,7 @@ commands below name what was finished.
 
 def main() -> int:
     """Write the page, or with --check return 1 when it is not what the rows say."""
-    page = build()
-    if "--check" in sys.argv:
-        return int(page != PAGE.read_text())
-    PAGE.write_text(page)
-    return 0
+    return write_or_check(PAGE, build())
 
 
 def build() -> str:
@@ -153,6 +149,14 @@ def _vectors(rows: list[Row]) -> str:
         lines.append([split.removeprefix("vectors-"), *(average(c, "auroc") for c in cells)])
     means = [average(_where(rows, method), "auroc") for method in methods]
     return table(["set", *methods], [*lines, ["**mean**", *means]])
+
+
+def write_or_check(path: Path, page: str) -> int:
+    """Write ``page``; with --check among the arguments, return 1 when the file says otherwise."""
+    if "--check" in sys.argv:
+        return int(page != path.read_text())
+    path.write_text(page)
+    return 0
 
 
 def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:

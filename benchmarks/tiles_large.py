@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from speed import machine
+from speed_growth import peak_memory_mb
 
 from historyad.datasets import open_source
 from historyad.model import Model
@@ -58,7 +58,7 @@ def measure(run: Path, data_root: Path, rounds: int, threads: int) -> dict[str, 
     chosen = np.resize(tiles, (across**2, *tiles.shape[1:]))
     grid = chosen.reshape(across, across, *tiles.shape[1:]).swapaxes(1, 2)
     image = grid.reshape(across * tiles.shape[1], -1, 1)[:SIDE, :SIDE]
-    before = _peak_mb()
+    before = peak_memory_mb()
     seconds: dict[str, list[float]] = {"score": [], "map": []}
     for _ in range(rounds):
         for what, compute in (
@@ -73,13 +73,9 @@ def measure(run: Path, data_root: Path, rounds: int, threads: int) -> dict[str, 
         "threads": threads,
         "rounds": rounds,
         **{f"{what}_seconds": statistics.median(values) for what, values in seconds.items()},
-        "peak_memory_mb": _peak_mb(),
+        "peak_memory_mb": peak_memory_mb(),
         "peak_memory_before_mb": before,
     }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

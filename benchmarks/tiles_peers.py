@@ -20,6 +20,7 @@ from torch.optim import Adam
 
 from historyad.contrast import local_contrast
 from historyad.networks import Generator, initialise
+from historyad.patches import worst
 from historyad.peers.training import Encoder
 from historyad.randomness import Stream, numpy_generator, torch_generator
 
@@ -28,7 +29,6 @@ Maps = NDArray[np.float32]
 
 _FIT_WINDOWS = 20_000
 _RIDGE = 0.1  # of the mean variance
-_TOP = 0.02  # share of the map that makes the score of an image, as in ours
 _CONTRAST_OF = 32  # side of our crops, to which the local contrast belongs
 
 
@@ -166,11 +166,12 @@ def window_maps(detector: WindowDetector, images: Pixels) -> Maps:
     return found
 
 
-def worst_of(maps: Maps) -> Maps:
-    """Return the mean over the highest 2 % of the pixels of each map (N, H, W), (N,)."""
-    flat = np.sort(maps.reshape(len(maps), -1), axis=1)
-    found: Maps = flat[:, -max(1, round(_TOP * flat.shape[1])) :].mean(1)
-    return found
+def worst_of(maps: Maps) -> NDArray[np.float32]:
+    """Return the score of each map (N, H, W), (N,): as in ours, the mean of its worst pixels."""
+    scores: NDArray[np.float32] = torch.stack(
+        [worst(one) for one in torch.from_numpy(maps)]
+    ).numpy()
+    return scores
 
 
 def prepared(images: Pixels) -> Tensor:

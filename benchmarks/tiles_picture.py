@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -42,7 +41,7 @@ def draw(
             source,
             found,
             mask,
-            [_extreme(found, mask, kind, np.argmax), _extreme(found, mask, kind, np.argmin)],
+            _extremes(found, mask),
         )
         for kind, (source, found, mask) in kinds.items()
     }
@@ -71,12 +70,11 @@ def draw(
     figure.savefig(file, dpi=140)
 
 
-def _extreme(
-    scores: NDArray[np.floating], masks: NDArray[np.bool_], kind: str, pick: Callable[..., Any]
-) -> int:
-    """Return the image of the highest or lowest score, of those that have a mask."""
-    rows = np.arange(len(scores)) if kind == "good" else np.flatnonzero(masks.any((1, 2)))
-    return int(rows[pick(scores[rows])])
+def _extremes(scores: NDArray[np.floating], masks: NDArray[np.bool_]) -> list[int]:
+    """Return the images of the highest and the lowest score, of those that have a mask, if any."""
+    marked = masks.any((1, 2))
+    rows = np.flatnonzero(marked | ~marked.any())
+    return [int(rows[scores[rows].argmax()]), int(rows[scores[rows].argmin()])]
 
 
 def _bare(axes: Axes) -> None:

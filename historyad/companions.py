@@ -116,8 +116,8 @@ class Neighbours(nn.Module):
         if self.cosine:
             return 1 - largest(a @ b.T, k).mean(1)
         if not self.project:
-            # What follows loses digits where a is close to b, as rows of a table may be: double
-            # has enough.
+            # The difference below loses digits where a is close to b, as rows of a table may be:
+            # double has enough.
             a, b = a.double(), b.double()
         # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
         brackets = torch.addmm(-b.square().sum(1) / 2, a, b.T)
@@ -135,8 +135,8 @@ class Neighbours(nn.Module):
 def largest(values: Tensor, k: int) -> Tensor:
     """Return the ``k`` largest of each row of (B, n), in any order, (B, k).
 
-    They lie in the k groups of columns whose largest is largest. A maximum of groups is much
-    cheaper than torch's selection from whole rows.
+    They lie in the k groups of columns whose largest is largest. A maximum of each group costs
+    less than torch's selection from whole rows.
     """
     n_groups = max(k, math.isqrt(values.shape[1]))
     padding = -values.shape[1] % n_groups

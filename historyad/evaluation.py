@@ -68,10 +68,8 @@ def judge_pixels(
     All pixels of normal images count as normal. Anomalous images whose mask is empty are left out.
     """
     marked = masks.any((1, 2))
-    good, bad = (
-        np.stack([anomaly_map(model, image) for image in images])
-        for images in (normal.samples, anomalous.samples[marked])
-    )
+    images = [*normal.samples, *anomalous.samples[marked]]
+    good, bad = np.split(np.stack([anomaly_map(model, x) for x in images]), [len(normal)])
     return {**judge_maps(good, bad, masks[marked]), "n_empty_masks": int((~marked).sum())}
 
 
@@ -80,7 +78,7 @@ def judge_maps(
 ) -> dict[str, Any]:
     """Return pixel AUROC, AUPRC and AUPRO of maps (n, H, W) and (m, H, W), with ``masks`` of the m.
 
-    No mask may be empty.
+    No mask may be empty. Raises InputError where there are none, or their shape is another.
     """
     truth = np.concatenate([np.zeros(normal.shape, bool), masks])
     found = np.concatenate([normal, anomalous])

@@ -623,6 +623,10 @@ def test_maps_and_masks_of_images_larger_than_the_network(tmp_path, capsys):
     assert figures["pixel_auroc"] > 0.7
     assert figures["aupro"] > 0.3
     assert (figures["n_masks"], figures["n_empty_masks"]) == (6, 0)
+    for file in (tmp_path / "masks").iterdir():
+        Image.fromarray(np.zeros((24, 30), np.uint8)).save(file)
+    assert main([*judged, "--masks", masks]) == 2
+    assert "both" in capsys.readouterr().err
     (tmp_path / "masks" / "004_mask.png").unlink()
     assert main([*judged, "--masks", masks]) == 2
     assert "004.png has no mask" in capsys.readouterr().err
