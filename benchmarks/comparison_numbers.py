@@ -1,0 +1,174 @@
+"""The splits of docs/comparison.md, in families, and what is computed from their rows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results import grouped
+from scipy.stats import rankdata
+
+from historyad.benchmark import OURS, read_rows
+from historyad.peers import PEERS
+
+Row = dict[str, Any]
+Cells = dict[tuple[str, str], list[Row]]  # by method and split, a row for each seed
+
+
+@dataclass(frozen=True)
+class Family:
+    """Splits that ask the same question: they share a table, and a mean."""
+
+    title: str
+    about: str
+    splits: tuple[str, ...]
+    images: bool = True
+
+
+def _ten(prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}-{d}" for d in range(10))
+
+
+def _vectors(names: str) -> tuple[str, ...]:
+    return tuple(f"vectors-{name}" for name in names.split())
+
+
+WITHOUT = Family(
+    "Digits, one left out",
+    "MNIST: nine digits are normal, all images of the tenth are anomalous. The anomalies are near "
+    "the data, made of the same strokes.",
+    _ten("mnist-without"),
+)
+FAR = Family(
+    "Digits against another set",
+    "MNIST, all digits, against 10,000 Japanese characters (KMNIST) and 10,000 pieces of clothing "
+    "(Fashion-MNIST).",
+    ("mnist-vs-kmnist", "mnist-vs-fashion"),
+)
+SVHN = Family(
+    "House numbers",
+    "SVHN; 7,000 images train, the first of the official test split, and **not** the 73,257 of the "
+    "paper's setting. These sets differ in the statistics of neighbouring pixels: see "
+    "[Results](results.md#svhn-as-normal).",
+    ("svhn-vs-cifar10", "svhn-vs-celeba", "svhn-vs-tiny-imagenet"),
+)
+TILES = Family(
+    "Magnetic tiles",
+    "Whole tiles, reduced to 64 x 64 pixels: good ones against those with a defect of any kind. "
+    "What detectors make of crops of the tiles is on a [page of its own](tiles.md).",
+    ("magnetic-tile",),
+)
+ONE_DIGIT = Family(
+    "One digit",
+    "MNIST: one digit is normal, the nine others are anomalous.",
+    _ten("mnist-only"),
+)
+ONE_GARMENT = Family(
+    "One kind of clothing",
+    "Fashion-MNIST: one kind is normal, the nine others are anomalous.",
+    _ten("fashion-only"),
+)
+TABLES = Family(
+    "Tables",
+    "Eight tables of ADBench. A seeded half of the normal rows trains; the other half and all "
+    "anomalies test, so that the spread over the seeds is that of the split, too.",
+    _vectors("Ionosphere breastw cardio mammography optdigits satimage-2 shuttle thyroid"),
+    images=False,
+)
+FEATURES = Family(
+    "Pretrained features",
+    "ResNet-18 features of eight categories of MVTec AD, one vector for each photo; halved like "
+    "the tables.",
+    _vectors("bottle cable capsule carpet hazelnut screw tile wood"),
+    images=False,
+)
+FAMILIES = (WITHOUT, FAR, SVHN, TILES, ONE_DIGIT, ONE_GARMENT, TABLES, FEATURES)
+
+
+def read_cells(folder: Path) -> Cells:
+    """Return the rows of all files; of those for one split, method and seed, the last."""
+    rows = [row for file in sorted(folder.glob("*.jsonl")) for row in read_rows(file)]
+    last = {(row["split"], row["method"], row["seed"]): row for row in rows}
+    return cells_of(last.values())
+
+
+def cells_of(rows: Iterable[Row]) -> Cells:
+    """Return the rows by method and split."""
+    return {(method, split): g for (method, split), g in grouped(rows, "method", "split").items()}
+
+
+def on(cells: Cells, splits: Iterable[str]) -> Cells:
+    """Return what was measured on some splits."""
+    splits = set(splits)
+    return {(method, split): g for (method, split), g in cells.items() if split in splits}
+
+
+def methods_in(cells: Cells) -> list[str]:
+    """Return the methods that have rows, in the order of the package."""
+    present = {method for method, _ in cells}
+    return [method for method in (*OURS, *PEERS) if method in present]
+
+
+def mean(cells: Cells, method: str, splits: Iterable[str], key: str) -> float | None:
+    """Return the mean over splits of the mean over seeds; None when a split was not measured."""
+    found = [cells.get((method, split), []) for split in splits]
+    if not all(found):
+        return None
+    return statistics.fmean(statistics.fmean(row[key] for row in rows) for rows in found)
+
+
+def spread(cells: Cells, method: str, splits: Iterable[str], key: str) -> float | None:
+    """Return the standard deviation over seeds of the mean over splits; None for one seed.
+
+    A seed counts that all splits have.
+    """
+    of_splits = [{r["seed"]: r[key] for r in cells.get((method, split), [])} for split in splits]
+    seeds = set.intersection(*map(set, of_splits))
+    means = [statistics.fmean(values[seed] for values in of_splits) for seed in sorted(seeds)]
+    return statistics.stdev(means) if len(means) > 1 else None
+
+
+def means_of_all(cells: Cells, splits: tuple[str, ...]) -> dict[str, float]:
+    """Return the mean AUROC of the methods that were measured on all splits, the best first."""
+    means = {method: mean(cells, method, splits, "auroc") for method in methods_in(cells)}
+    known = {method: value for method, value in means.items() if value is not None}
+    return dict(sorted(known.items(), key=lambda item: -item[1]))
+
+
+def mean_ranks(cells: Cells, splits: Iterable[str]) -> dict[str, float]:
+    """Return each method's rank by AUROC, 1 for the best, as a mean over ``splits``.
+
+    Only methods that were measured on all of them are ranked: a rank among others on each split
+    would depend on what happens to be measured. Methods that tie share the mean of their ranks.
+    """
+    splits = list(splits)
+    of_method = {m: [mean(cells, m, [s], "auroc") for s in splits] for m in methods_in(cells)}
+    complete = {m: values for m, values in of_method.items() if None not in values}
+    if not complete:
+        return {}
+    ranks = rankdata(-np.array([*complete.values()], float), axis=0).mean(axis=1)
+    return dict(zip(complete, ranks.tolist(), strict=True))
+
+
+def better_peers(cells: Cells, split: str, ours: str) -> dict[str, float]:
+    """Return by how much AUROC each peer is better than the method ``ours``, the largest first.
+
+    Only seeds that both have count where both have several: those of a table decide its halves.
+    """
+    own = {row["seed"]: row["auroc"] for row in cells[ours, split]}
+    gains = {}
+    for method in methods_in(on(cells, [split])):
+        if method in OURS:
+            continue
+        theirs = {row["seed"]: row["auroc"] for row in cells[method, split]}
+        both = own.keys() & theirs.keys() if len(theirs) > 1 and len(own) > 1 else ()
+        gains[method] = _mean_at(theirs, both) - _mean_at(own, both)
+    return dict(sorted(((m, g) for m, g in gains.items() if g > 0), key=lambda item: -item[1]))
+
+
+def _mean_at(values: dict[int, float], seeds: Iterable[int]) -> float:
+    return statistics.fmean([values[seed] for seed in seeds] or values.values())
