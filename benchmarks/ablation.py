@@ -1,17 +1,18 @@
 """Measure every view of a fitted detector alone, and sums of views: docs/ablation.md.
 
-    python benchmarks/ablation.py [--split mnist-without-0 ...] [--seeds 0] [--preset quick]
+    python benchmarks/ablation.py [--split mnist-without-0 ...] [--seeds 0] [--preset default]
     python benchmarks/ablation.py --page
 
-The first fits the paper's detector of ``preset`` on each split, puts companions on every layer of
-it and of the averaged critic (eq. 14), and appends one row for each view and each sum to --out;
-splits that have rows are skipped. The second writes the page from the rows. Only splits and seeds
-on which settings are chosen belong here.
+The first fits the detector of ``preset`` on each split, puts companions on every layer of D_TV and
+of the averaged critic (eq. 14), and appends one row for each view and each sum to --out; splits
+that have rows are skipped, and with --runs, so are fits that are there. The second writes the page
+from the rows. Only splits and seeds on which settings are chosen belong here.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import shlex
 import sys
@@ -30,13 +31,15 @@ from torch import Tensor
 from historyad.batches import Batches
 from historyad.benchmark import read_rows
 from historyad.companions import Gaussian, Neighbours, samples_to_fit
-from historyad.config import make_config
+from historyad.config import Config, make_config
 from historyad.detector import Detector, in_batches
 from historyad.estimator import fit_model, split_rows
 from historyad.history import History
 from historyad.metrics import auprc, auroc
-from historyad.splits import load_split
+from historyad.model import Model
+from historyad.splits import Split, load_split
 from historyad.storage import RunDirectory, load_json, versions
+from historyad.views import Views
 
 Row = dict[str, Any]
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
@@ -50,25 +53,46 @@ SPLITS = (
 )
 # Weights of views in sums; + is the part above 1, what one normal sample in twenty exceeds.
 HISTORY, PATTERN, NEAR = "history", "features cosine", "hidden euclid"
+PLAIN = ", plain"  # distances that are not relative to the gaps between normal samples
 PIXELS = "pixels gaussian +"
 SUM = "sum: "
+DEFAULT = {HISTORY: 0.5, PATTERN: 2, NEAR: 3, PIXELS: 4}
+
+
+def _default(**changes: float) -> dict[str, float]:
+    """Return the default's weights with others for some views; 0 leaves one out."""
+    names = {"history": HISTORY, "pattern": PATTERN, "near": NEAR, "gaussian": PIXELS}
+    changed = DEFAULT | {names[name]: weight for name, weight in changes.items()}
+    return {name: weight for name, weight in changed.items() if weight}
+
+
 SUMS: dict[str, dict[str, float]] = {
-    "default": {HISTORY: 1, PATTERN: 2, NEAR: 2, PIXELS: 4},
-    "without history": {PATTERN: 2, NEAR: 2, PIXELS: 4},
-    "without pattern": {HISTORY: 1, NEAR: 2, PIXELS: 4},
-    "without neighbours": {HISTORY: 1, PATTERN: 2, PIXELS: 4},
-    "without gaussian": {HISTORY: 1, PATTERN: 2, NEAR: 2},
-    "gaussian within its range too": {HISTORY: 1, PATTERN: 2, NEAR: 2, "pixels gaussian": 4},
-    "gaussian of hidden instead": {HISTORY: 1, PATTERN: 2, NEAR: 2, "hidden gaussian": 1},
-    "gaussian of hidden besides": {
-        HISTORY: 1,
-        PATTERN: 2,
-        NEAR: 2,
+    "default": DEFAULT,
+    "without history": _default(history=0),
+    "without pattern": _default(pattern=0),
+    "without neighbours": _default(near=0),
+    "without gaussian": _default(gaussian=0),
+    "history 1": _default(history=1),
+    "neighbours 2": _default(near=2),
+    "neighbours 4": _default(near=4),
+    "gaussian 2": _default(gaussian=2),
+    "gaussian 8": _default(gaussian=8),
+    "gaussian within its range too": _default(gaussian=0) | {"pixels gaussian": 4},
+    "gaussian of hidden besides": DEFAULT | {"hidden gaussian": 1},
+    "features euclid besides": DEFAULT | {"features euclid": 1},
+    "averaged critic besides": DEFAULT | {"averaged critic's features euclid": 1},
+    "plain distances": {
+        HISTORY: 0.5,
+        PATTERN + PLAIN: 2,
+        NEAR + PLAIN: 3,
         PIXELS: 4,
-        "hidden gaussian": 1,
     },
-    "equal weights": {HISTORY: 1, PATTERN: 1, NEAR: 1, PIXELS: 4},
-    "the default before: history, pattern, gaussian": {HISTORY: 1, PATTERN: 1, PIXELS: 4},
+    "the default before: plain, 1, 2, 2, 4": {
+        HISTORY: 1,
+        PATTERN + PLAIN: 2,
+        NEAR + PLAIN: 2,
+        PIXELS: 4,
+    },
     "history and pixels gaussian": {HISTORY: 1, "pixels gaussian": 1},
 }
 
@@ -79,7 +103,8 @@ def main() -> int:
     )
     parser.add_argument("--split", nargs="+", default=SPLITS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--preset", default="default")
+    parser.add_argument("--runs", type=Path, help="folder in which fits are kept")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--page", action="store_true")
     parser.add_argument("--check", action="store_true", help="compare the page, write nothing")
@@ -92,16 +117,19 @@ def main() -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for split in arguments.split:
         for seed in arguments.seeds:
-            _measure(split, seed, arguments.preset, arguments.out)
+            with tempfile.TemporaryDirectory() as temporary:
+                runs = arguments.runs or Path(temporary)
+                _measure(split, seed, arguments.preset, runs, arguments.out)
     return 0
 
 
-def _measure(split: str, seed: int, preset: str, out: Path) -> None:
+def _measure(split: str, seed: int, preset: str, runs: Path, out: Path) -> None:
     keys = {"split": split, "seed": seed, "preset": preset}
     if any(keys.items() <= row.items() for row in read_rows(out)):
         return
     started = time.process_time()
-    views, prevalence = views_of(split, seed, preset)
+    config = make_config(preset, seed=seed)
+    views, prevalence = views_of(load_split(split, seed, None), config, runs / f"{split}-{seed}")
     with out.open("a") as file:
         for name, scores in [*views.items(), *sums_of(views)]:
             y = np.repeat([0, 1], [len(scores["normal"]), len(scores["anomalous"])])
@@ -115,26 +143,24 @@ def _measure(split: str, seed: int, preset: str, out: Path) -> None:
     )
 
 
-def views_of(split_name: str, seed: int, preset: str) -> tuple[dict[str, Scores], float]:
+def views_of(split: Split, config: Config, folder: Path) -> tuple[dict[str, Scores], float]:
     """Return what every view says of the split's samples, and the share of anomalous ones."""
-    split = load_split(split_name, seed, None)
-    config = make_config(preset, seed=seed, views="history")
-    with tempfile.TemporaryDirectory() as folder:
-        run = RunDirectory(Path(folder))
-        model = fit_model(split.train, config, run)
-        resolved = make_config(**load_json(run.path / "config.json")["config"])
-        prepare = model.preprocessing
-        critic = History(run.history, resolved, prepare.network_shape).average_critic().eval()
+    run = RunDirectory(folder)
+    model = Model.load(folder) if run.is_finished else fit_model(split.train, config, run)
+    resolved = make_config(**load_json(run.config)["config"])
+    prepare = model.preprocessing
+    critic = History(run.history, resolved, prepare.network_shape).average_critic().eval()
     train, held_out = split_rows(len(split.train), config)
     samples = {
         "held out": split.train.samples[held_out],
         "normal": split.normal.samples,
         "anomalous": split.anomalous.samples,
     }
-    batches = Batches(split.train.samples, prepare=prepare, seed=seed, rows=train)
+    batches = Batches(split.train.samples, prepare=prepare, seed=config.seed, rows=train)
     normal = batches.at(0, min(len(batches), samples_to_fit(batches.shape)))
-    assert isinstance(model.detector, Detector)
-    score_views = {"history": model.detector, **_companions(model.detector, normal, "")}
+    assert isinstance(model.detector, Views)
+    detector = model.detector.detector
+    score_views = {"history": detector, **_companions(detector, normal, "")}
     score_views |= _companions(Detector([critic]), normal, "averaged critic's ")
     found: dict[str, Scores] = {}
     with torch.inference_mode():
@@ -160,14 +186,20 @@ def _companions(
             x = torch.cat([layer(part) for part in torch.split(normal, 512)])
         # The ridge of images is for what is seen as images.
         images = x[:, None, None]
-        fitted = {
-            "cosine": Neighbours.fit(x, cosine=True, project=True),
-            "euclid": Neighbours.fit(x, cosine=False, project=True),
-            "gaussian": Gaussian.fit(images),
-        }
+        fitted: dict[str, torch.nn.Module] = {"gaussian": Gaussian.fit(images)}
+        for metric in ("cosine", "euclid"):
+            relative = Neighbours.fit(x, cosine=metric == "cosine", project=True)
+            fitted |= {metric: relative, metric + PLAIN: _plain(relative)}
         for name, companion in fitted.items():
             views[f"{prefix}{layer_name} {name}"] = _after(layer, companion)
     return views
+
+
+def _plain(neighbours: Neighbours) -> Neighbours:
+    """Return the same neighbours, whose distances are relative to nothing."""
+    plain = copy.deepcopy(neighbours)
+    plain.gaps.fill_(1)
+    return plain
 
 
 def _after(

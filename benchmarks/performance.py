@@ -90,11 +90,7 @@ def build() -> str:
         LEADS + commands(steps["ladder"]) + _ladder(steps["ladder"]),
         OTHERS + "\n" + _variants(steps["others"]),
         SHAPES + "\n" + _variants(steps["shapes"]),
-        *(
-            [GROWTH + commands(parts["growth"]) + _growth(parts["growth"])]
-            if parts["growth"]
-            else []
-        ),
+        GROWTH + commands(parts["growth"]) + _growth(parts["growth"]),
         SCORING + commands(parts["scoring"]) + _scoring(parts["scoring"]),
     ]
     return "\n".join(sections)

@@ -17,13 +17,14 @@ import os
 import platform
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from speed_fits import fit_whole
-from speed_growth import fit_many
+from speed_growth import fit_many, write_images
 from speed_scoring import measure_folder, measure_scoring, measure_start
 from speed_steps import Variant, ladder, measure_variants, others
 
@@ -59,30 +60,33 @@ def main() -> None:
 
 
 def _fits(arguments: argparse.Namespace) -> Iterator[Row]:
-    keys = ("recipe", "seed", "threads")
     for seed, recipe in product(arguments.seeds, arguments.recipes):
-        yield from _unless_there(arguments, "fits", keys, fit_whole, recipe, seed)
+        keys = {"recipe": recipe, "seed": seed, "threads": arguments.threads}
+        if not _is_there(arguments, "fits", keys):
+            yield in_own_process(fit_whole, recipe, seed, arguments.threads)
 
 
 def _growth(arguments: argparse.Namespace) -> Iterator[Row]:
     keys = ("n_images", "saves_per_epoch", "threads")
     for n_images, saves in [*((size, 50) for size in SIZES), (SIZES[0], 200)]:
-        yield from _unless_there(arguments, "growth", keys, fit_many, n_images, saves)
+        values = (n_images, saves, arguments.threads)
+        if _is_there(arguments, "growth", dict(zip(keys, values, strict=True))):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "images.npy"
+            in_own_process(write_images, file, n_images)
+            yield in_own_process(fit_many, file, saves, arguments.threads)
 
 
-def _unless_there(
-    arguments: argparse.Namespace,
-    part: str,
-    keys: tuple[str, ...],
-    measure: Callable[..., Row],
-    *values: Any,
-) -> Iterator[Row]:
-    """Yield the row of ``measure``, in its own process, unless a row has the same ``keys``."""
-    values = (*values, arguments.threads)
-    there = [[r.get(k) for k in keys] for r in read_rows(arguments.out) if r["part"] == part]
-    if list(values) not in there:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            yield pool.apply(measure, values)
+def _is_there(arguments: argparse.Namespace, part: str, keys: Row) -> bool:
+    wanted = {"part": part, **keys}
+    return any(wanted.items() <= row.items() for row in read_rows(arguments.out))
+
+
+def in_own_process(call: Callable[..., Any], *values: Any) -> Any:
+    """Return what ``call`` does, whose memory is then its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(call, values)
 
 
 def _steps(arguments: argparse.Namespace) -> Iterator[Row]:

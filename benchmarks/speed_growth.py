@@ -19,19 +19,19 @@ from historyad.storage import RunDirectory
 Row = dict[str, Any]
 
 
-def fit_many(n_images: int, saves_per_epoch: int, threads: int) -> Row:
-    """Fit the quick preset on ``n_images`` of a memory-mapped file: MNIST, repeated and shifted."""
+def fit_many(file: Path, saves_per_epoch: int, threads: int) -> Row:
+    """Fit the quick preset on the images of a memory-mapped ``file``."""
     torch.set_num_threads(threads)
+    # An epoch as long as the set, as in the default: the work is to grow.
+    config = make_config("quick", saves_per_epoch=saves_per_epoch, epoch_images=0)
+    source = open_source(file)
+    before = peak_memory_mb()
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "images.npy"
-        _write(file, n_images)
-        config = make_config("quick", saves_per_epoch=saves_per_epoch)
-        before = peak_memory_mb()
-        started = time.perf_counter()
-        fit_model(open_source(file), config, RunDirectory(Path(folder) / "run"))
-        seconds = time.perf_counter() - started
+        fit_model(source, config, RunDirectory(Path(folder) / "run"))
+    seconds = time.perf_counter() - started
     return {
-        "n_images": n_images,
+        "n_images": len(source),
         "saves_per_epoch": saves_per_epoch,
         "threads": threads,
         "fit_seconds": seconds,
@@ -40,8 +40,8 @@ def fit_many(n_images: int, saves_per_epoch: int, threads: int) -> Row:
     }
 
 
-def _write(file: Path, n_images: int) -> None:
-    """Write ``n_images`` images; every repetition of MNIST is shifted by one more pixel."""
+def write_images(file: Path, n_images: int) -> None:
+    """Write ``n_images`` of MNIST to a .npy; each repetition is shifted by one more pixel."""
     images = open_source("mnist:train").samples
     shape = (n_images, *images.shape[1:])
     stored = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)

@@ -64,7 +64,7 @@ def ladder() -> list[Variant]:
     climb("fused Adam", fused=True)
     climb("one forward on real and generated", together=True)
     climb("penalty at every 4th step", {"penalty_interval": 4})
-    climb("stop at a remaining mass of 0.001", {"mass_tolerance": 1e-3})
+    climb("stop at a remaining mass of 0.01", {"mass_tolerance": 1e-2})
     climb("2 epochs of step 3 instead of 5", {"detector_epochs": 2.0})
     sizes = {"width": 24, "hidden": 512, "latent_dim": 64}
     climb("width 24, hidden 512, latent 64 = default", sizes)

@@ -9,19 +9,27 @@ unlike every normal one has no near neighbour.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from historyad.networks import Shape
 
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
+
 _GAUSSIAN_VALUES = 2**21  # of the components that are kept: 8 MB
 _BANK_VALUES = 2**21  # of the normal samples that are kept as neighbours: 8 MB
-_FEATURE_COMPONENTS = 128  # of features, where distances are taken
+_FEATURE_COMPONENTS = 64  # of features, where distances are taken: more normal samples help more
+_MOST_SAMPLES = 2**15  # that are kept or estimated from
+_PCA_SAMPLES = 20_000  # from which components are estimated
 _NEIGHBOURS = 5
+_SMALLEST_GAP = 1e-3  # as a share of the mean one
+_CHUNK = 512  # samples of the bank that are compared with it at a time
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
 _IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 0.1
 _SMALLEST_RIDGE = 1e-6  # for samples that do not vary
@@ -52,8 +60,7 @@ class Gaussian(nn.Module):
         flat = x.flatten(1).cpu().numpy()
         n, n_values = flat.shape
         n_components = min(n_values, n - 1, max(1, _GAUSSIAN_VALUES // n_values))
-        with np.errstate(invalid="ignore"):  # shares of a variance that may be 0
-            pca = PCA(n_components, random_state=0).fit(flat)
+        pca = _principal_components(flat, n_components)
         share = _VECTOR_RIDGE if x.dim() == 2 else _IMAGE_RIDGE
         ridge = max(share * float(flat.var(axis=0).mean()), _SMALLEST_RIDGE)
         gaussian = cls(n_values, n_components)
@@ -78,12 +85,16 @@ class Neighbours(nn.Module):
     """Mean distance of a sample to the nearest of the normal samples in its bank.
 
     By Euclid, or by cosine around the mean; on principal components of the features that a network
-    made of images, or on vectors as they are.
+    made of images, or on vectors as they are. The distance is divided by the root of the gap that
+    normal samples have between them in that place: where they are dense, less is as rare. It lies
+    halfway between the plain distance and the ratio of the local outlier factor (Breunig et al.,
+    2000), which mistrusts every sample that is normal in a dense place.
     """
 
     mean: Tensor
     components: Tensor
     bank: Tensor
+    gaps: Tensor
 
     def __init__(self, n_values: int, n_bank: int, *, cosine: bool, project: bool) -> None:
         super().__init__()
@@ -94,6 +105,7 @@ class Neighbours(nn.Module):
         if project:
             self.register_buffer("components", torch.zeros(n_components, n_values))
         self.register_buffer("bank", torch.zeros(n_bank, n_components))
+        self.register_buffer("gaps", torch.ones(n_bank))
 
     @classmethod
     def fit(cls, x: Tensor, *, cosine: bool, project: bool) -> Neighbours:
@@ -103,26 +115,41 @@ class Neighbours(nn.Module):
         neighbours = cls(x.shape[1], len(x), cosine=cosine, project=project).to(x.device)
         neighbours.mean.copy_(x.mean(0))
         if project:
-            with np.errstate(invalid="ignore"):
-                pca = PCA(len(neighbours.components), random_state=0).fit(x.cpu().numpy())
+            pca = _principal_components(x.cpu().numpy(), len(neighbours.components))
             neighbours.components.copy_(torch.from_numpy(pca.components_))
         neighbours.bank.copy_(neighbours._place(x))
+        neighbours._fit_gaps()
         return neighbours
 
+    def _fit_gaps(self) -> None:
+        """Measure how far each sample of the bank is from its own neighbours."""
+        k = min(_NEIGHBOURS + 1, len(self.bank))
+        # The nearest of each is itself.
+        gaps = [self._nearest(part, k)[0][:, 1:].mean(1) for part in torch.split(self.bank, _CHUNK)]
+        together = torch.cat(gaps)
+        # Between equal samples there is no gap, but nor is there one that is infinitely small.
+        smallest = (_SMALLEST_GAP * together.mean()).clamp(min=_SMALLEST_GAP)
+        self.gaps.copy_(together.clamp(min=smallest))
+
     def forward(self, x: Tensor) -> Tensor:
-        """Return the mean distance of each sample of (B, values) to its neighbours, (B,)."""
-        k = min(_NEIGHBOURS, len(self.bank))
-        a, b = self._place(x), self.bank
+        """Return the relative distance of each sample of (B, values) to its neighbours, (B,)."""
+        distances, columns = self._nearest(self._place(x), min(_NEIGHBOURS, len(self.bank)))
+        return distances.mean(1) / self.gaps[columns].mean(1).sqrt()
+
+    def _nearest(self, a: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return distances of placed samples to ``k`` of the bank, from the nearest, and which."""
+        b = self.bank
         if self.cosine:
-            return 1 - largest(a @ b.T, k).mean(1)
+            cosines, columns = largest(a @ b.T, k)
+            return 1 - cosines, columns
         if not self.project:
             # The difference below loses digits where a is close to b, as rows of a table may be:
             # double has enough.
             a, b = a.double(), b.double()
         # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
-        brackets = torch.addmm(-b.square().sum(1) / 2, a, b.T)
-        squares = a.square().sum(1, keepdim=True) - 2 * largest(brackets, k)
-        return squares.clamp(min=0).sqrt().mean(1).float()
+        brackets, columns = largest(torch.addmm(-b.square().sum(1) / 2, a, b.T), k)
+        squares = a.square().sum(1, keepdim=True) - 2 * brackets
+        return squares.clamp(min=0).sqrt().float(), columns
 
     def _place(self, x: Tensor) -> Tensor:
         """Map (B, values) to where distances are taken."""
@@ -132,8 +159,17 @@ class Neighbours(nn.Module):
         return functional.normalize(placed) if self.cosine else placed
 
 
-def largest(values: Tensor, k: int) -> Tensor:
-    """Return the ``k`` largest of each row of (B, n), in any order, (B, k).
+def _principal_components(x: NDArray[np.float32], n_components: int) -> PCA:
+    """Fit a PCA of samples (N, values), of some where they are many."""
+    # Slow to import, and scoring does without.
+    from sklearn.decomposition import PCA
+
+    with np.errstate(invalid="ignore"):  # shares of a variance that may be 0
+        return PCA(n_components, random_state=0).fit(x[:_PCA_SAMPLES])
+
+
+def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the ``k`` largest of each row of (B, n), falling, and their columns, each (B, k).
 
     They lie in the k groups of columns whose largest is largest. A maximum of each group costs
     less than torch's selection from whole rows.
@@ -145,9 +181,11 @@ def largest(values: Tensor, k: int) -> Tensor:
     grouped = values.reshape(-1, values.shape[1] // n_groups, n_groups)
     groups = grouped.amax(1).topk(k).indices
     few = grouped.gather(2, groups[:, None].expand(-1, grouped.shape[1], -1))
-    return few.flatten(1).topk(k).values
+    found, places = few.flatten(1).topk(k)
+    columns = places // k * n_groups + groups.gather(1, places % k)
+    return found, columns
 
 
 def samples_to_fit(shape: Shape) -> int:
     """Return how many normal samples of ``shape`` the companions have room for."""
-    return min(20_000, max(1000, 2**25 // math.prod(shape)))
+    return min(_MOST_SAMPLES, max(1000, 2**25 // math.prod(shape)))

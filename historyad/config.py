@@ -127,9 +127,9 @@ class Config:
         choices=("epoch", "run"),
     )
     mass_tolerance: float = _setting(
-        1e-3,
-        "Step 1 stops when the part of the history's mass that is still to come is below this. "
-        "0 trains all n_epochs.",
+        1e-2,
+        "Step 1 stops when the part of the history's mass that is still to come is below this: "
+        "the total variation between the shorter history and the whole. 0 trains all n_epochs.",
         low=0.0,
         high=0.5,
     )
@@ -174,6 +174,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "width": 16,
         "hidden": 256,
+        "epoch_images": 30_000,
         "n_epochs": 3.0,
         "skip_epochs": 0.75,
         "mass_tolerance": 0.1,

@@ -6,7 +6,7 @@ view           what it says of a sample
 `history`      D_TV: whether it looks like the data or like their history
 `pattern`      images: distance, by cosine, to neighbours in the features of D_TV's convolutions
 `neighbours`   distance to its neighbours: of an image in D_TV's last hidden layer, of a vector
-               as it is
+               as it is; both are relative to the gaps between normal samples around
 `gaussian`     distance to a Gaussian
 =============  =================================================================================
 
@@ -35,9 +35,9 @@ from historyad.preprocessing import Preprocessing
 
 # The weight of each view in the score, and the place on its scale from which it counts.
 _IMAGE_VIEWS = {
-    "history": (1.0, -math.inf),
+    "history": (0.5, -math.inf),
     "pattern": (2.0, -math.inf),
-    "neighbours": (2.0, -math.inf),
+    "neighbours": (3.0, -math.inf),
     "gaussian": (4.0, 1.0),
 }
 _VECTOR_VIEWS = {

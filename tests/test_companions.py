@@ -47,13 +47,30 @@ def test_the_gaussian_of_constant_samples_is_finite():
     assert (distance[10:] > distance[:10]).all()
 
 
+def relative_distances(x, new, metric="euclidean"):
+    """Mean distances to 5 neighbours, over the root of those that the neighbours have to theirs."""
+    index = NearestNeighbors(n_neighbors=5, metric=metric).fit(x)
+    distances, nearest = index.kneighbors(new)
+    gaps = index.kneighbors()[0].mean(1)  # without an argument, no sample is its own neighbour
+    return distances.mean(1) / np.sqrt(gaps[nearest].mean(1))
+
+
 @pytest.mark.parametrize("project", [False, True])
 def test_euclidean_neighbours_are_those_of_scikit_learn(project):
     x, new = normal_samples(), normal_samples(50, seed=1)
-    expected = NearestNeighbors(n_neighbors=5).fit(x).kneighbors(new)[0].mean(1)
     # All six components are kept: projected or not, distances are the same.
     found = Neighbours.fit(x, cosine=False, project=project)(new)
-    np.testing.assert_allclose(found, expected, rtol=1e-4 if project else 1e-5)
+    np.testing.assert_allclose(found, relative_distances(x, new), rtol=1e-4 if project else 1e-5)
+
+
+def test_a_gap_counts_where_normal_samples_are_dense():
+    random = torch.Generator().manual_seed(0)
+    dense, loose = torch.randn(2, 200, 4, generator=random) * torch.tensor([[[0.01]], [[1.0]]])
+    shift = torch.tensor([20.0, 0, 0, 0])
+    neighbours = Neighbours.fit(torch.cat([dense, loose + shift]), cosine=False, project=True)
+    inside_loose = torch.randn(100, 4, generator=random) + shift
+    near_dense = torch.randn(100, 4, generator=random) * 0.1
+    assert neighbours(near_dense).median() > neighbours(inside_loose).median()
 
 
 @settings(deadline=None)
@@ -61,31 +78,38 @@ def test_euclidean_neighbours_are_those_of_scikit_learn(project):
 def test_the_largest_by_groups_are_the_largest(n, k, seed):
     values = torch.randn(4, n, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
     k = min(k, n)
-    found = largest(values, k).sort(descending=True).values
+    found, columns = largest(values, k)
     torch.testing.assert_close(found, values.topk(k).values, rtol=0, atol=0)
+    torch.testing.assert_close(values.gather(1, columns), found, rtol=0, atol=0)
+    assert all(len(set(row.tolist())) == k for row in columns)
 
 
 def test_distances_are_taken_on_principal_components(monkeypatch):
     monkeypatch.setattr(companions, "_FEATURE_COMPONENTS", 2)
     x, new = normal_samples(), normal_samples(50, seed=1)
     pca = PCA(2).fit(x)
-    index = NearestNeighbors(n_neighbors=5).fit(pca.transform(x))
-    expected = index.kneighbors(pca.transform(new))[0].mean(1)
+    expected = relative_distances(pca.transform(x), pca.transform(new))
     found = Neighbours.fit(x, cosine=False, project=True)(new)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_cosine_neighbours_are_those_of_scikit_learn():
     x, new = normal_samples(), normal_samples(50, seed=1)
-    index = NearestNeighbors(n_neighbors=5, metric="cosine").fit(x - x.mean(0))
-    expected = index.kneighbors(new - x.mean(0))[0].mean(1)
+    expected = relative_distances(x - x.mean(0), new - x.mean(0), metric="cosine")
     found = Neighbours.fit(x, cosine=True, project=True)(new)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_the_distance_to_equal_samples_is_zero():
     x = normal_samples(5).repeat(6, 1) * 1000
     assert Neighbours.fit(x, cosine=False, project=False)(x).max() < 1e-3
+
+
+def test_the_gaps_of_equal_samples_are_not_zero():
+    same, other = torch.ones(30, 6), torch.zeros(30, 6)
+    neighbours = Neighbours.fit(torch.cat([same, other]), cosine=False, project=True)
+    assert (neighbours.gaps > 0).all()
+    assert neighbours(torch.rand(5, 6)).isfinite().all()
 
 
 @pytest.mark.parametrize("project", [False, True])
@@ -106,5 +130,5 @@ def test_a_few_samples_are_enough(n, cosine, project):
 
 
 def test_large_images_are_fewer():
-    assert samples_to_fit((1, 32, 32)) == 20_000
+    assert samples_to_fit((1, 32, 32)) == 32_768
     assert samples_to_fit((3, 128, 128)) == 1000
