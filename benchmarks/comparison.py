@@ -52,7 +52,8 @@ on seed 0 of some of these splits, on the same test images: [Results](results.md
 Scores are better when higher, the best of a column is **bold**; the anomalous class is the positive
 one of AUPRC, and its share is the prevalence. Numbers are means over the seeds; methods that draw
 nothing at random have one where the split is fixed. After ± stands the standard deviation over the
-seeds, that of the mean where there are several splits. A dash is what was not measured.
+seeds, that of the mean where there are several splits. A dash is what was not measured. The column
+of seeds says how many of those in the command are done on every split.
 
 Machine: two cores of an x86-64 server processor with AVX2 (AMD EPYC, third generation), 24 GB, no
 accelerator.
