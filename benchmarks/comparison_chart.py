@@ -21,7 +21,7 @@ def draw(families: dict[str, dict[str, float]], ours: Collection[str], file: Pat
     methods = list(dict.fromkeys(method for means in families.values() for method in means))
     n_rows = max(1, -(-len(families) // _IN_A_ROW))
     figure = Figure((9.6, n_rows * (0.9 + 0.19 * len(methods))), layout="constrained")
-    grid = figure.subplots(n_rows, _IN_A_ROW, sharex=True, sharey=True, squeeze=False).flat
+    grid = figure.subplots(n_rows, _IN_A_ROW, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (title, means) in zip(grid, families.items(), strict=False):
         for method, value in means.items():
             x, y = max(value, _LOWEST), methods.index(method)
@@ -35,7 +35,7 @@ def draw(families: dict[str, dict[str, float]], ours: Collection[str], file: Pat
         axes.tick_params(axis="y", length=0)
         axes.axvline(0.5, color="black", linewidth=0.6, linestyle=":")
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in list(grid)[len(families) :]:
+    for axes in grid[len(families) :]:
         axes.set_visible(False)
     figure.supxlabel("AUROC; dotted: chance", fontsize=9)
     figure.savefig(file, dpi=120)
