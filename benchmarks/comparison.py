@@ -13,6 +13,7 @@ from comparison_chart import draw
 from comparison_numbers import (
     FAMILIES,
     FAR,
+    OUR_DEFAULT,
     WITHOUT,
     Cells,
     Family,
@@ -35,18 +36,19 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "comparison.md"
 PICTURE = ROOT / "docs" / "pictures" / "comparison.webp"
 
-OUR_DEFAULT = "historyad"
 COMPARED = (OUR_DEFAULT, "historyad-paper", *PEERS)  # rows of other presets are shown, not missed
 
 
 HEAD = """# Comparison
 
-Written by `python benchmarks/comparison.py` from the rows in `docs/rows/comparison`; do not edit.
+Written by `python benchmarks/comparison.py` from the rows in `docs/rows/comparison`, and in
+`docs/rows/speed` for our fits on all of MNIST; do not edit.
 Every section names the commands that gave it. Data are looked for under `HISTORYAD_DATA`.
 
 Every method learns from the same normal images, and no label was used in fitting or in choosing.
 The settings of the peers are those of their papers, or their library's; those of ours were chosen
-on seed 0 of some of these splits, on the same test images: [Results](results.md) names them.
+on seed 0 of some of these splits, on the same test images:
+[they are named here](how-it-works.md#several-views-one-score).
 `historyad` is the default with all its views, `historyad-paper` the paper's recipe alone.
 
 Scores are better when higher, the best of a column is **bold**; the anomalous class is the positive

@@ -43,7 +43,8 @@ The cost of a fit on MNIST, from the number of its steps of each kind and the me
 From the top, each line changes one thing and keeps the changes before it. Operations count the
 multiplications and additions of convolutions and matrix products; the peak is that of a
 2048 x 2048 float32 matrix product in the same run. From "stop" on, and for the penalty, the
-result changes, and the quality above is the check; the others compute the same numbers.
+result changes, and the quality above is the check; the others compute the same numbers. The default
+has since come to stop at 0.01, which saves another quarter of step 1.
 """
 
 OTHERS = """### Tried on top of the default, and dropped

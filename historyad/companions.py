@@ -174,7 +174,8 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     They lie in the k groups of columns whose largest is largest. A maximum of each group costs
     less than torch's selection from whole rows.
     """
-    n_groups = max(k, math.isqrt(values.shape[1]))
+    # About the root of n; a power of two, as the size of a full bank, which then needs no padding.
+    n_groups = max(k, 2 ** round(math.log2(values.shape[1]) / 2))
     padding = -values.shape[1] % n_groups
     if padding:
         values = functional.pad(values, (0, padding), value=-math.inf)

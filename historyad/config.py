@@ -174,7 +174,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "width": 16,
         "hidden": 256,
-        "epoch_images": 30_000,
+        "epoch_images": 20_000,
         "n_epochs": 3.0,
         "skip_epochs": 0.75,
         "mass_tolerance": 0.1,

@@ -91,14 +91,24 @@ class Model:
 
         Of D_TV alone, the only view is its score.
         """
+        return self.scores_and_views(samples)[1]
+
+    def scores_and_views(
+        self, samples: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        """Return `anomaly_score` and `view_scores` at the cost of one."""
         if isinstance(self.detector, Detector):
-            return {"history": self.anomaly_score(samples)}
+            scores = self.anomaly_score(samples)
+            return scores, {"history": scores}
         if isinstance(self.detector, PatchViews):
-            totals = patch_totals(self.detector, samples, self.preprocessing)
-            return {PATCH_VIEWS[0]: self.detector.standardised(totals).cpu().numpy()}
-        raw = raw_views(self.detector, samples, self.preprocessing)
-        found = self.detector.standardised(torch.from_numpy(raw.T).to(self.detector.center.device))
-        return dict(zip(self.view_names, found.cpu().numpy(), strict=True))
+            raw = patch_totals(self.detector, samples, self.preprocessing)
+            views = self.detector.standardised(raw)[None]
+        else:
+            found = raw_views(self.detector, samples, self.preprocessing).T
+            raw = torch.from_numpy(found).to(self.detector.center.device)
+            views = self.detector.standardised(raw)
+        scores = self.detector.score(raw).cpu().numpy()
+        return scores, dict(zip(self.view_names, views.cpu().numpy(), strict=True))
 
     def describe(self) -> dict[str, Any]:
         """Return what a person may want to know of this model, as JSON can hold it."""

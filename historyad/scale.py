@@ -63,14 +63,17 @@ def score_chunk(
     ``path`` (N,) str, ``anomaly_score`` float32, ``p_value`` float64, ``is_anomalous`` bool and,
     with ``view_scores``, one float32 column for each view.
     """
-    scores = model.anomaly_score(samples)
+    if view_scores:
+        scores, views = model.scores_and_views(samples)
+    else:
+        scores, views = model.anomaly_score(samples), {}
     columns: Columns = {
         "path": np.array(names, dtype=object),
         "anomaly_score": scores,
         "p_value": model.calibration.p_value(scores),
         "is_anomalous": scores > model.calibration.threshold,
     }
-    return {**columns, **(model.view_scores(samples) if view_scores else {})}
+    return {**columns, **views}
 
 
 def column_names(model: Model, *, view_scores: bool = False) -> tuple[str, ...]:

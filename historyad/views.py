@@ -162,12 +162,17 @@ def fit_views(detector: Detector, batches: Batches) -> Views:
     if len(batches.shape) == 1:
         neighbours = Neighbours.fit(samples, cosine=False, project=False)
     else:
-        with torch.inference_mode():
-            parts = [detector.scores_and_features(x)[1:] for x in torch.split(samples, _CHUNK)]
-        features, hidden = (torch.cat(layer) for layer in zip(*parts, strict=True))
+        features, hidden = _layers_of(detector, samples)
         pattern = Neighbours.fit(features, cosine=True, project=True)
         neighbours = Neighbours.fit(hidden, cosine=False, project=True)
     return Views(detector, pattern, neighbours, gaussian).to(batches.device).eval()
+
+
+@torch.inference_mode()
+def _layers_of(detector: Detector, samples: Tensor) -> list[Tensor]:
+    """Return features (N, n_features) and last hidden layers (N, hidden) of samples."""
+    parts = [detector.scores_and_features(x)[1:] for x in torch.split(samples, _CHUNK)]
+    return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
 def _chunks(n: int) -> Iterator[tuple[int, int]]:

@@ -82,6 +82,14 @@ def test_a_loaded_model_is_ready_to_score(fitted):
     assert all(p.device.type == "cpu" and p.dtype == torch.float32 for p in detector.parameters())
 
 
+def test_scores_come_with_views_for_the_price_of_one(fitted):
+    _, model, samples = fitted
+    scores, views = model.scores_and_views(samples)
+    np.testing.assert_array_equal(scores, model.anomaly_score(samples))
+    assert tuple(views) == model.view_names
+    assert all(values.shape == (len(samples),) for values in views.values())
+
+
 def test_the_description_is_json(fitted):
     _, model, samples = fitted
     description = json.loads(json.dumps(model.describe()))

@@ -90,6 +90,12 @@ def test_a_saved_model_gives_the_same_scores(fitted, fresh, tmp_path):
     )
 
 
+def test_scores_come_with_views_for_the_price_of_one(fitted, fresh):
+    scores, views = fitted.model_.scores_and_views(fresh)
+    np.testing.assert_array_equal(scores, fitted.anomaly_score(fresh))
+    assert views["map"].shape == (len(fresh),)
+
+
 def test_d_tv_alone(fresh):
     detector = HistoryAD(**SETTINGS, contrast="local", views="history").fit(textures(110))
     assert detector.model_.anomaly_map(fresh[0]).shape == (40, 50)
