@@ -62,7 +62,8 @@ The default, for the same number of images of another size or with colour.
 GROWTH = """## As the work grows
 
 The `quick` preset on images in a memory-mapped file: MNIST, repeated and shifted. One epoch is at
-least 50,000 images, which sets the time of small sets. Memory is the peak of the whole process.
+least 50,000 images, which sets the time of small sets. Memory is the peak of the whole process. The
+rows of 10,000 images are from before the bank of neighbours grew, which costs memory on all sets.
 """
 
 SCORING = """## Scoring
