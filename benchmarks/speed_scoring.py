@@ -107,9 +107,12 @@ def measure_start(rounds: int) -> Row:
 
 
 def _model(folder: Path) -> Model:
-    """Return a detector of the default's size; how well it is trained does not change its speed."""
+    """Return a detector of the default's size, the full banks of neighbours included.
+
+    How well it is trained does not change its speed.
+    """
     config = make_config(epoch_images=2000)
-    return fit_model(open_source("mnist:test"), config, RunDirectory(folder))
+    return fit_model(open_source("mnist:train"), config, RunDirectory(folder))
 
 
 def _session(model: Model, path: Path, threads: int) -> onnxruntime.InferenceSession:

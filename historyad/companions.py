@@ -28,8 +28,9 @@ _FEATURE_COMPONENTS = 64  # of features, where distances are taken: more normal 
 _MOST_SAMPLES = 2**15  # that are kept or estimated from
 _PCA_SAMPLES = 20_000  # from which components are estimated
 _NEIGHBOURS = 5
-_SMALLEST_GAP = 1e-3  # as a share of the mean one
+_SMALLEST_GAP = 1e-3  # as a share of the mean one, and by itself
 _CHUNK = 512  # samples of the bank that are compared with it at a time
+_PART = 4096  # of the bank at a time, whose distances stay in the cache
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
 _IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 0.1
 _SMALLEST_RIDGE = 1e-6  # for samples that do not vary
@@ -86,9 +87,9 @@ class Neighbours(nn.Module):
 
     By Euclid, or by cosine around the mean; on principal components of the features that a network
     made of images, or on vectors as they are. The distance is divided by the root of the gap that
-    normal samples have between them in that place: where they are dense, less is as rare. It lies
+    normal samples have between them in that place: where they are dense, less is as rare. That is
     halfway between the plain distance and the ratio of the local outlier factor (Breunig et al.,
-    2000), which mistrusts every sample that is normal in a dense place.
+    2000).
     """
 
     mean: Tensor
@@ -138,18 +139,30 @@ class Neighbours(nn.Module):
 
     def _nearest(self, a: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return distances of placed samples to ``k`` of the bank, from the nearest, and which."""
-        b = self.bank
-        if self.cosine:
-            cosines, columns = largest(a @ b.T, k)
-            return 1 - cosines, columns
-        if not self.project:
+        bank = self.bank
+        if not self.project and not self.cosine:
             # The difference below loses digits where a is close to b, as rows of a table may be:
             # double has enough.
-            a, b = a.double(), b.double()
+            a, bank = a.double(), bank.double()
+        found, columns = [], []
+        for start in range(0, len(bank), _PART):
+            part = bank[start : start + _PART]
+            closest, places = largest(self._closeness(a, part), min(k, len(part)))
+            found.append(closest)
+            columns.append(start + places)
+        closest, places = torch.cat(found, 1).topk(k)
+        nearest = torch.cat(columns, 1).gather(1, places)
+        if self.cosine:
+            return 1 - closest, nearest
+        squares = a.square().sum(1, keepdim=True) - 2 * closest
+        return squares.clamp(min=0).sqrt().float(), nearest
+
+    def _closeness(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return what is larger where a sample of ``a`` is closer to one of ``b``, (A, B)."""
+        if self.cosine:
+            return a @ b.T
         # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
-        brackets, columns = largest(torch.addmm(-b.square().sum(1) / 2, a, b.T), k)
-        squares = a.square().sum(1, keepdim=True) - 2 * brackets
-        return squares.clamp(min=0).sqrt().float(), columns
+        return torch.addmm(-b.square().sum(1) / 2, a, b.T)
 
     def _place(self, x: Tensor) -> Tensor:
         """Map (B, values) to where distances are taken."""

@@ -96,7 +96,7 @@ class Model:
     def scores_and_views(
         self, samples: NDArray[Any]
     ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
-        """Return `anomaly_score` and `view_scores` at the cost of one."""
+        """Return `anomaly_score` (N,) and `view_scores` {name: (N,)} at the cost of one."""
         if isinstance(self.detector, Detector):
             scores = self.anomaly_score(samples)
             return scores, {"history": scores}

@@ -100,6 +100,16 @@ def test_cosine_neighbours_are_those_of_scikit_learn():
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_distance_does_not_depend_on_the_parts_of_the_bank(cosine, monkeypatch):
+    x, new = normal_samples(), normal_samples(50, seed=1)
+    neighbours = Neighbours.fit(x, cosine=cosine, project=True)
+    whole = neighbours(new)
+    for part in (3, 100, 399):  # the first holds fewer samples than there are neighbours
+        monkeypatch.setattr(companions, "_PART", part)
+        torch.testing.assert_close(neighbours(new), whole, rtol=1e-4, atol=1e-5)
+
+
 def test_the_distance_to_equal_samples_is_zero():
     x = normal_samples(5).repeat(6, 1) * 1000
     assert Neighbours.fit(x, cosine=False, project=False)(x).max() < 1e-3

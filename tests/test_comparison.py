@@ -104,3 +104,15 @@ def test_the_chart_is_drawn_for_methods_with_gaps(page, tmp_path):
     means = {"far": {"historyad": 0.99, "vae": 0.9}, "near": {"vae": 0.3}, "none": {}}
     page.draw(means, ["historyad"], tmp_path / "chart.webp")
     assert (tmp_path / "chart.webp").stat().st_size < 150_000
+
+
+def test_a_whole_fit_of_the_default_is_a_row_for_each_far_split(numbers):
+    verdict = {"auroc": 0.9, "n_normal": 6, "n_anomalous": 4, "score_seconds": 5.0}
+    fit = {"recipe": "default", "seed": 2, "threads": 2, "n_train": 60, "command": "speed"}
+    fit |= {"seconds": 7.0, "peak_memory_mb": 8.0, "detector_parameters": 9}
+    fit |= dict.fromkeys(numbers.FAR.splits, verdict)
+    rows = [*numbers.rows_of_fits([fit, {**fit, "recipe": "quick"}, {"part": "growth"}])]
+    assert [row["split"] for row in rows] == [*numbers.FAR.splits]
+    for row in rows:
+        assert (row["method"], row["seed"], row["auroc"]) == ("historyad", 2, 0.9)
+        assert (row["fit_seconds"], row["images_per_second"]) == (7.0, 2.0)
