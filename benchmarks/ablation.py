@@ -51,14 +51,18 @@ OUT = ROWS / "ablation" / "rows.jsonl"
 SPLITS = (
     "mnist-vs-kmnist",
     *(f"mnist-without-{digit}" for digit in range(5)),
-    *("fashion-only-0", "svhn-vs-celeba"),
+    *("fashion-only-0", "fashion-only-1", "mnist-only-3", "svhn-vs-celeba"),
 )
-# Weights of views in sums; + is the part above 1, what one normal sample in twenty exceeds.
-HISTORY, PATTERN, NEAR = "history", "features cosine", "hidden euclid"
+# Weights of views in sums; of "view > a" what exceeds a, on the scale of the score.
+HISTORY, PATTERN, ALL_NEAR = "history", "features cosine", "hidden euclid"
+NEAR = "hidden euclid, near by features"
 PLAIN = ", plain"  # distances that are not relative to the gaps between normal samples
-PIXELS = "pixels gaussian +"
+UNEQUAL = ", components as they vary"
+GAUSSIAN = "pixels gaussian"
+LESS = {times: f"{GAUSSIAN}, less {times} x its neighbours'" for times in (1, 2)}
+PIXELS = f"{LESS[2]} > 1.5"
 SUM = "sum: "
-DEFAULT = {HISTORY: 0.5, PATTERN: 2, NEAR: 3, PIXELS: 4}
+DEFAULT = {HISTORY: 0.5, PATTERN: 2, NEAR: 5, PIXELS: 4}
 
 
 def _default(**changes: float) -> dict[str, float]:
@@ -75,27 +79,27 @@ SUMS: dict[str, dict[str, float]] = {
     "without neighbours": _default(near=0),
     "without gaussian": _default(gaussian=0),
     "history 1": _default(history=1),
-    "neighbours 2": _default(near=2),
+    "neighbours 3": _default(near=3),
     "neighbours 4": _default(near=4),
+    "pattern 3, neighbours 4": _default(pattern=3, near=4),
     "gaussian 2": _default(gaussian=2),
     "gaussian 8": _default(gaussian=8),
-    "gaussian within its range too": _default(gaussian=0) | {"pixels gaussian": 4},
-    "gaussian of hidden besides": DEFAULT | {"hidden gaussian": 1},
+    "gaussian beyond 1": _default(gaussian=0) | {f"{LESS[2]} > 1": 4},
+    "gaussian beyond 2": _default(gaussian=0) | {f"{LESS[2]} > 2": 4},
+    "gaussian less its neighbours' once": _default(gaussian=0) | {f"{LESS[1]} > 1.5": 4},
+    "gaussian by itself": _default(gaussian=0) | {f"{GAUSSIAN} > 1.5": 4},
+    "neighbours among all": _default(near=0) | {ALL_NEAR: 5},
+    "pattern on components as they vary": _default(pattern=0) | {PATTERN + UNEQUAL: 2},
     "features euclid besides": DEFAULT | {"features euclid": 1},
     "averaged critic besides": DEFAULT | {"averaged critic's features euclid": 1},
-    "plain distances": {
+    "plain distances": _default(pattern=0, near=0) | {PATTERN + PLAIN: 2, ALL_NEAR + PLAIN: 5},
+    "the default before": {
         HISTORY: 0.5,
-        PATTERN + PLAIN: 2,
-        NEAR + PLAIN: 3,
-        PIXELS: 4,
+        PATTERN + UNEQUAL: 2,
+        ALL_NEAR: 3,
+        f"{GAUSSIAN} > 1": 4,
     },
-    "the default before: plain, 1, 2, 2, 4": {
-        HISTORY: 1,
-        PATTERN + PLAIN: 2,
-        NEAR + PLAIN: 2,
-        PIXELS: 4,
-    },
-    "history and pixels gaussian": {HISTORY: 1, "pixels gaussian": 1},
+    "history and pixels gaussian": {HISTORY: 1, GAUSSIAN: 1},
 }
 
 
@@ -164,6 +168,7 @@ def views_of(split: Split, config: Config, folder: Path) -> tuple[dict[str, Scor
     detector = model.detector.detector
     score_views = {"history": detector, **_companions(detector, normal, "")}
     score_views |= _companions(Detector([critic]), normal, "averaged critic's ")
+    score_views |= _of_the_score(model.detector)
     found: dict[str, Scores] = {}
     with torch.inference_mode():
         for name, view in score_views.items():
@@ -197,9 +202,35 @@ def _companions(
         for metric in ("cosine", "euclid"):
             relative = Neighbours.fit(x, cosine=metric == "cosine", project=True)
             fitted |= {metric: relative, metric + PLAIN: _plain(relative)}
+            if metric == "cosine":
+                fitted[metric + UNEQUAL] = _as_they_vary(relative, x)
         for name, companion in fitted.items():
             views[f"{prefix}{layer_name} {name}"] = _after(layer, companion)
     return views
+
+
+def _of_the_score(views: Views) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return what the score makes of the companions that it has."""
+    gaussian = views.gaussian
+
+    def nearby(x: Tensor) -> Tensor:
+        """Take out how much the score subtracts."""
+        return gaussian(x) - views.raw(x)[3]
+
+    return {
+        NEAR: lambda x: views.raw(x)[2],
+        LESS[1]: lambda x: gaussian(x) - nearby(x) / 2,
+        LESS[2]: lambda x: views.raw(x)[3],
+    }
+
+
+def _as_they_vary(neighbours: Neighbours, x: Tensor) -> Neighbours:
+    """Return neighbours on principal components that were not brought closer in variance."""
+    other = copy.deepcopy(neighbours)
+    other.components /= other.components.norm(dim=1, keepdim=True)
+    other.bank.copy_(other.place(x[: len(other.bank)]))
+    other.fit_gaps(other.candidates_of_bank())
+    return other
 
 
 def _plain(neighbours: Neighbours) -> Neighbours:
@@ -220,10 +251,10 @@ def sums_of(views: dict[str, Scores]) -> Iterator[tuple[str, Scores]]:
     scale = {name: _standardised(name, scores) for name, scores in views.items()}
     for title, weights in SUMS.items():
         total: Scores = {}
-        for name, weight in weights.items():
-            above = name.endswith(" +")
-            for key, values in scale[name.removesuffix(" +")].items():
-                counted = np.maximum(values, 1) if above else values
+        for term, weight in weights.items():
+            name, _, floor = term.partition(" > ")
+            for key, values in scale[name].items():
+                counted = np.maximum(values, float(floor)) if floor else values
                 total[key] = total.get(key, np.float32(0)) + weight * counted
         yield SUM + title, total
 

@@ -219,10 +219,11 @@ def cost_section(cells: Cells) -> str:
     for method in sorted(groups, key=lambda m: -speed[m]):
         group = groups[method]
         ratio = speed.get(OUR_DEFAULT, 0.0) / speed[method]
+        fits = [row["fit_seconds"] for row in group if "fit_seconds" in row]
         lines.append(
             [
                 f"`{method}`",
-                f"{min(row['fit_seconds'] for row in group):,.1f}",
+                f"{min(fits):,.1f}" if fits else "–",
                 f"{min(row['score_seconds'] for row in group):,.2f}",
                 f"{speed[method]:,.0f}",
                 f"{ratio:,.3g}" if ratio else "–",

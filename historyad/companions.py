@@ -29,8 +29,10 @@ _MOST_SAMPLES = 2**15  # that are kept or estimated from
 _PCA_SAMPLES = 20_000  # from which components are estimated
 _NEIGHBOURS = 5
 _SMALLEST_GAP = 1e-3  # as a share of the mean one, and by itself
+_SMALLEST_SHARE = 1e-6  # of a variance in the largest
 _CHUNK = 512  # samples of the bank that are compared with it at a time
-_PART = 4096  # of the bank at a time, whose distances stay in the cache
+_PARTS = 8  # of the bank; the distances to one stay in the cache
+_FROM_A_PART = 8  # candidates
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
 _IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 0.1
 _SMALLEST_RIDGE = 1e-6  # for samples that do not vary
@@ -89,7 +91,11 @@ class Neighbours(nn.Module):
     made of images, or on vectors as they are. The distance is divided by the root of the gap that
     normal samples have between them in that place: where they are dense, less is as rare. That is
     halfway between the plain distance and the ratio of the local outlier factor (Breunig et al.,
-    2000).
+    2000). For cosines, components are brought halfway to equal variances, which the few largest
+    would decide otherwise.
+
+    The nearest are taken from candidates, which one product with the bank finds: those of an image
+    in one layer of a network serve as candidates in another layer, and the bank is searched once.
     """
 
     mean: Tensor
@@ -109,24 +115,37 @@ class Neighbours(nn.Module):
         self.register_buffer("gaps", torch.ones(n_bank))
 
     @classmethod
-    def fit(cls, x: Tensor, *, cosine: bool, project: bool) -> Neighbours:
-        """Keep normal samples or their features (N, values), N > 1, as many as have room."""
+    def fit(
+        cls, x: Tensor, *, cosine: bool, project: bool, candidates: Tensor | None = None
+    ) -> Neighbours:
+        """Keep normal samples or their features (N, values), N > 1, as many as have room.
+
+        ``candidates`` (N, K) are the neighbours that each of the kept ones may have, itself among
+        them; by default, its own candidates.
+        """
         n_kept = _FEATURE_COMPONENTS if project else x.shape[1]
         x = x[: max(2, _BANK_VALUES // n_kept)]
         neighbours = cls(x.shape[1], len(x), cosine=cosine, project=project).to(x.device)
         neighbours.mean.copy_(x.mean(0))
         if project:
             pca = _principal_components(x.cpu().numpy(), len(neighbours.components))
-            neighbours.components.copy_(torch.from_numpy(pca.components_))
-        neighbours.bank.copy_(neighbours._place(x))
-        neighbours._fit_gaps()
+            directions = pca.components_
+            if cosine:
+                directions = directions / _roots_of_deviations(pca.explained_variance_)[:, None]
+            neighbours.components.copy_(torch.from_numpy(directions))
+        neighbours.bank.copy_(neighbours.place(x))
+        neighbours.fit_gaps(neighbours.candidates_of_bank() if candidates is None else candidates)
         return neighbours
 
-    def _fit_gaps(self) -> None:
+    def candidates_of_bank(self) -> Tensor:
+        """Return the candidates of each sample of the bank, itself among them, (N, K)."""
+        return torch.cat([self.candidates(part) for part in torch.split(self.bank, _CHUNK)])
+
+    def fit_gaps(self, candidates: Tensor) -> None:
         """Measure how far each sample of the bank is from its own neighbours."""
-        k = min(_NEIGHBOURS + 1, len(self.bank))
+        parts = zip(torch.split(self.bank, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
         # The nearest of each is itself.
-        gaps = [self._nearest(part, k)[0][:, 1:].mean(1) for part in torch.split(self.bank, _CHUNK)]
+        gaps = [self._nearest(a, few, _NEIGHBOURS + 1)[0][:, 1:].mean(1) for a, few in parts]
         together = torch.cat(gaps)
         # Between equal samples there is no gap, but nor is there one that is infinitely small.
         smallest = (_SMALLEST_GAP * together.mean()).clamp(min=_SMALLEST_GAP)
@@ -134,42 +153,63 @@ class Neighbours(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the relative distance of each sample of (B, values) to its neighbours, (B,)."""
-        distances, columns = self._nearest(self._place(x), min(_NEIGHBOURS, len(self.bank)))
-        return distances.mean(1) / self.gaps[columns].mean(1).sqrt()
+        places = self.place(x)
+        return self.compare(places, self.candidates(places))[0]
 
-    def _nearest(self, a: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return distances of placed samples to ``k`` of the bank, from the nearest, and which."""
-        bank = self.bank
-        if not self.project and not self.cosine:
-            # The difference below loses digits where a is close to b, as rows of a table may be:
-            # double has enough.
-            a, bank = a.double(), bank.double()
-        found, columns = [], []
-        for start in range(0, len(bank), _PART):
-            part = bank[start : start + _PART]
-            closest, places = largest(self._closeness(a, part), min(k, len(part)))
-            found.append(closest)
-            columns.append(start + places)
-        closest, places = torch.cat(found, 1).topk(k)
-        nearest = torch.cat(columns, 1).gather(1, places)
-        if self.cosine:
-            return 1 - closest, nearest
-        squares = a.square().sum(1, keepdim=True) - 2 * closest
-        return squares.clamp(min=0).sqrt().float(), nearest
-
-    def _closeness(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return what is larger where a sample of ``a`` is closer to one of ``b``, (A, B)."""
-        if self.cosine:
-            return a @ b.T
-        # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
-        return torch.addmm(-b.square().sum(1) / 2, a, b.T)
-
-    def _place(self, x: Tensor) -> Tensor:
-        """Map (B, values) to where distances are taken."""
-        placed = x - self.mean
+    def place(self, x: Tensor) -> Tensor:
+        """Map (B, values) to the places between which distances are taken, (B, components)."""
+        places = x - self.mean
         if self.project:
-            placed = placed @ self.components.T
-        return functional.normalize(placed) if self.cosine else placed
+            places = places @ self.components.T
+        return functional.normalize(places) if self.cosine else places
+
+    def candidates(self, places: Tensor) -> Tensor:
+        """Return which samples of the bank are near each place, (B, K), in no order.
+
+        They are the nearest few of each part of the bank, 64 in all. Of vectors, which may have
+        many values, they are only as many as it needs.
+        """
+        bank = self.bank
+        if not self.project:
+            # The difference below loses digits where rows of a table are close and far from 0.
+            places, bank = places.double(), bank.double()
+        size = math.ceil(len(bank) / _PARTS)
+        found, columns = [], []
+        for start in range(0, len(bank), size):
+            part = bank[start : start + size]
+            # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
+            closeness = torch.addmm(-part.square().sum(1) / 2, places, part.T)
+            nearest = largest(closeness, min(_FROM_A_PART, len(part)))
+            found.append(closeness.gather(1, nearest))
+            columns.append(start + nearest)
+        if self.project:
+            return torch.cat(columns, 1)
+        few = torch.cat(found, 1).topk(min(_FROM_A_PART, len(bank))).indices
+        return torch.cat(columns, 1).gather(1, few)
+
+    def compare(self, places: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return relative distances (B,) to the nearest of the candidates, and which those are."""
+        distances, nearest = self._nearest(places, candidates, _NEIGHBOURS)
+        return distances.mean(1) / self.gaps[nearest].mean(1).sqrt(), nearest
+
+    def _nearest(self, places: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return distances to the ``k`` nearest candidates, rising, and which of the bank, (B, k).
+
+        From differences, not from products: rows of a table may be close and far from 0.
+        """
+        differences = functional.embedding(candidates, self.bank) - places[:, None]
+        squares = differences.square().sum(2)
+        found, order = squares.topk(min(k, candidates.shape[1]), largest=False)
+        # Of normalised places, half the squared distance is 1 - cosine.
+        return found / 2 if self.cosine else found.sqrt(), candidates.gather(1, order)
+
+
+def _roots_of_deviations(variances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the root of each standard deviation as a share of the largest, which comes first."""
+    if variances[0] == 0:
+        return np.ones_like(variances)
+    shares: NDArray[np.float32] = np.maximum(variances / variances[0], _SMALLEST_SHARE)
+    return shares**0.25
 
 
 def _principal_components(x: NDArray[np.float32], n_components: int) -> PCA:
@@ -181,13 +221,13 @@ def _principal_components(x: NDArray[np.float32], n_components: int) -> PCA:
         return PCA(n_components, random_state=0).fit(x[:_PCA_SAMPLES])
 
 
-def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the ``k`` largest of each row of (B, n), falling, and their columns, each (B, k).
+def largest(values: Tensor, k: int) -> Tensor:
+    """Return the columns of the ``k`` largest of each row of (B, n), falling, (B, k).
 
     They lie in the k groups of columns whose largest is largest. A maximum of each group costs
     less than torch's selection from whole rows.
     """
-    # About the root of n; a power of two, as the size of a full bank, which then needs no padding.
+    # About the root of n; a power of two, as a part of a full bank, which then needs no padding.
     n_groups = max(k, 2 ** round(math.log2(values.shape[1]) / 2))
     padding = -values.shape[1] % n_groups
     if padding:
@@ -195,9 +235,9 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     grouped = values.reshape(-1, values.shape[1] // n_groups, n_groups)
     groups = grouped.amax(1).topk(k).indices
     few = grouped.gather(2, groups[:, None].expand(-1, grouped.shape[1], -1))
-    found, places = few.flatten(1).topk(k)
-    columns = places // k * n_groups + groups.gather(1, places % k)
-    return found, columns
+    places = few.flatten(1).topk(k).indices
+    columns: Tensor = places // k * n_groups + groups.gather(1, places % k)
+    return columns
 
 
 def samples_to_fit(shape: Shape) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,6 +31,8 @@ from historyad.networks import Critic, initialise
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 from historyad.storage import Checkpoint
+
+T = TypeVar("T")
 
 _POOL_IMAGES = 65_536  # history samples drawn at a time: bounds the memory, whatever the data
 _SCORE_BATCH = 512
@@ -185,14 +189,38 @@ def in_batches(
     for a handful of samples round otherwise than those for many, and so the score of a sample is
     the same to the last bit alone and among others.
     """
-    parts = []
-    for start in range(0, max(1, len(samples)), size):
+
+    def part(start: int) -> NDArray[np.float32]:
         batch = prepare(samples[start : start + size])
         n_padding = -len(batch) % grain or grain * (len(batch) == 0)
         padding = [(0, n_padding)] + [(0, 0)] * (batch.ndim - 1)
         values = function(to_float(np.pad(batch, padding), device)).detach().cpu().numpy()
-        parts.append(values[: len(batch)])
-    return np.concatenate(parts)
+        return values[: len(batch)]
+
+    starts = range(0, max(1, len(samples)), size)
+    on_cpu = torch.device(device).type == "cpu"
+    return np.concatenate(_side_by_side(part, starts) if on_cpu else [*map(part, starts)])
+
+
+def _side_by_side(function: Callable[[int], T], arguments: Sequence[int]) -> list[T]:
+    """Map ``arguments``, several at a time: many operations are too small to share all cores."""
+    n_threads = torch.get_num_threads()
+    n_workers = min(n_threads, len(arguments))
+    if n_workers == 1:
+        return [function(argument) for argument in arguments]
+    # A thread has modes of its own, as it has a number of threads.
+    inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def call(argument: int) -> T:
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            return function(argument)
+
+    start = partial(torch.set_num_threads, n_threads // n_workers)
+    try:
+        with ThreadPoolExecutor(n_workers, initializer=start) as pool:
+            return list(pool.map(call, arguments))
+    finally:
+        torch.set_num_threads(n_threads)  # threads that are yet to start take the last one set
 
 
 class _Pool:

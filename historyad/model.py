@@ -40,7 +40,7 @@ from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
 from historyad.views import Views, raw_views
 
-_FORMAT, _VERSION = "historyad-detector", 4
+_FORMAT, _VERSION = "historyad-detector", 5
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24

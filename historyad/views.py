@@ -5,16 +5,18 @@ view           what it says of a sample
 =============  =================================================================================
 `history`      D_TV: whether it looks like the data or like their history
 `pattern`      images: distance, by cosine, to neighbours in the features of D_TV's convolutions
-`neighbours`   distance to its neighbours: of an image in D_TV's last hidden layer, of a vector
-               as it is; both are relative to the gaps between normal samples around
-`gaussian`     distance to a Gaussian
+`neighbours`   distance to its neighbours: of an image in D_TV's last hidden layer, among those
+               near by `pattern`; of a vector as it is
+`gaussian`     distance to a Gaussian; for an image, less twice that of its neighbours by `pattern`
 =============  =================================================================================
 
-A view is standardised by normal samples that no view was fitted on: 0 is their median, and 1 is
-what one in twenty exceeds. The score is a weighted sum. Some views count only where they exceed 1,
-since within the range of normal samples they say nothing about what is normal: the Gaussian of
-images, beyond whose range nothing else is as sure, and D_TV's output on vectors, where the history
-does not surround the data.
+Distances to neighbours are relative to the gaps between normal samples around them. A view is
+standardised by normal samples that no view was fitted on: 0 is their median, and 1 is what one in
+twenty exceeds. The score is a weighted sum. Some views count only beyond the range of normal
+samples, within which they say nothing about what is normal: the Gaussian of images, beyond whose
+range nothing else is as sure, and D_TV's output on vectors, where the history does not surround the
+data. Some normal images are far from the mean, and so are those that resemble them: hence the
+Gaussian of an image is compared with those of its neighbours.
 """
 
 from __future__ import annotations
@@ -37,9 +39,10 @@ from historyad.preprocessing import Preprocessing
 _IMAGE_VIEWS = {
     "history": (0.5, -math.inf),
     "pattern": (2.0, -math.inf),
-    "neighbours": (3.0, -math.inf),
-    "gaussian": (4.0, 1.0),
+    "neighbours": (5.0, -math.inf),
+    "gaussian": (4.0, 1.5),
 }
+_NEARBY = 2.0  # of the neighbours' distance to the Gaussian, taken from an image's own
 _VECTOR_VIEWS = {
     "history": (1.0, 1.0),
     "neighbours": (1.0, -math.inf),
@@ -59,6 +62,7 @@ class Views(nn.Module):
 
     center: Tensor
     spread: Tensor
+    bank_gaussians: Tensor
     total_center: Tensor
     total_spread: Tensor
 
@@ -77,6 +81,8 @@ class Views(nn.Module):
         self._rules = _VECTOR_VIEWS if pattern is None else _IMAGE_VIEWS
         self.register_buffer("center", torch.zeros(len(self._rules)))
         self.register_buffer("spread", torch.ones(len(self._rules)))
+        if pattern is not None:
+            self.register_buffer("bank_gaussians", torch.zeros(len(pattern.bank)))
         self.register_buffer("total_center", torch.zeros(1))
         self.register_buffer("total_spread", torch.ones(1))
 
@@ -116,8 +122,12 @@ class Views(nn.Module):
         history, features, hidden = self.detector.scores_and_features(x)
         if self.pattern is None:
             return torch.stack([history, self.neighbours(x), self.gaussian(x)])
-        pattern, neighbours = self.pattern(features), self.neighbours(hidden)
-        return torch.stack([history, pattern, neighbours, self.gaussian(x)])
+        places = self.pattern.place(features)
+        candidates = self.pattern.candidates(places)
+        pattern, nearest = self.pattern.compare(places, candidates)
+        neighbours, _ = self.neighbours.compare(self.neighbours.place(hidden), candidates)
+        gaussian = self.gaussian(x) - _NEARBY * self.bank_gaussians[nearest].mean(1)
+        return torch.stack([history, pattern, neighbours, gaussian])
 
     def fit_scale(self, raw_of_normal: NDArray[np.float32]) -> NDArray[np.float32]:
         """Set the scale from the `raw_views` (N, views) of normal samples that were not fitted on.
@@ -164,8 +174,13 @@ def fit_views(detector: Detector, batches: Batches) -> Views:
     else:
         features, hidden = _layers_of(detector, samples)
         pattern = Neighbours.fit(features, cosine=True, project=True)
-        neighbours = Neighbours.fit(hidden, cosine=False, project=True)
-    return Views(detector, pattern, neighbours, gaussian).to(batches.device).eval()
+        among = pattern.candidates_of_bank()
+        neighbours = Neighbours.fit(hidden, cosine=False, project=True, candidates=among)
+    views = Views(detector, pattern, neighbours, gaussian).to(batches.device).eval()
+    if pattern is not None:
+        kept = torch.split(samples[: len(pattern.bank)], _CHUNK)
+        views.bank_gaussians.copy_(torch.cat([gaussian(x) for x in kept]))
+    return views
 
 
 @torch.inference_mode()

@@ -411,8 +411,8 @@ def test_models_that_are_missing_altered_or_unknown(refused, run, tmp_path, comm
     assert "detector.json is missing: " in refused(command, tmp_path, *sources)
 
     text = (copy / "detector.json").read_text()
-    (copy / "detector.json").write_text(text.replace('"version": 4', '"version": 9'))
-    assert "has version 9, this program reads 4" in refused(command, copy, *sources)
+    (copy / "detector.json").write_text(text.replace('"version": 5', '"version": 9'))
+    assert "has version 9, this program reads 5" in refused(command, copy, *sources)
 
     (copy / "detector.json").write_text(text.replace('"hidden": 16', '"hidden": 17'))
     assert "detector.json was altered" in refused(command, copy, *sources)

@@ -78,9 +78,8 @@ def test_a_gap_counts_where_normal_samples_are_dense():
 def test_the_largest_by_groups_are_the_largest(n, k, seed):
     values = torch.randn(4, n, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
     k = min(k, n)
-    found, columns = largest(values, k)
-    torch.testing.assert_close(found, values.topk(k).values, rtol=0, atol=0)
-    torch.testing.assert_close(values.gather(1, columns), found, rtol=0, atol=0)
+    columns = largest(values, k)
+    torch.testing.assert_close(values.gather(1, columns), values.topk(k).values, rtol=0, atol=0)
     assert all(len(set(row.tolist())) == k for row in columns)
 
 
@@ -93,9 +92,12 @@ def test_distances_are_taken_on_principal_components(monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
-def test_cosine_neighbours_are_those_of_scikit_learn():
+def test_cosine_neighbours_are_those_of_scikit_learn_halfway_to_equal_variances():
     x, new = normal_samples(), normal_samples(50, seed=1)
-    expected = relative_distances(x - x.mean(0), new - x.mean(0), metric="cosine")
+    pca = PCA(6).fit(x)
+    halfway = pca.explained_variance_**0.25
+    places, new_places = pca.transform(x) / halfway, pca.transform(new) / halfway
+    expected = relative_distances(places, new_places, metric="cosine")
     found = Neighbours.fit(x, cosine=True, project=True)(new)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
@@ -105,9 +107,30 @@ def test_the_distance_does_not_depend_on_the_parts_of_the_bank(cosine, monkeypat
     x, new = normal_samples(), normal_samples(50, seed=1)
     neighbours = Neighbours.fit(x, cosine=cosine, project=True)
     whole = neighbours(new)
-    for part in (3, 100, 399):  # the first holds fewer samples than there are neighbours
-        monkeypatch.setattr(companions, "_PART", part)
+    for parts in (1, 4, 150):  # the last hold fewer samples than there are neighbours
+        monkeypatch.setattr(companions, "_PARTS", parts)
         torch.testing.assert_close(neighbours(new), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_neighbours_are_the_nearest_of_the_candidates():
+    x, new = normal_samples(), normal_samples(50, seed=1)
+    neighbours = Neighbours.fit(x, cosine=False, project=True)
+    candidates = torch.arange(20).expand(50, -1)
+    distances, nearest = neighbours.compare(neighbours.place(new), candidates)
+    expected, order = torch.cdist(new, x[:20]).topk(5, largest=False)
+    torch.testing.assert_close(nearest, order)
+    gaps = neighbours.gaps[order].mean(1).sqrt()
+    torch.testing.assert_close(distances, expected.mean(1) / gaps, rtol=1e-4, atol=1e-4)
+
+
+def test_gaps_are_those_between_candidates():
+    x = normal_samples(40)
+    candidates = torch.arange(20).expand(40, -1).clone()
+    candidates[20:] += 20  # each among its own half
+    neighbours = Neighbours.fit(x, cosine=False, project=True, candidates=candidates)
+    halves = [torch.cdist(half, half).topk(6, largest=False).values for half in x.split(20)]
+    expected = torch.cat(halves)[:, 1:].mean(1)
+    torch.testing.assert_close(neighbours.gaps, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_distance_to_equal_samples_is_zero():

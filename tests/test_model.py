@@ -164,10 +164,10 @@ def test_a_model_without_its_companions_is_refused(copied):
         Model.load(copied)
 
 
-@pytest.mark.parametrize("version", [0, 3, 5, "4", None])
+@pytest.mark.parametrize("version", [0, 4, 6, "5", None])
 def test_an_unknown_version_is_refused(copied, version):
     alter(copied, lambda content: content.update(version=version))
-    with pytest.raises(RunError, match=f"has version {version!r}, this program reads 4: use the"):
+    with pytest.raises(RunError, match=f"has version {version!r}, this program reads 5: use the"):
         Model.load(copied)
 
 

@@ -83,7 +83,7 @@ def test_the_score_of_an_image_adds_up_its_views(of_images):
     views, x = of_images
     assert views.names == ("history", "pattern", "neighbours", "gaussian")
     history, pattern, neighbours, gaussian = views.standardised(views.raw(x))
-    total = history / 2 + 2 * pattern + 3 * neighbours + 4 * gaussian.clamp(min=1)
+    total = history / 2 + 2 * pattern + 5 * neighbours + 4 * gaussian.clamp(min=1.5)
     expected = bounded_score((total - views.total_center) / views.total_spread)
     torch.testing.assert_close(views(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -105,8 +105,23 @@ def test_on_vectors_the_history_only_raises_suspicion(of_vectors):
 def test_an_image_has_its_neighbours_in_the_layers_of_the_detector(of_images):
     views, x = of_images
     _, features, hidden = views.detector.scores_and_features(x)
-    assert torch.equal(views.raw(x)[1], views.pattern(features))
-    assert torch.equal(views.raw(x)[2], views.neighbours(hidden))
+    raw = views.raw(x)
+    torch.testing.assert_close(raw[1], views.pattern(features))
+    candidates = views.pattern.candidates(views.pattern.place(features))
+    among, _ = views.neighbours.compare(views.neighbours.place(hidden), candidates)
+    torch.testing.assert_close(raw[2], among)
+
+
+@torch.no_grad()
+def test_the_gaussian_of_an_image_is_compared_with_those_of_its_neighbours(of_images):
+    views, x = of_images
+    _, features, _ = views.detector.scores_and_features(x)
+    places = views.pattern.place(features)
+    distances = torch.cdist(places, views.pattern.bank)
+    nearby = views.gaussian(x)[distances.topk(5, largest=False).indices].mean(1)
+    torch.testing.assert_close(
+        views.raw(x)[3], views.gaussian(x) - 2 * nearby, rtol=1e-4, atol=1e-3
+    )
 
 
 @torch.no_grad()
