@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,58 @@ def test_batches_are_filled_up_and_their_filling_is_not_scored():
     np.testing.assert_allclose(scores, prepare(x).sum(1))
     assert sizes == [4, 4]
     assert in_batches(score, x[:0], prepare).shape == (0,)
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_batches_side_by_side_give_the_scores_of_batches_in_turn(digits, four_threads):
+    images, prepare = digits[0][:300], Preprocessing.fit(digits[0], 0)
+    detector = Detector([network_of(seed, (1, 8, 8)) for seed in (0, 1)])
+    threads = set()
+
+    def score(batch):
+        threads.add(threading.get_ident())
+        return detector(batch)
+
+    with torch.inference_mode():
+        side_by_side = in_batches(score, images, prepare, size=16)
+        torch.set_num_threads(1)
+        in_turn = in_batches(score, images, prepare, size=16)
+    assert len(threads) > 2
+    np.testing.assert_array_equal(side_by_side, in_turn)
+
+
+def test_threads_inherit_the_modes_and_keep_the_number_of_threads(four_threads):
+    x = np.ones((6, 2), np.float32)
+    prepare = Preprocessing.fit(np.arange(14, dtype=np.float32).reshape(7, 2), 0)
+    seen = set()
+
+    def score(batch):
+        seen.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        assert torch.get_num_threads() == 2  # two batches, four threads
+        return batch.sum(1)
+
+    in_batches(score, x, prepare, size=3, grain=3)
+    with torch.no_grad():
+        in_batches(score, x, prepare, size=3, grain=3)
+    with torch.inference_mode():
+        in_batches(score, x, prepare, size=3, grain=3)
+    assert seen == {(True, False), (False, False), (False, True)}
+    assert torch.get_num_threads() == 4
+
+
+def test_an_error_in_a_batch_is_that_of_the_whole(four_threads):
+    prepare = Preprocessing.fit(np.arange(14, dtype=np.float32).reshape(7, 2), 0)
+
+    def score(batch):
+        raise RunError("this batch")
+
+    with pytest.raises(RunError, match="this batch"):
+        in_batches(score, np.ones((9, 2), np.float32), prepare, size=3, grain=3)
+    assert torch.get_num_threads() == 4
