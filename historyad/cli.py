@@ -534,6 +534,7 @@ def benchmark(
             "wildcards such as 'mnist-without-*', or any three sources as "
             "'TRAIN|NORMAL|ANOMALOUS'.",
             negative="",
+            consume_multiple=True,
         ),
     ],
     method: Annotated[
@@ -541,6 +542,7 @@ def benchmark(
         Parameter(
             help="Methods: historyad, pca-residual, vae ..., or wildcards such as 'pyod-*'.",
             negative="",
+            consume_multiple=True,
         ),
     ],
     out: Annotated[Path, Parameter(help="Folder of rows.jsonl; rows that are there are kept.")],

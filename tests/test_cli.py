@@ -484,7 +484,7 @@ def test_figures_that_cannot_be_written(refused, run, few, capsys):
 def test_a_benchmark_with_a_fit_that_fails_has_status_1_and_the_other_rows(capsys, tmp_path):
     bad = "digits:train|digits:test|./nowhere"
     ask = ["benchmark", "--method", "pca-residual", "--out", str(tmp_path), "--jobs", "2"]
-    assert main([*ask, "--split", "digits-without-0", "--split", bad]) == 1
+    assert main([*ask, "--split", "digits-without-0", bad]) == 1
     out, error = capsys.readouterr()
     assert re.search(r"digits-without-0 +pca-residual +seed 0  AUROC 0\.\d{4}", out)
     assert "1 of 2 fits failed" in error
