@@ -98,7 +98,7 @@ def test_the_numbers_are_those_that_the_text_speaks_of(sessions):
         if command.startswith("historyad evaluate")
     ]
     assert found[0] > 0.9  # parts that lie the wrong way
-    assert found[1] < 0.5  # zeros
+    assert found[1] > 0.8  # zeros: most, not all
     (drift,) = (output for command, output in outputs.items() if " drift " in command)
     assert abs(int(re.search(r"about sample (\d+)", drift)[1]) - 151) < 20
 
