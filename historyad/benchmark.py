@@ -196,9 +196,9 @@ def _measure_in_child(
     results: Connection, fit: Fit, runs: Path, data_root: Path | None, threads: int
 ) -> None:
     """Send the rows of a fit, and at the end the message of an exception if there was one."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the parent, which ends its children
+    # Ctrl-C is for the parent, which ends its children.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
     for result in _rows_or_failure(fit, runs, data_root, threads):
         results.send(result)
 

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,6 +129,7 @@ def test_a_child_does_not_outlive_its_parent():
     sender.close()
     alive.recv()
     parent.kill()
+    assert alive.poll(30)  # well before the child would end by itself
     with pytest.raises(EOFError):  # nobody is left who could send
         alive.recv()
     parent.join()
@@ -139,9 +141,13 @@ def _has_a_child(sender):
 
 
 def _waits(sender):
-    benchmark._end_with_parent()
-    sender.send("here")
-    time.sleep(60)
+    benchmark.measure = _first_row_then_nothing  # in this process alone
+    benchmark._measure_in_child(sender, Fit("magic", ("first",), 0), Path(), None, 1)
+
+
+def _first_row_then_nothing(*_):
+    yield {"split": "first"}
+    time.sleep(120)
 
 
 def test_an_unknown_method_is_named(tables, tmp_path):
