@@ -48,8 +48,7 @@ Every section names the commands that gave it. Data are looked for under `HISTOR
 Every method learns from the same normal images, and no label was used in fitting or in choosing.
 The settings of the peers are those of their papers, or their library's; those of ours were chosen
 on seed 0 of some of these splits, on the same test images:
-[they are named here](how-it-works.md#several-views-one-score). Our rows on all of MNIST are from
-before the last change of the score.
+[they are named here](how-it-works.md#several-views-one-score).
 `historyad` is the default with all its views, `historyad-paper` the paper's recipe alone.
 
 Scores are better when higher, the best of a column is **bold**; the anomalous class is the positive
