@@ -74,7 +74,7 @@ SCORING = """## Scoring
 with full banks of neighbours. onnxruntime runs the same model, exported by `historyad export`, on
 as many threads. Here batches are scored side by side, each on a thread of its own, since many
 operations of one batch are too small to share two cores; with one thread the compiled graph is
-ahead. Three quarters of the start are the imports of the libraries that print the help.
+ahead. `python -X importtime -m historyad --help` lists what the start consists of.
 """
 
 
