@@ -292,8 +292,9 @@ last change: without those rows, the commands above measure them anew.
   above the pixels, and above that of the averaged critic from which it started.
 * **The Gaussian of an image says more beside those of its neighbours.** Photos beside house numbers
   need it; by itself it says much of what is merely rare, too.
-* **One search costs little.** Neighbours in the last hidden layer, taken from those near by features,
-  find the photos as well as neighbours among all, and .004 less of one digit and one kind of clothing.
+* **One search costs little.** Neighbours in the last hidden layer, taken from those near by
+  features, find photos as well as neighbours among all, and one digit and one kind of clothing .004
+  worse.
 * **No view is best everywhere.** D<sub>TV</sub>'s own output is strong where the history reaches,
   and weak for a digit 0 or 1, which it takes for good data. Where one class alone is normal, a
   Gaussian of the *features* is above every sum here, and the default does not have it: a digit 1
