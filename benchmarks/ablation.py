@@ -39,7 +39,7 @@ from historyad.metrics import auprc, auroc
 from historyad.model import Model
 from historyad.splits import Split, load_split
 from historyad.storage import RunDirectory, load_json, versions
-from historyad.views import Views
+from historyad.views import IMAGE_RIDGE, Views
 
 Row = dict[str, Any]
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
@@ -60,14 +60,19 @@ PLAIN = ", plain"  # distances that are not relative to the gaps between normal 
 UNEQUAL = ", components as they vary"
 GAUSSIAN = "pixels gaussian"
 LESS = {times: f"{GAUSSIAN}, less {times} x its neighbours'" for times in (1, 2)}
-PIXELS = f"{LESS[2]} > 1.5"
+LESS_FEATURES = {times: f"features gaussian, less {times} x its neighbours'" for times in (1, 2)}
+FAR = f"{LESS[2]} > 1.5"
+NEAR_PIXELS = "pixels cosine, near by features"
 SUM = "sum: "
-DEFAULT = {HISTORY: 0.5, PATTERN: 2, NEAR: 5, PIXELS: 4}
+DEFAULT = {HISTORY: 0.5, PATTERN: 2, NEAR: 5, NEAR_PIXELS: 2, FAR: 4, LESS_FEATURES[1]: 3}
 
 
 def _default(**changes: float) -> dict[str, float]:
     """Return the default's weights with others for some views; 0 leaves one out."""
-    names = {"history": HISTORY, "pattern": PATTERN, "near": NEAR, "gaussian": PIXELS}
+    names = {
+        **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR, "pixels": NEAR_PIXELS},
+        **{"gaussian": FAR, "features": LESS_FEATURES[1]},
+    }
     changed = DEFAULT | {names[name]: weight for name, weight in changes.items()}
     return {name: weight for name, weight in changed.items() if weight}
 
@@ -76,29 +81,28 @@ SUMS: dict[str, dict[str, float]] = {
     "default": DEFAULT,
     "without history": _default(history=0),
     "without pattern": _default(pattern=0),
-    "without neighbours": _default(near=0),
+    "without neighbours": _default(neighbours=0),
+    "without pixels": _default(pixels=0),
     "without gaussian": _default(gaussian=0),
+    "without features": _default(features=0),
     "history 1": _default(history=1),
-    "neighbours 3": _default(near=3),
-    "neighbours 4": _default(near=4),
-    "pattern 3, neighbours 4": _default(pattern=3, near=4),
+    "neighbours 7": _default(neighbours=7),
+    "pixels 3": _default(pixels=3),
+    "features 2": _default(features=2),
+    "features 5": _default(features=5),
     "gaussian 2": _default(gaussian=2),
-    "gaussian 8": _default(gaussian=8),
     "gaussian beyond 1": _default(gaussian=0) | {f"{LESS[2]} > 1": 4},
     "gaussian beyond 2": _default(gaussian=0) | {f"{LESS[2]} > 2": 4},
     "gaussian less its neighbours' once": _default(gaussian=0) | {f"{LESS[1]} > 1.5": 4},
     "gaussian by itself": _default(gaussian=0) | {f"{GAUSSIAN} > 1.5": 4},
-    "neighbours among all": _default(near=0) | {ALL_NEAR: 5},
-    "pattern on components as they vary": _default(pattern=0) | {PATTERN + UNEQUAL: 2},
-    "features euclid besides": DEFAULT | {"features euclid": 1},
+    "features by themselves": _default(features=0) | {"features gaussian": 3},
+    "features less their neighbours' twice": _default(features=0) | {LESS_FEATURES[2]: 3},
+    "neighbours among all": _default(neighbours=0) | {ALL_NEAR: 5},
+    "pixels among all": _default(pixels=0) | {"pixels cosine": 2},
+    "pixels by euclid besides": DEFAULT | {"pixels euclid": 1},
+    "features by euclid besides": DEFAULT | {"features euclid": 2},
     "averaged critic besides": DEFAULT | {"averaged critic's features euclid": 1},
-    "plain distances": _default(pattern=0, near=0) | {PATTERN + PLAIN: 2, ALL_NEAR + PLAIN: 5},
-    "the default before": {
-        HISTORY: 0.5,
-        PATTERN + UNEQUAL: 2,
-        ALL_NEAR: 3,
-        f"{GAUSSIAN} > 1": 4,
-    },
+    "the default before": _default(pixels=0, features=0),
     "history and pixels gaussian": {HISTORY: 1, GAUSSIAN: 1},
 }
 
@@ -196,9 +200,7 @@ def _companions(
     for layer_name, layer in layers.items():
         with torch.inference_mode():
             x = torch.cat([layer(part) for part in torch.split(normal, 512)])
-        # The ridge of images is for what is seen as images.
-        images = x[:, None, None]
-        fitted: dict[str, torch.nn.Module] = {"gaussian": Gaussian.fit(images)}
+        fitted: dict[str, torch.nn.Module] = {"gaussian": Gaussian.fit(x, ridge=IMAGE_RIDGE)}
         for metric in ("cosine", "euclid"):
             relative = Neighbours.fit(x, cosine=metric == "cosine", project=True)
             fitted |= {metric: relative, metric + PLAIN: _plain(relative)}
@@ -211,16 +213,31 @@ def _companions(
 
 def _of_the_score(views: Views) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return what the score makes of the companions that it has."""
-    gaussian = views.gaussian
+    place = {name: views.names.index(name) for name in views.names}
 
-    def nearby(x: Tensor) -> Tensor:
-        """Take out how much the score subtracts."""
-        return gaussian(x) - views.raw(x)[3]
+    def view(name: str) -> Callable[[Tensor], Tensor]:
+        return lambda x: views.raw(x)[place[name]]
+
+    def of_pixels(x: Tensor) -> Tensor:
+        return views.companions.gaussian(x)  # type: ignore[no-any-return]
+
+    def of_features(x: Tensor) -> Tensor:
+        features = views.detector.scores_and_features(x)[1]
+        return views.companions.features(features)  # type: ignore[no-any-return, operator]
+
+    def halfway(own: Callable[[Tensor], Tensor], less: str) -> Callable[[Tensor], Tensor]:
+        return lambda x: (own(x) + view(less)(x)) / 2
+
+    def beyond(own: Callable[[Tensor], Tensor], less: str) -> Callable[[Tensor], Tensor]:
+        return lambda x: 2 * view(less)(x) - own(x)
 
     return {
-        NEAR: lambda x: views.raw(x)[2],
-        LESS[1]: lambda x: gaussian(x) - nearby(x) / 2,
-        LESS[2]: lambda x: views.raw(x)[3],
+        NEAR: view("neighbours"),
+        NEAR_PIXELS: view("pixels"),
+        LESS[1]: halfway(of_pixels, "gaussian"),
+        LESS[2]: view("gaussian"),
+        LESS_FEATURES[1]: view("features"),
+        LESS_FEATURES[2]: beyond(of_features, "features"),
     }
 
 

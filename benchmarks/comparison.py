@@ -141,10 +141,19 @@ def family_section(cells: Cells, family: Family) -> str:
     if not cells:
         return text + "\n*Not measured yet.*\n"
     rows = _rows(cells)
-    sizes = f"\n{_range(rows, 'n_train')} training samples; {_range(rows, 'n_normal')} normal and "
-    sizes += f"{_range(rows, 'n_anomalous')} anomalous ones test.\n"
+    whole = [row for row in rows if "most" not in row] or rows
+    sizes = f"\n{_range(rows, 'n_train')} training samples; {_range(whole, 'n_normal')} normal and "
+    sizes += f"{_range(whole, 'n_anomalous')} anomalous ones test.\n" + _parts(rows)
     body = _wide(cells, family) if len(family.splits) > 3 else _narrow(cells, family)
     return text + sizes + commands(rows) + body + _missing(cells, family)
+
+
+def _parts(rows: list[Row]) -> str:
+    """Say which methods were tested on a part of the samples."""
+    parts = {row["method"]: row["most"] for row in rows if "most" in row}
+    listed = ", ".join(f"`{method}` ({most:,})" for method, most in parts.items())
+    why = "too slow for all, were tested on so many of either kind, drawn by the seed"
+    return f"\nMethods {why}: {listed}.\n" if parts else ""
 
 
 def _wide(cells: Cells, family: Family) -> str:

@@ -92,9 +92,13 @@ FAMILIES = (WITHOUT, FAR, SVHN, TILES, ONE_DIGIT, ONE_GARMENT, TABLES, FEATURES)
 
 
 def read_cells(folder: Path) -> Cells:
-    """Return the rows of all files, and of whole fits measured beside; the last of several."""
+    """Return the rows of all files, and of whole fits measured beside; the last of several.
+
+    A row of all test samples goes before one of a part of them.
+    """
     rows = [*rows_of_fits(read_rows(folder.parent / "speed" / "rows.jsonl"))]
     rows += [row for file in sorted(folder.glob("*.jsonl")) for row in read_rows(file)]
+    rows.sort(key=lambda row: "most" not in row)
     last = {(row["split"], row["method"], row["seed"]): row for row in rows}
     return cells_of(last.values())
 

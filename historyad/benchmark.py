@@ -39,10 +39,18 @@ from historyad.evaluation import judge
 from historyad.networks import count_parameters
 from historyad.peers import PEERS
 from historyad.scale import cluster
-from historyad.splits import Split, find_splits, load_split, select, training_set
+from historyad.splits import (
+    Split,
+    find_splits,
+    load_split,
+    on_some,
+    select,
+    training_set,
+)
 from historyad.storage import RunDirectory, versions
 
 Row = dict[str, Any]
+Key = tuple[str, str, int, int | None]  # of a row: split, method, seed, most
 Scorer = Callable[[NDArray[Any]], NDArray[np.floating]]
 
 OURS = {"historyad": "default"} | {f"historyad-{p}": p for p in PRESETS if p != "default"}
@@ -50,11 +58,15 @@ OURS = {"historyad": "default"} | {f"historyad-{p}": p for p in PRESETS if p != 
 
 @dataclass(frozen=True)
 class Fit:
-    """A method to fit once, with a seed, for splits that train on the same samples."""
+    """A method to fit once, with a seed, for splits that train on the same samples.
+
+    It scores at ``most`` so many of the normal test samples, and of the anomalous ones.
+    """
 
     method: str
     splits: tuple[str, ...]
     seed: int
+    most: int | None = None
 
     def __str__(self) -> str:
         return f"{self.method} on {', '.join(self.splits)}, seed {self.seed}"
@@ -66,6 +78,7 @@ def run_benchmark(
     seeds: Iterable[int],
     out: Path,
     *,
+    most: int | None = None,
     jobs: int = 1,
     engine: Literal["ray"] | None = None,
     address: str | None = None,
@@ -76,6 +89,8 @@ def run_benchmark(
     """Measure every method on every split for every seed, appending rows to ``out/rows.jsonl``.
 
     Splits and methods are names or wildcards. Splits with the same training samples share a fit.
+    With ``most``, for methods that take seconds for one image, a part of the test samples that the
+    seed draws is scored: at most so many normal and so many anomalous ones. Their rows say so.
     Each fit has a process of its own, so that its peak memory is its own, ``jobs`` of them at a
     time, which share this process' number of threads. On the engine ``ray`` each fit is a task of
     the cluster at ``address``, or of one on this machine, with as many threads; its machines find
@@ -88,9 +103,9 @@ def run_benchmark(
     seeds = list(seeds)
     out.mkdir(parents=True, exist_ok=True)
     table = out / "rows.jsonl"
-    rows = {(r["split"], r["method"], r["seed"]): r for r in read_rows(table)}
+    rows = {_key(row): row for row in read_rows(table)}
     failures = []
-    fits = _missing_fits(splits, methods, seeds, set(rows))
+    fits = _missing_fits(splits, methods, seeds, most, set(rows))
     runs = (out / "runs").resolve()
     measured = (
         _measure_all(fits, jobs, runs, data_root)
@@ -105,14 +120,14 @@ def run_benchmark(
             row = {**result, "command": command}
             with table.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            rows[row["split"], row["method"], row["seed"]] = row
+            rows[_key(row)] = row
             if on_row is not None:
                 on_row(row)
     if failures:
         listed = "\n  ".join(failures)
         raise RunError(f"{len(failures)} of {len(fits)} fits failed; rows are kept\n  {listed}")
     shutil.rmtree(runs, ignore_errors=True)
-    return [rows[key] for key in product(splits, methods, seeds)]
+    return [rows[*key, most] for key in product(splits, methods, seeds)]
 
 
 def measure(fit: Fit, runs: Path, data_root: Path | None) -> Iterator[Row]:
@@ -133,6 +148,9 @@ def measure(fit: Fit, runs: Path, data_root: Path | None) -> Iterator[Row]:
     for name in fit.splits:
         split = load_split(name, fit.seed, data_root)
         row = {"split": name, "method": fit.method, "seed": fit.seed}
+        if fit.most is not None:
+            split = on_some(split, fit.most, fit.seed)
+            row["most"] = fit.most
         yield {**row, **_score(score, split, facts)}
     shutil.rmtree(run, ignore_errors=True)
 
@@ -142,8 +160,12 @@ def read_rows(table: Path) -> list[Row]:
     return [json.loads(line) for line in table.read_text().splitlines()] if table.exists() else []
 
 
+def _key(row: Row) -> Key:
+    return row["split"], row["method"], row["seed"], row.get("most")
+
+
 def _missing_fits(
-    splits: list[str], methods: list[str], seeds: list[int], there: set[tuple[str, str, int]]
+    splits: list[str], methods: list[str], seeds: list[int], most: int | None, there: set[Key]
 ) -> list[Fit]:
     """Return what is to be fitted for the rows that are not there, one seed after the other."""
     together: dict[str, list[str]] = {}
@@ -151,9 +173,9 @@ def _missing_fits(
         together.setdefault(training_set(split), []).append(split)
     fits = []
     for seed, method, group in product(seeds, methods, together.values()):
-        missing = tuple(split for split in group if (split, method, seed) not in there)
+        missing = tuple(split for split in group if (split, method, seed, most) not in there)
         if missing:
-            fits.append(Fit(method, missing, seed))
+            fits.append(Fit(method, missing, seed, most))
     return fits
 
 

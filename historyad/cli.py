@@ -547,6 +547,14 @@ def benchmark(
     ],
     out: Annotated[Path, Parameter(help="Folder of rows.jsonl; rows that are there are kept.")],
     seeds: Annotated[str, Parameter(help="Seeds, as 0,1,2.")] = "0",
+    most: Annotated[
+        int | None,
+        Parameter(
+            help="Score at most so many of the normal test samples, and of the anomalous ones, "
+            "drawn by the seed: for methods that take seconds for one. [default: all]",
+            validator=validators.Number(gte=2),
+        ),
+    ] = None,
     jobs: Annotated[
         int,
         Parameter(
@@ -572,6 +580,7 @@ def benchmark(
             method,
             numbers,
             out,
+            most=most,
             jobs=jobs,
             engine=engine,
             address=address,

@@ -33,8 +33,6 @@ _SMALLEST_SHARE = 1e-6  # of a variance in the largest
 _CHUNK = 512  # samples of the bank that are compared with it at a time
 _PARTS = 8  # of the bank; the distances to one stay in the cache
 _FROM_A_PART = 8  # candidates
-# Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
-_IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 0.1
 _SMALLEST_RIDGE = 1e-6  # for samples that do not vary
 
 
@@ -58,15 +56,16 @@ class Gaussian(nn.Module):
         self.register_buffer("rest_precision", torch.ones(1))
 
     @classmethod
-    def fit(cls, x: Tensor) -> Gaussian:
-        """Estimate from normal samples (N, *shape), N > 1."""
+    def fit(cls, x: Tensor, *, ridge: float, pca: PCA | None = None) -> Gaussian:
+        """Estimate from normal samples (N, *shape), N > 1.
+
+        The ridge is a share of their mean variance. By default as many principal components are
+        kept as have room.
+        """
+        pca = principal_components(x) if pca is None else pca
         flat = x.flatten(1).cpu().numpy()
-        n, n_values = flat.shape
-        n_components = min(n_values, n - 1, max(1, _GAUSSIAN_VALUES // n_values))
-        pca = _principal_components(flat, n_components)
-        share = _VECTOR_RIDGE if x.dim() == 2 else _IMAGE_RIDGE
-        ridge = max(share * float(flat.var(axis=0).mean()), _SMALLEST_RIDGE)
-        gaussian = cls(n_values, n_components)
+        ridge = max(ridge * float(flat.var(axis=0).mean()), _SMALLEST_RIDGE)
+        gaussian = cls(flat.shape[1], len(pca.components_)).to(x.device)
         gaussian.mean.copy_(torch.from_numpy(pca.mean_))
         gaussian.components.copy_(torch.from_numpy(pca.components_))
         gaussian.precisions.copy_(torch.from_numpy(1 / (pca.explained_variance_ + ridge)))
@@ -115,26 +114,28 @@ class Neighbours(nn.Module):
         self.register_buffer("gaps", torch.ones(n_bank))
 
     @classmethod
-    def fit(
-        cls, x: Tensor, *, cosine: bool, project: bool, candidates: Tensor | None = None
-    ) -> Neighbours:
-        """Keep normal samples or their features (N, values), N > 1, as many as have room.
+    def fit(cls, x: Tensor, *, cosine: bool, project: bool) -> Neighbours:
+        """Keep normal samples or their features (N, values), N > 1, as many as have room."""
+        pca = principal_components(x[: _kept(x, project)], _FEATURE_COMPONENTS) if project else None
+        neighbours = cls.keep(x, pca, cosine=cosine)
+        neighbours.fit_gaps(neighbours.candidates_of_bank())
+        return neighbours
 
-        ``candidates`` (N, K) are the neighbours that each of the kept ones may have, itself among
-        them; by default, its own candidates.
-        """
-        n_kept = _FEATURE_COMPONENTS if project else x.shape[1]
-        x = x[: max(2, _BANK_VALUES // n_kept)]
+    @classmethod
+    def keep(cls, x: Tensor, pca: PCA | None, *, cosine: bool) -> Neighbours:
+        """Do what `fit` does, but for the gaps, on the first few of these principal components."""
+        project = pca is not None
+        x = x[: _kept(x, project)]
         neighbours = cls(x.shape[1], len(x), cosine=cosine, project=project).to(x.device)
         neighbours.mean.copy_(x.mean(0))
-        if project:
-            pca = _principal_components(x.cpu().numpy(), len(neighbours.components))
-            directions = pca.components_
+        if pca is not None:
+            n_components = len(neighbours.components)
+            directions = pca.components_[:n_components]
             if cosine:
-                directions = directions / _roots_of_deviations(pca.explained_variance_)[:, None]
+                variances = pca.explained_variance_[:n_components]
+                directions = directions / _roots_of_deviations(variances)[:, None]
             neighbours.components.copy_(torch.from_numpy(directions))
         neighbours.bank.copy_(neighbours.place(x))
-        neighbours.fit_gaps(neighbours.candidates_of_bank() if candidates is None else candidates)
         return neighbours
 
     def candidates_of_bank(self) -> Tensor:
@@ -142,7 +143,10 @@ class Neighbours(nn.Module):
         return torch.cat([self.candidates(part) for part in torch.split(self.bank, _CHUNK)])
 
     def fit_gaps(self, candidates: Tensor) -> None:
-        """Measure how far each sample of the bank is from its own neighbours."""
+        """Measure how far each sample of the bank is from its own neighbours.
+
+        They are among its candidates, (N, K), itself being one.
+        """
         parts = zip(torch.split(self.bank, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
         # The nearest of each is itself.
         gaps = [self._nearest(a, few, _NEIGHBOURS + 1)[0][:, 1:].mean(1) for a, few in parts]
@@ -187,6 +191,10 @@ class Neighbours(nn.Module):
         few = torch.cat(found, 1).topk(min(_FROM_A_PART, len(bank))).indices
         return torch.cat(columns, 1).gather(1, few)
 
+    def among(self, x: Tensor, candidates: Tensor) -> Tensor:
+        """Return relative distances of samples (B, values) to the nearest candidates, (B,)."""
+        return self.compare(self.place(x), candidates)[0]
+
     def compare(self, places: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Return relative distances (B,) to the nearest of the candidates, and which those are."""
         distances, nearest = self._nearest(places, candidates, _NEIGHBOURS)
@@ -212,13 +220,27 @@ def _roots_of_deviations(variances: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares**0.25
 
 
-def _principal_components(x: NDArray[np.float32], n_components: int) -> PCA:
-    """Fit a PCA of samples (N, values), of some where they are many."""
+def _kept(x: Tensor, project: bool) -> int:
+    """Return of how many samples (N, values) a bank has room for."""
+    return max(2, _BANK_VALUES // (_FEATURE_COMPONENTS if project else x.shape[1]))
+
+
+def principal_components(x: Tensor, most: int | None = None) -> PCA:
+    """Fit a PCA of samples (N, *shape), of some where they are many.
+
+    At ``most`` so many components are kept; by default, as many as a Gaussian has room for.
+    """
     # Slow to import, and scoring does without.
     from sklearn.decomposition import PCA
 
+    flat = x.flatten(1)[:_PCA_SAMPLES].cpu().numpy()
+    n_values = flat.shape[1]
+    most = most or max(_FEATURE_COMPONENTS, _GAUSSIAN_VALUES // n_values)
+    n_components = min(n_values, len(x) - 1, most)
+    # Exact, and for features of images faster than random projections.
+    solver = "covariance_eigh" if len(flat) >= n_values else "auto"
     with np.errstate(invalid="ignore"):  # shares of a variance that may be 0
-        return PCA(n_components, random_state=0).fit(x[:_PCA_SAMPLES])
+        return PCA(n_components, svd_solver=solver, random_state=0).fit(flat)
 
 
 def largest(values: Tensor, k: int) -> Tensor:

@@ -159,8 +159,8 @@ class Config:
     # Score
     views: str = _setting(
         "all",
-        "What makes the score: all (D_TV, nearest neighbours in its features, and the distance to "
-        "a Gaussian), or history (D_TV alone, as in the paper).",
+        "What makes the score: all (D_TV, and distances to normal samples in the input and in its "
+        "features), or history (D_TV alone, as in the paper).",
         choices=("all", "history"),
     )
     # Machine

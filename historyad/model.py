@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.calibration import Calibration, samples_needed
-from historyad.companions import Gaussian, Neighbours
 from historyad.config import Config, as_dict, validate
 from historyad.detector import Detector, anomaly_scores
 from historyad.errors import InputError, RunError
@@ -38,9 +37,9 @@ from historyad.patches import (
 )
 from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
-from historyad.views import Views, raw_views
+from historyad.views import ImageCompanions, VectorCompanions, Views, raw_views
 
-_FORMAT, _VERSION = "historyad-detector", 5
+_FORMAT, _VERSION = "historyad-detector", 6
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
@@ -234,7 +233,7 @@ def _companions(detector: Detector | Views | PatchViews) -> dict[str, int] | Non
             return None
         banks = cast(Sequence[Bank], detector.banks)
         return {f"bank {scale}": len(bank.cells) for scale, bank in enumerate(banks)}
-    return {"bank": len(detector.neighbours.bank), "components": len(detector.gaussian.components)}
+    return detector.companions.sizes
 
 
 def _detector(
@@ -265,13 +264,9 @@ def _detector(
             return build_patch_views(detector, sizes[1:], preprocessing.scales)
         if companions is None:
             return detector
-        bank = companions["bank"]
-        pattern, neighbours = None, Neighbours(shape[0], bank, cosine=False, project=False)
-        if len(shape) == 3:
-            pattern = Neighbours(critics[0].n_features, bank, cosine=True, project=True)
-            neighbours = Neighbours(config.hidden, bank, cosine=False, project=True)
-        gaussian = Gaussian(math.prod(shape), companions["components"])
-        return Views(detector, pattern, neighbours, gaussian)
+        if len(shape) == 1:
+            return Views(detector, VectorCompanions.build(shape[0], **companions))
+        return Views(detector, ImageCompanions.build(critics[0], math.prod(shape), **companions))
 
     # Networks without memory come first: one of absurd size is refused before it costs any.
     with torch.device("meta"):

@@ -126,6 +126,7 @@ class Critic(nn.Module):
     def __init__(self, shape: Shape, width: int, hidden: int) -> None:
         super().__init__()
         self.shape = shape
+        self.n_hidden = hidden
         if len(shape) == 1:
             self.features: nn.Module = nn.Sequential(nn.Linear(shape[0], hidden), _activation())
             self.n_features = hidden

@@ -25,6 +25,7 @@ class Stream(IntEnum):
     PROBE = 7
     PEER = 8
     CROP = 9
+    PART = 10
 
 
 def numpy_generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:

@@ -137,6 +137,17 @@ def load_split(name: str, seed: int, data_root: Path | None) -> Split:
     return Split(train, normal, anomalies)
 
 
+def on_some(split: Split, most: int, seed: int) -> Split:
+    """Return the split with at ``most`` so many test samples of either kind, drawn by the seed."""
+    random = numpy_generator(seed, Stream.PART)
+
+    def some(source: Source) -> Source:
+        n = min(most, len(source))
+        return _take(source, np.sort(random.permutation(len(source))[:n]))
+
+    return replace(split, normal=some(split.normal), anomalous=some(split.anomalous))
+
+
 def _sources_of(name: str) -> tuple[str, ...]:
     if name not in NAMED_SPLITS and not _is_triple(name):
         raise InputError(f"unknown split '{name}': give a name or TRAIN|NORMAL|ANOMALOUS")

@@ -7,7 +7,10 @@ view           what it says of a sample
 `pattern`      images: distance, by cosine, to neighbours in the features of D_TV's convolutions
 `neighbours`   distance to its neighbours: of an image in D_TV's last hidden layer, among those
                near by `pattern`; of a vector as it is
+`pixels`       images: distance, by cosine, to neighbours in pixels, among those near by `pattern`
 `gaussian`     distance to a Gaussian; for an image, less twice that of its neighbours by `pattern`
+`features`     images: distance to a Gaussian of the features of D_TV's convolutions, less that of
+               its neighbours by `pattern`
 =============  =================================================================================
 
 Distances to neighbours are relative to the gaps between normal samples around them. A view is
@@ -16,14 +19,14 @@ twenty exceeds. The score is a weighted sum. Some views count only beyond the ra
 samples, within which they say nothing about what is normal: the Gaussian of images, beyond whose
 range nothing else is as sure, and D_TV's output on vectors, where the history does not surround the
 data. Some normal images are far from the mean, and so are those that resemble them: hence the
-Gaussian of an image is compared with those of its neighbours.
+Gaussians of an image are compared with those of its neighbours.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,23 +34,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.batches import Batches
-from historyad.companions import Gaussian, Neighbours, samples_to_fit
+from historyad.companions import Gaussian, Neighbours, principal_components, samples_to_fit
 from historyad.detector import Detector, in_batches
+from historyad.networks import Critic
 from historyad.preprocessing import Preprocessing
 
-# The weight of each view in the score, and the place on its scale from which it counts.
-_IMAGE_VIEWS = {
-    "history": (0.5, -math.inf),
-    "pattern": (2.0, -math.inf),
-    "neighbours": (5.0, -math.inf),
-    "gaussian": (4.0, 1.5),
-}
-_NEARBY = 2.0  # of the neighbours' distance to the Gaussian, taken from an image's own
-_VECTOR_VIEWS = {
-    "history": (1.0, 1.0),
-    "neighbours": (1.0, -math.inf),
-    "gaussian": (1.0, -math.inf),
-}
+# Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
+IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 0.1
+_GAUSSIAN_COMPONENTS = 192  # of features
+# How many times the neighbours' distance is taken from an image's own.
+_NEARBY, _NEARBY_FEATURES = 2.0, 1.0
 
 _CHUNK = 512  # samples whose features are computed at a time
 RANGE = 0.95  # quantile of normal samples that is 1 on the scale of a view
@@ -57,39 +53,164 @@ _STEEPNESS = 4.0  # of the score at its 0, per unit of the scale
 _SMALLEST_SPREAD, _SMALLEST_SPREAD_OF_HISTORY = 1e-6, 0.05
 
 
-class Views(nn.Module):
-    """Anomaly score of D_TV and its companions; ``pattern`` is None for vectors."""
+class VectorCompanions(nn.Module):
+    """Companions of D_TV on vectors."""
 
-    center: Tensor
-    spread: Tensor
-    bank_gaussians: Tensor
-    total_center: Tensor
-    total_spread: Tensor
+    # The weight of each view in the score, and the place on its scale from which it counts.
+    rules: ClassVar = {
+        "history": (1.0, 1.0),
+        "neighbours": (1.0, -math.inf),
+        "gaussian": (1.0, -math.inf),
+    }
+
+    def __init__(self, neighbours: Neighbours, gaussian: Gaussian) -> None:
+        super().__init__()
+        self.neighbours = neighbours
+        self.gaussian = gaussian
+
+    @classmethod
+    def fit(cls, samples: Tensor) -> VectorCompanions:
+        """Fit to normal samples (N, values)."""
+        neighbours = Neighbours.fit(samples, cosine=False, project=False)
+        return cls(neighbours, Gaussian.fit(samples, ridge=_VECTOR_RIDGE))
+
+    @classmethod
+    def build(cls, n_values: int, *, bank: int, components: int) -> VectorCompanions:
+        """Return unfitted ones of these sizes."""
+        neighbours = Neighbours(n_values, bank, cosine=False, project=False)
+        return cls(neighbours, Gaussian(n_values, components))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What `build` needs to know."""
+        return {"bank": len(self.neighbours.bank), "components": len(self.gaussian.components)}
+
+    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
+        """Return the views of samples (B, values) besides that of the history, (B,) each."""
+        return [self.neighbours(x), self.gaussian(x)]
+
+
+class ImageCompanions(nn.Module):
+    """Companions of D_TV on images: in pixels, and in what D_TV makes of them.
+
+    The bank is searched once, by `pattern`; neighbours in other layers are taken from the
+    candidates that this finds.
+    """
+
+    bank_gaussian: Tensor
+    bank_features: Tensor
+
+    rules: ClassVar = {
+        "history": (0.5, -math.inf),
+        "pattern": (2.0, -math.inf),
+        "neighbours": (5.0, -math.inf),
+        "pixels": (2.0, -math.inf),
+        "gaussian": (4.0, 1.5),
+        "features": (3.0, -math.inf),
+    }
 
     def __init__(
         self,
-        detector: Detector,
-        pattern: Neighbours | None,
+        pattern: Neighbours,
         neighbours: Neighbours,
+        pixels: Neighbours,
         gaussian: Gaussian,
+        features: Gaussian,
     ) -> None:
         super().__init__()
-        self.detector = detector
         self.pattern = pattern
         self.neighbours = neighbours
+        self.pixels = pixels
         self.gaussian = gaussian
-        self._rules = _VECTOR_VIEWS if pattern is None else _IMAGE_VIEWS
-        self.register_buffer("center", torch.zeros(len(self._rules)))
-        self.register_buffer("spread", torch.ones(len(self._rules)))
-        if pattern is not None:
-            self.register_buffer("bank_gaussians", torch.zeros(len(pattern.bank)))
+        self.features = features
+        # What either Gaussian says of the normal samples that neighbours are sought among.
+        self.register_buffer("bank_gaussian", torch.zeros(len(pattern.bank)))
+        self.register_buffer("bank_features", torch.zeros(len(pattern.bank)))
+
+    @classmethod
+    def fit(cls, samples: Tensor, features: Tensor, hidden: Tensor) -> ImageCompanions:
+        """Fit to normal samples (N, C, H, W) and their layers (N, n_features), (N, hidden)."""
+        pca = principal_components(features, _GAUSSIAN_COMPONENTS)
+        pattern = Neighbours.keep(features, pca, cosine=True)
+        of_features = Gaussian.fit(features, ridge=IMAGE_RIDGE, pca=pca)
+        pca = principal_components(samples)
+        in_pixels = Neighbours.keep(samples.flatten(1), pca, cosine=True)
+        of_pixels = Gaussian.fit(samples, ridge=IMAGE_RIDGE, pca=pca)
+        pca = principal_components(hidden)
+        in_layer = Neighbours.keep(hidden, pca, cosine=False)
+        candidates = pattern.candidates_of_bank()
+        for neighbours in (pattern, in_layer, in_pixels):
+            neighbours.fit_gaps(candidates)
+        companions = cls(pattern, in_layer, in_pixels, of_pixels, of_features)
+        n = len(pattern.bank)
+        companions.bank_gaussian.copy_(_in_chunks(of_pixels, samples[:n]))
+        companions.bank_features.copy_(_in_chunks(of_features, features[:n]))
+        return companions
+
+    @classmethod
+    def build(
+        cls,
+        critic: Critic,
+        n_values: int,
+        *,
+        bank: int,
+        components: int,
+        feature_components: int,
+    ) -> ImageCompanions:
+        """Return unfitted ones of these sizes."""
+        return cls(
+            Neighbours(critic.n_features, bank, cosine=True, project=True),
+            Neighbours(critic.n_hidden, bank, cosine=False, project=True),
+            Neighbours(n_values, bank, cosine=True, project=True),
+            Gaussian(n_values, components),
+            Gaussian(critic.n_features, feature_components),
+        )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What `build` needs to know."""
+        return {
+            "bank": len(self.pattern.bank),
+            "components": len(self.gaussian.components),
+            "feature_components": len(self.features.components),
+        }
+
+    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
+        """Return the views of images (B, C, H, W) besides that of the history, (B,) each."""
+        places = self.pattern.place(features)
+        candidates = self.pattern.candidates(places)
+        pattern, nearest = self.pattern.compare(places, candidates)
+        nearby = self.bank_gaussian[nearest].mean(1), self.bank_features[nearest].mean(1)
+        return [
+            pattern,
+            self.neighbours.among(hidden, candidates),
+            self.pixels.among(x.flatten(1), candidates),
+            self.gaussian(x) - _NEARBY * nearby[0],
+            self.features(features) - _NEARBY_FEATURES * nearby[1],
+        ]
+
+
+class Views(nn.Module):
+    """Anomaly score of D_TV and its companions."""
+
+    center: Tensor
+    spread: Tensor
+    total_center: Tensor
+    total_spread: Tensor
+
+    def __init__(self, detector: Detector, companions: ImageCompanions | VectorCompanions) -> None:
+        super().__init__()
+        self.detector = detector
+        self.companions = companions
+        self.register_buffer("center", torch.zeros(len(self.names)))
+        self.register_buffer("spread", torch.ones(len(self.names)))
         self.register_buffer("total_center", torch.zeros(1))
         self.register_buffer("total_spread", torch.ones(1))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the views, in their order."""
-        return tuple(self._rules)
+        return tuple(self.companions.rules)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the anomaly score of each sample, (B,), in (-1, 1).
@@ -108,7 +229,7 @@ class Views(nn.Module):
         counted = [
             weight * (view if floor == -math.inf else view.clamp(min=floor))
             for view, (weight, floor) in zip(
-                self.standardised(raw), self._rules.values(), strict=True
+                self.standardised(raw), self.companions.rules.values(), strict=True
             )
         ]
         return torch.stack(counted).sum(0)
@@ -120,14 +241,7 @@ class Views(nn.Module):
     def raw(self, x: Tensor) -> Tensor:
         """Return the score of D_TV and the distances of its companions, (views, B)."""
         history, features, hidden = self.detector.scores_and_features(x)
-        if self.pattern is None:
-            return torch.stack([history, self.neighbours(x), self.gaussian(x)])
-        places = self.pattern.place(features)
-        candidates = self.pattern.candidates(places)
-        pattern, nearest = self.pattern.compare(places, candidates)
-        neighbours, _ = self.neighbours.compare(self.neighbours.place(hidden), candidates)
-        gaussian = self.gaussian(x) - _NEARBY * self.bank_gaussians[nearest].mean(1)
-        return torch.stack([history, pattern, neighbours, gaussian])
+        return torch.stack([history, *self.companions(x, features, hidden)])
 
     def fit_scale(self, raw_of_normal: NDArray[np.float32]) -> NDArray[np.float32]:
         """Set the scale from the `raw_views` (N, views) of normal samples that were not fitted on.
@@ -167,20 +281,12 @@ def fit_views(detector: Detector, batches: Batches) -> Views:
     """Return ``detector`` with companions fitted on normal samples, their scale still unset."""
     n = min(len(batches), samples_to_fit(batches.shape))
     samples = torch.cat([batches.at(start, size) for start, size in _chunks(n)])
-    gaussian = Gaussian.fit(samples)
-    pattern = None
+    companions: ImageCompanions | VectorCompanions
     if len(batches.shape) == 1:
-        neighbours = Neighbours.fit(samples, cosine=False, project=False)
+        companions = VectorCompanions.fit(samples)
     else:
-        features, hidden = _layers_of(detector, samples)
-        pattern = Neighbours.fit(features, cosine=True, project=True)
-        among = pattern.candidates_of_bank()
-        neighbours = Neighbours.fit(hidden, cosine=False, project=True, candidates=among)
-    views = Views(detector, pattern, neighbours, gaussian).to(batches.device).eval()
-    if pattern is not None:
-        kept = torch.split(samples[: len(pattern.bank)], _CHUNK)
-        views.bank_gaussians.copy_(torch.cat([gaussian(x) for x in kept]))
-    return views
+        companions = ImageCompanions.fit(samples, *_layers_of(detector, samples))
+    return Views(detector, companions).to(batches.device).eval()
 
 
 @torch.inference_mode()
@@ -188,6 +294,10 @@ def _layers_of(detector: Detector, samples: Tensor) -> list[Tensor]:
     """Return features (N, n_features) and last hidden layers (N, hidden) of samples."""
     parts = [detector.scores_and_features(x)[1:] for x in torch.split(samples, _CHUNK)]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+
+
+def _in_chunks(view: nn.Module, x: Tensor) -> Tensor:
+    return torch.cat([view(part) for part in torch.split(x, _CHUNK)])
 
 
 def _chunks(n: int) -> Iterator[tuple[int, int]]:

@@ -38,10 +38,20 @@ def test_a_row_says_what_was_measured_and_is_not_measured_twice(tables, tmp_path
     assert run_benchmark(**ask, out=out, data_root=tables, on_row=pytest.fail) == rows
 
 
+def test_a_part_of_the_test_samples_has_a_row_of_its_own(tables, tmp_path):
+    ask = {"splits": ["vectors-blob"], "methods": ["neighbours"], "seeds": [0, 1], "out": tmp_path}
+    whole = run_benchmark(**ask, data_root=tables)
+    part = run_benchmark(**ask, data_root=tables, most=8)
+    assert [(row["n_normal"], row["n_anomalous"], row["most"]) for row in part] == [(8, 8, 8)] * 2
+    assert all(row["n_normal"] > 8 and "most" not in row for row in whole)
+    assert read_rows(tmp_path / "rows.jsonl") == whole + part
+    assert run_benchmark(**ask, data_root=tables, most=8, on_row=pytest.fail) == part
+
+
 def test_ours_is_fitted_once_for_splits_with_one_training_set(monkeypatch, tmp_path):
     monkeypatch.setitem(benchmark.PRESETS, "quick", TINY)
     splits = ["digits-without-0", "digits:train:!0|digits:test:!0|digits:train:0"]
-    (fit,) = benchmark._missing_fits(splits, ["historyad-quick"], [0], set())
+    (fit,) = benchmark._missing_fits(splits, ["historyad-quick"], [0], None, set())
     assert fit.splits == tuple(splits)
     rows = list(measure(fit, tmp_path, None))
     assert [row["split"] for row in rows] == splits

@@ -7,7 +7,9 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from historyad import companions
-from historyad.companions import Gaussian, Neighbours, largest, samples_to_fit
+from historyad.companions import Gaussian, Neighbours, largest, principal_components, samples_to_fit
+
+RIDGE = 0.1
 
 
 def normal_samples(n=400, n_values=6, seed=0):
@@ -22,19 +24,20 @@ def mahalanobis(x, mean, covariance):
 
 def test_the_gaussian_is_the_mahalanobis_distance_with_a_ridge():
     x = normal_samples()
-    ridge = companions._VECTOR_RIDGE * x.numpy().var(axis=0).mean() * torch.eye(6)
+    ridge = RIDGE * x.numpy().var(axis=0).mean() * torch.eye(6)
     expected = mahalanobis(x, x.double().mean(0), torch.cov(x.double().T) + ridge)
-    torch.testing.assert_close(Gaussian.fit(x)(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(Gaussian.fit(x, ridge=RIDGE)(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_the_components_leave_has_one_variance(monkeypatch):
     x = normal_samples()
     monkeypatch.setattr(companions, "_GAUSSIAN_VALUES", 2 * 6)
-    gaussian = Gaussian.fit(x)
+    monkeypatch.setattr(companions, "_FEATURE_COMPONENTS", 2)
+    gaussian = Gaussian.fit(x, ridge=RIDGE)
     assert gaussian.components.shape == (2, 6)
     values, directions = torch.linalg.eigh(torch.cov(x.double().T))
     values[:4] = values[:4].mean()
-    ridge = companions._VECTOR_RIDGE * x.numpy().var(axis=0).mean()
+    ridge = RIDGE * x.numpy().var(axis=0).mean()
     covariance = directions @ torch.diag(values + ridge) @ directions.T
     expected = mahalanobis(x, x.double().mean(0), covariance)
     torch.testing.assert_close(gaussian(x), expected, rtol=1e-3, atol=1e-3)
@@ -42,7 +45,7 @@ def test_what_the_components_leave_has_one_variance(monkeypatch):
 
 def test_the_gaussian_of_constant_samples_is_finite():
     x = torch.ones(10, 1, 8, 8)
-    distance = Gaussian.fit(x)(torch.cat([x, -x]))
+    distance = Gaussian.fit(x, ridge=RIDGE)(torch.cat([x, -x]))
     assert distance.isfinite().all()
     assert (distance[10:] > distance[:10]).all()
 
@@ -127,10 +130,18 @@ def test_gaps_are_those_between_candidates():
     x = normal_samples(40)
     candidates = torch.arange(20).expand(40, -1).clone()
     candidates[20:] += 20  # each among its own half
-    neighbours = Neighbours.fit(x, cosine=False, project=True, candidates=candidates)
+    neighbours = Neighbours.keep(x, principal_components(x), cosine=False)
+    neighbours.fit_gaps(candidates)
     halves = [torch.cdist(half, half).topk(6, largest=False).values for half in x.split(20)]
     expected = torch.cat(halves)[:, 1:].mean(1)
     torch.testing.assert_close(neighbours.gaps, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_principal_components_are_the_same_however_many_are_kept():
+    x = normal_samples()
+    few, all_ = principal_components(x, 2), principal_components(x)
+    np.testing.assert_allclose(few.components_, all_.components_[:2], rtol=1e-4, atol=1e-5)
+    assert len(all_.components_) == 6
 
 
 def test_the_distance_to_equal_samples_is_zero():
@@ -159,7 +170,7 @@ def test_the_bank_is_bounded(project, monkeypatch):
 def test_a_few_samples_are_enough(n, cosine, project):
     x = normal_samples(n)
     assert Neighbours.fit(x, cosine=cosine, project=project)(x).isfinite().all()
-    assert Gaussian.fit(x)(x).isfinite().all()
+    assert Gaussian.fit(x, ridge=RIDGE)(x).isfinite().all()
 
 
 def test_large_images_are_fewer():

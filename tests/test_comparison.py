@@ -1,6 +1,7 @@
 """The page that compares methods: it is what the rows say, and its ranks and losses are right."""
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,17 @@ def test_the_last_row_of_all_files_counts(numbers, tmp_path):
         (tmp_path / f"{name}.jsonl").write_text(line)
     cells = numbers.read_cells(tmp_path)
     assert numbers.mean(cells, "vae", ["s"], "auroc") == 0.7
+
+
+def test_a_row_of_all_test_samples_goes_before_one_of_a_part(page, numbers, tmp_path):
+    whole, part = row("vae", "mnist-vs-kmnist", 0.9), row("vae", "mnist-vs-kmnist", 0.8, most=2)
+    slow = row("anogan", "mnist-vs-kmnist", 0.7, most=2, n_normal=2, n_anomalous=2)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (whole, part, slow)))
+    cells = numbers.read_cells(tmp_path)
+    assert numbers.mean(cells, "vae", ["mnist-vs-kmnist"], "auroc") == 0.9
+    text = page.build(cells)
+    assert "9 training samples; 5 normal and 5 anomalous ones test." in text
+    assert "drawn by the seed: `anogan` (2).\n" in text
 
 
 def test_the_chart_is_drawn_for_methods_with_gaps(page, tmp_path):

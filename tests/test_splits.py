@@ -4,7 +4,7 @@ from PIL import Image
 from tiny import save_table
 
 from historyad.errors import InputError
-from historyad.splits import NAMED_SPLITS, find_splits, load_split, select, training_set
+from historyad.splits import NAMED_SPLITS, find_splits, load_split, on_some, select, training_set
 
 
 @pytest.fixture
@@ -126,3 +126,15 @@ def test_the_split_of_80_to_20_is_seeded_disjoint_and_complete(tmp_path):
 def test_real_splits_have_the_sizes_of_their_descriptions(name, sizes, data_root):
     split = load_split(name, 0, data_root)
     assert (len(split.train), len(split.normal), len(split.anomalous)) == sizes
+
+
+def test_some_test_samples_are_drawn_by_the_seed(tables):
+    split = load_split("digits-without-0", 0, tables)
+    some, again, other = (on_some(split, 40, seed) for seed in (0, 0, 1))
+    assert some.normal.names == again.normal.names != other.normal.names
+    assert (some.normal.samples == again.normal.samples).all()
+    assert len(set(some.normal.names)) == len(some.normal) == len(some.anomalous) == 40
+    rows = [split.normal.names.index(name) for name in some.normal.names]
+    assert (some.normal.samples == split.normal.samples[rows]).all()
+    assert some.train is split.train
+    assert len(on_some(split, 10**6, 0).anomalous) == len(split.anomalous)

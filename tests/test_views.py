@@ -63,7 +63,7 @@ def test_the_score_grows_with_every_view(problem):
     views, x = problem
     scores = []
     for shift in (0.0, 2.0, 20.0, 200.0):
-        moved = Views(views.detector, views.pattern, views.neighbours, views.gaussian)
+        moved = Views(views.detector, views.companions)
         moved.load_state_dict(views.state_dict())
         moved.center -= shift * moved.spread
         scores.append(moved(x))
@@ -81,9 +81,10 @@ def test_far_away_is_anomalous_whatever_the_network_says(of_vectors):
 @torch.no_grad()
 def test_the_score_of_an_image_adds_up_its_views(of_images):
     views, x = of_images
-    assert views.names == ("history", "pattern", "neighbours", "gaussian")
-    history, pattern, neighbours, gaussian = views.standardised(views.raw(x))
-    total = history / 2 + 2 * pattern + 5 * neighbours + 4 * gaussian.clamp(min=1.5)
+    assert views.names == ("history", "pattern", "neighbours", "pixels", "gaussian", "features")
+    history, pattern, neighbours, pixels, gaussian, features = views.standardised(views.raw(x))
+    total = history / 2 + 2 * pattern + 5 * neighbours + 2 * pixels + 3 * features
+    total += 4 * gaussian.clamp(min=1.5)
     expected = bounded_score((total - views.total_center) / views.total_spread)
     torch.testing.assert_close(views(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -104,24 +105,29 @@ def test_on_vectors_the_history_only_raises_suspicion(of_vectors):
 @torch.no_grad()
 def test_an_image_has_its_neighbours_in_the_layers_of_the_detector(of_images):
     views, x = of_images
+    companions = views.companions
     _, features, hidden = views.detector.scores_and_features(x)
-    raw = views.raw(x)
-    torch.testing.assert_close(raw[1], views.pattern(features))
-    candidates = views.pattern.candidates(views.pattern.place(features))
-    among, _ = views.neighbours.compare(views.neighbours.place(hidden), candidates)
-    torch.testing.assert_close(raw[2], among)
+    _, pattern, neighbours, pixels, _, _ = views.raw(x)
+    torch.testing.assert_close(pattern, companions.pattern(features))
+    candidates = companions.pattern.candidates(companions.pattern.place(features))
+    torch.testing.assert_close(neighbours, companions.neighbours.among(hidden, candidates))
+    torch.testing.assert_close(pixels, companions.pixels.among(x.flatten(1), candidates))
 
 
 @torch.no_grad()
-def test_the_gaussian_of_an_image_is_compared_with_those_of_its_neighbours(of_images):
+def test_the_gaussians_of_an_image_are_compared_with_those_of_its_neighbours(of_images):
     views, x = of_images
+    companions = views.companions
     _, features, _ = views.detector.scores_and_features(x)
-    places = views.pattern.place(features)
-    distances = torch.cdist(places, views.pattern.bank)
-    nearby = views.gaussian(x)[distances.topk(5, largest=False).indices].mean(1)
-    torch.testing.assert_close(
-        views.raw(x)[3], views.gaussian(x) - 2 * nearby, rtol=1e-4, atol=1e-3
-    )
+    places = companions.pattern.place(features)
+    nearest = torch.cdist(places, companions.pattern.bank).topk(5, largest=False).indices
+    *_, gaussian, of_features = views.raw(x)
+    own = companions.gaussian(x)
+    expected = own - 2 * own[nearest].mean(1)
+    torch.testing.assert_close(gaussian, expected, rtol=1e-4, atol=1e-3)
+    own = companions.features(features)
+    expected = own - own[nearest].mean(1)
+    torch.testing.assert_close(of_features, expected, rtol=1e-4, atol=1e-3)
 
 
 @torch.no_grad()
