@@ -47,7 +47,7 @@ Every section names the commands that gave it. Data are looked for under `HISTOR
 
 Every method learns from the same normal images, and no label was used in fitting or in choosing.
 The settings of the peers are those of their papers, or their library's; those of ours were chosen
-on seed 0 of some of these splits, on the same test images:
+on some of these splits, on the same test images, most of them with seed 0:
 [they are named here](how-it-works.md#several-views-one-score).
 `historyad` is the default with all its views, `historyad-paper` the paper's recipe alone.
 

@@ -39,7 +39,7 @@ from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
 from historyad.views import ImageCompanions, VectorCompanions, Views, raw_views
 
-_FORMAT, _VERSION = "historyad-detector", 6
+_FORMAT, VERSION = "historyad-detector", 6
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
@@ -131,7 +131,7 @@ class Model:
         tensors = self._tensors()
         content = {
             "format": _FORMAT,
-            "version": _VERSION,
+            "version": VERSION,
             "tensors_sha256": save_tensors(folder / "detector.safetensors", tensors),
             "members": len(_history_view(self.detector).members),
             "companions": _companions(self.detector),
@@ -185,9 +185,9 @@ def _checksum(content: dict[str, Any]) -> str:
 def _check_content(path: Path, content: Any) -> None:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise RunError(f"{path} is not the description of a detector: give the folder of a run")
-    if content.get("version") != _VERSION:
+    if content.get("version") != VERSION:
         raise RunError(
-            f"{path} has version {content.get('version')!r}, this program reads {_VERSION}: "
+            f"{path} has version {content.get('version')!r}, this program reads {VERSION}: "
             "use the program that wrote it, or fit again"
         )
     checksum = content.pop("sha256", None)

@@ -40,7 +40,7 @@ from historyad.networks import Critic
 from historyad.preprocessing import Preprocessing
 
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
-IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 0.1
+IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 1.0
 _GAUSSIAN_COMPONENTS = 192  # of features
 # How many times the neighbours' distance is taken from an image's own.
 _NEARBY, _NEARBY_FEATURES = 2.0, 1.0
@@ -57,10 +57,10 @@ class VectorCompanions(nn.Module):
     """Companions of D_TV on vectors."""
 
     # The weight of each view in the score, and the place on its scale from which it counts.
-    rules: ClassVar = {
+    rules: ClassVar[dict[str, tuple[float, float]]] = {
         "history": (1.0, 1.0),
         "neighbours": (1.0, -math.inf),
-        "gaussian": (1.0, -math.inf),
+        "gaussian": (0.5, -math.inf),
     }
 
     def __init__(self, neighbours: Neighbours, gaussian: Gaussian) -> None:
@@ -100,7 +100,7 @@ class ImageCompanions(nn.Module):
     bank_gaussian: Tensor
     bank_features: Tensor
 
-    rules: ClassVar = {
+    rules: ClassVar[dict[str, tuple[float, float]]] = {
         "history": (0.5, -math.inf),
         "pattern": (2.0, -math.inf),
         "neighbours": (5.0, -math.inf),

@@ -15,6 +15,7 @@ from tiny import TINY, TINY_OPTIONS
 from historyad import HistoryAD, __version__
 from historyad.cli import _in_flags, app, main
 from historyad.config import PRESETS, settings
+from historyad.model import VERSION
 from historyad.storage import RunDirectory, load_json
 
 COMMANDS = ["fit", "score", "evaluate", "inspect", "demo"]
@@ -411,8 +412,8 @@ def test_models_that_are_missing_altered_or_unknown(refused, run, tmp_path, comm
     assert "detector.json is missing: " in refused(command, tmp_path, *sources)
 
     text = (copy / "detector.json").read_text()
-    (copy / "detector.json").write_text(text.replace('"version": 5', '"version": 9'))
-    assert "has version 9, this program reads 5" in refused(command, copy, *sources)
+    (copy / "detector.json").write_text(text.replace(f'"version": {VERSION}', '"version": 99'))
+    assert f"has version 99, this program reads {VERSION}" in refused(command, copy, *sources)
 
     (copy / "detector.json").write_text(text.replace('"hidden": 16', '"hidden": 17'))
     assert "detector.json was altered" in refused(command, copy, *sources)

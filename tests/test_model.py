@@ -13,7 +13,7 @@ from tiny import on_disk, tiny_config
 from historyad.datasets import open_source
 from historyad.errors import RunError
 from historyad.estimator import fit_model
-from historyad.model import Model, _checksum
+from historyad.model import VERSION, Model, _checksum
 from historyad.storage import RunDirectory, load_tensors, save_tensors
 
 JSON, TENSORS = "detector.json", "detector.safetensors"
@@ -164,10 +164,12 @@ def test_a_model_without_its_companions_is_refused(copied):
         Model.load(copied)
 
 
-@pytest.mark.parametrize("version", [0, 5, 7, "6", None])
+@pytest.mark.parametrize("version", [0, VERSION - 1, VERSION + 1, str(VERSION), None])
 def test_an_unknown_version_is_refused(copied, version):
     alter(copied, lambda content: content.update(version=version))
-    with pytest.raises(RunError, match=f"has version {version!r}, this program reads 6: use the"):
+    with pytest.raises(
+        RunError, match=f"has version {version!r}, this program reads {VERSION}: use"
+    ):
         Model.load(copied)
 
 

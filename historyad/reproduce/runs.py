@@ -19,7 +19,7 @@ from typing import Any, Literal
 from historyad.config import PRESETS, Config, as_dict, make_config
 from historyad.estimator import fit_model
 from historyad.history import History, pool_histories
-from historyad.model import Model
+from historyad.model import VERSION, Model
 from historyad.networks import choose_device
 from historyad.splits import Split, load_split
 from historyad.storage import RunDirectory, load_json, save_json
@@ -98,6 +98,8 @@ class Runs:
         """Return the name of a detector: a digest of its training samples and of the recipe."""
         train = self.split(recipe.split, recipe.config.seed).train
         what = [train.fingerprint, as_dict(recipe.config), recipe.every, recipe.pooled]
+        if recipe.config.views == "all":
+            what.append(VERSION)  # what the companions of D_TV are changes from one to the next
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def model(self, recipe: Recipe) -> Model:
