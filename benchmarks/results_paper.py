@@ -23,8 +23,7 @@ step 1, which hardly enters P_Ghist: a thousandth of its mass at full scale, a t
 scale. At quick scale, moreover, networks are those of the
 preset `quick`, an epoch has 20,000 images, the gradient penalty is applied at every fourth critic
 step, and D_TV is trained for one epoch with twice the learning rate. **Quick numbers show that the
-parts fit together; they do not judge the method.** `default` is here the default before its view of
-neighbours in the last hidden layer of D_TV. The seeds are those in the commands; seed 0
+parts fit together; they do not judge the method.** The seeds are those in the commands; seed 0
 served for choosing and is not shown.
 """
 
