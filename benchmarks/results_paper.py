@@ -20,11 +20,12 @@ HEAD = """## The paper, reproduced
 paper with the paper's own method, sizes and settings (the preset `paper`), and our default beside
 it. `--scale quick` does so with small networks and short training. Both scales leave out the end of
 step 1, which hardly enters P_Ghist: a thousandth of its mass at full scale, a twentieth at quick
-scale. At quick scale, moreover, networks are those of the
-preset `quick`, an epoch has 20,000 images, the gradient penalty is applied at every fourth critic
-step, and D_TV is trained for one epoch with twice the learning rate. **Quick numbers show that the
-parts fit together; they do not judge the method.** The seeds are those in the commands; seed 0
-served for choosing and is not shown.
+scale. At quick scale, moreover, networks are those of the preset `quick`, an epoch has 20,000
+images, the gradient penalty is applied at every fourth critic step, and D_TV is trained for one
+epoch with twice the learning rate. **Quick numbers show that the parts fit together; they do not
+judge the method.** A section shows the rows of full scale where there are any. The seeds are those
+in the commands; seed 0 served for choosing and is not shown. Other work may have shared the
+machine: CPU time is what to compare.
 """
 
 TOY = """### Figures 3 and 4: the toy example
@@ -97,7 +98,18 @@ K histories are recorded from K consecutive seeds, so that those of two rows of 
 
 def sections(folder: Path) -> list[str]:
     """Return the sections of all figures; one without rows says so."""
-    return [HEAD, *(_section(name, folder) for name in _PARTS)]
+    return [HEAD + _whole(folder), *(_section(name, folder) for name in _PARTS)]
+
+
+def _whole(folder: Path) -> str:
+    """Return what one command that gave everything took."""
+    rows = [row for name in _PARTS for row in read_rows(folder / f"{name}.jsonl")]
+    of_all = [row for row in rows if row["command"].startswith("historyad reproduce all ")]
+    lines = [
+        f"\nAll of it in one command took {_seconds(group)}:\n\n```\n{command}\n```\n"
+        for (command,), group in grouped(of_all, "command").items()
+    ]
+    return "".join(lines)
 
 
 def _section(name: str, folder: Path) -> str:
@@ -119,16 +131,18 @@ def _commands(rows: list[Row]) -> str:
 
 
 def _time(rows: list[Row]) -> str:
-    """Return what the command took: each unit says so in all of its rows."""
-    units = {(row["seed"], row.get("digit")): row for row in rows}.values()
+    return f"{_seconds(rows)}, without what earlier figures had fitted.\n"
+
+
+def _seconds(rows: list[Row]) -> str:
+    """Return what rows took: those of one unit have the same seconds in each."""
+    units = {(row["what"], row["seed"], row.get("digit")): row for row in rows}.values()
     words = f"{sum(row['seconds'] for row in units):,.0f} s"
     if all("cpu_seconds" in row for row in units):
         words += f" on the wall and {sum(row['cpu_seconds'] for row in units):,.0f} s of CPU time"
-    threads = {row["machine"]["threads"] for row in rows}
-    words += f", with {' or '.join(map(str, sorted(threads)))} thread(s)"
-    return (
-        f"{words}, on a machine shared with other work, without what earlier figures had fitted.\n"
-    )
+    threads = sorted({row["machine"]["threads"] for row in rows})
+    number = " or ".join(map(str, threads))
+    return f"{words}, with {number} thread{'s' * (threads[-1] > 1)}"
 
 
 def _toy(rows: list[Row]) -> str:

@@ -76,8 +76,9 @@ def _draw(rows: list[Row]) -> Picture:
         means = [np.mean([r["auprc"] for r in chosen if r["digit"] == digit]) for digit in digits]
         colour, label = COLOURS[method], _LABELS[method]
         ax.bar(list(x.values()), means, 0.17, color=colour, alpha=0.8, label=label)
-        of_seeds = [x[row["digit"]] for row in chosen], [row["auprc"] for row in chosen]
-        ax.plot(*of_seeds, "_", color="black", markersize=4)
+        if len({row["seed"] for row in chosen}) > 1:
+            of_seeds = [x[row["digit"]] for row in chosen], [row["auprc"] for row in chosen]
+            ax.plot(*of_seeds, "_", color="black", markersize=4)
     known = {row["digit"]: row["prevalence"] for row in rows}
     lines = [known[digit] for digit in digits]
     left, right = ([digit + side for digit in digits] for side in (-0.42, 0.42))

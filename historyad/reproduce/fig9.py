@@ -50,6 +50,7 @@ def _draw(rows: list[Row]) -> Picture:
         ax.set_xticks(SAVES, map(str, SAVES))
         ax.minorticks_off()
         ax.set_xlabel("snapshots per epoch")
+    figure.legend(*quality.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     note_scale(figure, rows)
     return figure
 
@@ -66,7 +67,6 @@ def _draw_quality(ax: Axes, rows: list[Row]) -> None:
     ours = statistics.fmean(row["auprc"] for row in rows if row["method"] == "default")
     ax.axhline(ours, color=VERMILLION, linestyle="--", linewidth=1, label="our default (50)")
     ax.set(title="MNIST against KMNIST", ylabel="AUPRC")
-    ax.legend(loc="lower right")
 
 
 def _draw_diversity(ax: Axes, rows: list[Row]) -> None:
