@@ -62,15 +62,15 @@ GAUSSIAN = "pixels gaussian"
 LESS = {times: f"{GAUSSIAN}, less {times} x its neighbours'" for times in (1, 2)}
 LESS_FEATURES = {times: f"features gaussian, less {times} x its neighbours'" for times in (1, 2)}
 FAR = f"{LESS[2]} > 1.5"
-NEAR_PIXELS = "pixels cosine, near by features"
+BLOCKS = "blocks, near by features"
 SUM = "sum: "
-DEFAULT = {HISTORY: 0.5, PATTERN: 2, NEAR: 5, NEAR_PIXELS: 2, FAR: 4, LESS_FEATURES[1]: 3}
+DEFAULT = {HISTORY: 0.5, PATTERN: 1, NEAR: 6, BLOCKS: 12, FAR: 8, LESS_FEATURES[1]: 2}
 
 
 def _default(**changes: float) -> dict[str, float]:
     """Return the default's weights with others for some views; 0 leaves one out."""
     names = {
-        **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR, "pixels": NEAR_PIXELS},
+        **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR, "blocks": BLOCKS},
         **{"gaussian": FAR, "features": LESS_FEATURES[1]},
     }
     changed = DEFAULT | {names[name]: weight for name, weight in changes.items()}
@@ -82,27 +82,29 @@ SUMS: dict[str, dict[str, float]] = {
     "without history": _default(history=0),
     "without pattern": _default(pattern=0),
     "without neighbours": _default(neighbours=0),
-    "without pixels": _default(pixels=0),
+    "without blocks": _default(blocks=0),
     "without gaussian": _default(gaussian=0),
     "without features": _default(features=0),
     "history 1": _default(history=1),
-    "neighbours 7": _default(neighbours=7),
-    "pixels 3": _default(pixels=3),
-    "features 2": _default(features=2),
-    "features 5": _default(features=5),
-    "gaussian 2": _default(gaussian=2),
-    "gaussian beyond 1": _default(gaussian=0) | {f"{LESS[2]} > 1": 4},
-    "gaussian beyond 2": _default(gaussian=0) | {f"{LESS[2]} > 2": 4},
-    "gaussian less its neighbours' once": _default(gaussian=0) | {f"{LESS[1]} > 1.5": 4},
-    "gaussian by itself": _default(gaussian=0) | {f"{GAUSSIAN} > 1.5": 4},
-    "features by themselves": _default(features=0) | {"features gaussian": 3},
-    "features less their neighbours' twice": _default(features=0) | {LESS_FEATURES[2]: 3},
-    "neighbours among all": _default(neighbours=0) | {ALL_NEAR: 5},
-    "pixels among all": _default(pixels=0) | {"pixels cosine": 2},
-    "pixels by euclid besides": DEFAULT | {"pixels euclid": 1},
+    "pattern 2": _default(pattern=2),
+    "neighbours 4": _default(neighbours=4),
+    "neighbours 8": _default(neighbours=8),
+    "blocks 8": _default(blocks=8),
+    "blocks 16": _default(blocks=16),
+    "features 1": _default(features=1),
+    "features 4": _default(features=4),
+    "gaussian 4": _default(gaussian=4),
+    "gaussian beyond 1": _default(gaussian=0) | {f"{LESS[2]} > 1": 8},
+    "gaussian beyond 2": _default(gaussian=0) | {f"{LESS[2]} > 2": 8},
+    "gaussian less its neighbours' once": _default(gaussian=0) | {f"{LESS[1]} > 1.5": 8},
+    "gaussian by itself": _default(gaussian=0) | {f"{GAUSSIAN} > 1.5": 8},
+    "features by themselves": _default(features=0) | {"features gaussian": 2},
+    "features less their neighbours' twice": _default(features=0) | {LESS_FEATURES[2]: 2},
+    "neighbours among all": _default(neighbours=0) | {ALL_NEAR: 6},
+    "pixels besides": DEFAULT | {"pixels cosine": 3},
+    "pixels instead of blocks": _default(blocks=0) | {"pixels cosine": 3},
     "features by euclid besides": DEFAULT | {"features euclid": 2},
     "averaged critic besides": DEFAULT | {"averaged critic's features euclid": 1},
-    "the default before": _default(pixels=0, features=0),
     "history and pixels gaussian": {HISTORY: 1, GAUSSIAN: 1},
 }
 
@@ -233,7 +235,7 @@ def _of_the_score(views: Views) -> dict[str, Callable[[Tensor], Tensor]]:
 
     return {
         NEAR: view("neighbours"),
-        NEAR_PIXELS: view("pixels"),
+        BLOCKS: view("blocks"),
         LESS[1]: halfway(of_pixels, "gaussian"),
         LESS[2]: view("gaussian"),
         LESS_FEATURES[1]: view("features"),

@@ -27,7 +27,7 @@ _BANK_VALUES = 2**21  # of the normal samples that are kept as neighbours: 8 MB
 _FEATURE_COMPONENTS = 64  # of features, where distances are taken: more normal samples help more
 _MOST_SAMPLES = 2**15  # that are kept or estimated from
 _PCA_SAMPLES = 20_000  # from which components are estimated
-_NEIGHBOURS = 5
+NEIGHBOURS = 5
 _SMALLEST_GAP = 1e-3  # as a share of the mean one, and by itself
 _SMALLEST_SHARE = 1e-6  # of a variance in the largest
 _CHUNK = 512  # samples of the bank that are compared with it at a time
@@ -142,23 +142,22 @@ class Neighbours(nn.Module):
         """Return the candidates of each sample of the bank, itself among them, (N, K)."""
         return torch.cat([self.candidates(part) for part in torch.split(self.bank, _CHUNK)])
 
-    def fit_gaps(self, candidates: Tensor) -> None:
+    def fit_gaps(self, candidates: Tensor, most: int = NEIGHBOURS) -> Tensor:
         """Measure how far each sample of the bank is from its own neighbours.
 
-        They are among its candidates, (N, K), itself being one.
+        They are among its candidates, (N, K), itself being one. Return at ``most`` so many others
+        that are nearest to each, rising, (N, most).
         """
         parts = zip(torch.split(self.bank, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
         # The nearest of each is itself.
-        gaps = [self._nearest(a, few, _NEIGHBOURS + 1)[0][:, 1:].mean(1) for a, few in parts]
-        together = torch.cat(gaps)
-        # Between equal samples there is no gap, but nor is there one that is infinitely small.
-        smallest = (_SMALLEST_GAP * together.mean()).clamp(min=_SMALLEST_GAP)
-        self.gaps.copy_(together.clamp(min=smallest))
+        found = [self.nearest(a, few, most + 1) for a, few in parts]
+        distances, others = (torch.cat(part)[:, 1:] for part in zip(*found, strict=True))
+        self.gaps.copy_(gaps_between(distances))
+        return others
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the relative distance of each sample of (B, values) to its neighbours, (B,)."""
-        places = self.place(x)
-        return self.compare(places, self.candidates(places))[0]
+        return self.among(x, self.candidates(self.place(x)))
 
     def place(self, x: Tensor) -> Tensor:
         """Map (B, values) to the places between which distances are taken, (B, components)."""
@@ -193,14 +192,9 @@ class Neighbours(nn.Module):
 
     def among(self, x: Tensor, candidates: Tensor) -> Tensor:
         """Return relative distances of samples (B, values) to the nearest candidates, (B,)."""
-        return self.compare(self.place(x), candidates)[0]
+        return self.relative(*self.nearest(self.place(x), candidates, NEIGHBOURS))
 
-    def compare(self, places: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return relative distances (B,) to the nearest of the candidates, and which those are."""
-        distances, nearest = self._nearest(places, candidates, _NEIGHBOURS)
-        return distances.mean(1) / self.gaps[nearest].mean(1).sqrt(), nearest
-
-    def _nearest(self, places: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def nearest(self, places: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return distances to the ``k`` nearest candidates, rising, and which of the bank, (B, k).
 
         From differences, not from products: rows of a table may be close and far from 0.
@@ -210,6 +204,25 @@ class Neighbours(nn.Module):
         found, order = squares.topk(min(k, candidates.shape[1]), largest=False)
         # Of normalised places, half the squared distance is 1 - cosine.
         return found / 2 if self.cosine else found.sqrt(), candidates.gather(1, order)
+
+    def relative(self, distances: Tensor, nearest: Tensor) -> Tensor:
+        """Return the relative distance that `nearest` amounts to, (B,)."""
+        return relative(distances, self.gaps[nearest])
+
+
+def relative(distances: Tensor, gaps: Tensor) -> Tensor:
+    """Return the mean of rising distances to neighbours by the root of their mean gap.
+
+    (B, k) and (B, k) to (B,); the first few columns count.
+    """
+    return distances[:, :NEIGHBOURS].mean(1) / gaps[:, :NEIGHBOURS].mean(1).sqrt()
+
+
+def gaps_between(distances: Tensor) -> Tensor:
+    """Return the gap around each normal sample, (N,), from rising distances to others, (N, k)."""
+    gaps = distances[:, :NEIGHBOURS].mean(1)
+    # Between equal samples there is no gap, but nor is there one that is infinitely small.
+    return gaps.clamp(min=(_SMALLEST_GAP * gaps.mean()).clamp(min=_SMALLEST_GAP))
 
 
 def _roots_of_deviations(variances: NDArray[np.float32]) -> NDArray[np.float32]:

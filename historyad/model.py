@@ -39,7 +39,7 @@ from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
 from historyad.views import ImageCompanions, VectorCompanions, Views, raw_views
 
-_FORMAT, VERSION = "historyad-detector", 6
+_FORMAT, VERSION = "historyad-detector", 7
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
@@ -200,8 +200,8 @@ def _check_content(path: Path, content: Any) -> None:
 
 def _check_tensors(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
-            raise ValueError(f"{name} is not made of finite float32 numbers")
+        if tensor.dtype not in (torch.float32, torch.uint8) or not tensor.isfinite().all():
+            raise ValueError(f"{name} is made neither of finite float32 numbers nor of bytes")
 
 
 def _preprocessing(content: dict[str, Any], tensors: dict[str, Tensor]) -> Preprocessing:
@@ -266,7 +266,7 @@ def _detector(
             return detector
         if len(shape) == 1:
             return Views(detector, VectorCompanions.build(shape[0], **companions))
-        return Views(detector, ImageCompanions.build(critics[0], math.prod(shape), **companions))
+        return Views(detector, ImageCompanions.build(critics[0], shape, **companions))
 
     # Networks without memory come first: one of absurd size is refused before it costs any.
     with torch.device("meta"):

@@ -7,7 +7,8 @@ view           what it says of a sample
 `pattern`      images: distance, by cosine, to neighbours in the features of D_TV's convolutions
 `neighbours`   distance to its neighbours: of an image in D_TV's last hidden layer, among those
                near by `pattern`; of a vector as it is
-`pixels`       images: distance, by cosine, to neighbours in pixels, among those near by `pattern`
+`blocks`       images: distance to neighbours, among those near by `pattern`, where every block of
+               the image may have moved a little
 `gaussian`     distance to a Gaussian; for an image, less twice that of its neighbours by `pattern`
 `features`     images: distance to a Gaussian of the features of D_TV's convolutions, less that of
                its neighbours by `pattern`
@@ -34,9 +35,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.batches import Batches
-from historyad.companions import Gaussian, Neighbours, principal_components, samples_to_fit
+from historyad.blocks import CANDIDATES, Blocks
+from historyad.companions import (
+    NEIGHBOURS,
+    Gaussian,
+    Neighbours,
+    principal_components,
+    samples_to_fit,
+)
 from historyad.detector import Detector, in_batches
-from historyad.networks import Critic
+from historyad.networks import Critic, Shape
 from historyad.preprocessing import Preprocessing
 
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
@@ -102,25 +110,25 @@ class ImageCompanions(nn.Module):
 
     rules: ClassVar[dict[str, tuple[float, float]]] = {
         "history": (0.5, -math.inf),
-        "pattern": (2.0, -math.inf),
-        "neighbours": (5.0, -math.inf),
-        "pixels": (2.0, -math.inf),
-        "gaussian": (4.0, 1.5),
-        "features": (3.0, -math.inf),
+        "pattern": (1.0, -math.inf),
+        "neighbours": (6.0, -math.inf),
+        "blocks": (12.0, -math.inf),
+        "gaussian": (8.0, 1.5),
+        "features": (2.0, -math.inf),
     }
 
     def __init__(
         self,
         pattern: Neighbours,
         neighbours: Neighbours,
-        pixels: Neighbours,
+        blocks: Blocks,
         gaussian: Gaussian,
         features: Gaussian,
     ) -> None:
         super().__init__()
         self.pattern = pattern
         self.neighbours = neighbours
-        self.pixels = pixels
+        self.blocks = blocks
         self.gaussian = gaussian
         self.features = features
         # What either Gaussian says of the normal samples that neighbours are sought among.
@@ -133,15 +141,14 @@ class ImageCompanions(nn.Module):
         pca = principal_components(features, _GAUSSIAN_COMPONENTS)
         pattern = Neighbours.keep(features, pca, cosine=True)
         of_features = Gaussian.fit(features, ridge=IMAGE_RIDGE, pca=pca)
-        pca = principal_components(samples)
-        in_pixels = Neighbours.keep(samples.flatten(1), pca, cosine=True)
-        of_pixels = Gaussian.fit(samples, ridge=IMAGE_RIDGE, pca=pca)
         pca = principal_components(hidden)
         in_layer = Neighbours.keep(hidden, pca, cosine=False)
         candidates = pattern.candidates_of_bank()
-        for neighbours in (pattern, in_layer, in_pixels):
-            neighbours.fit_gaps(candidates)
-        companions = cls(pattern, in_layer, in_pixels, of_pixels, of_features)
+        in_layer.fit_gaps(candidates)
+        others = pattern.fit_gaps(candidates, CANDIDATES)
+        blocks = Blocks.fit(samples[: len(others)], others)
+        of_pixels = Gaussian.fit(samples, ridge=IMAGE_RIDGE)
+        companions = cls(pattern, in_layer, blocks, of_pixels, of_features)
         n = len(pattern.bank)
         companions.bank_gaussian.copy_(_in_chunks(of_pixels, samples[:n]))
         companions.bank_features.copy_(_in_chunks(of_features, features[:n]))
@@ -151,18 +158,18 @@ class ImageCompanions(nn.Module):
     def build(
         cls,
         critic: Critic,
-        n_values: int,
+        shape: Shape,
         *,
         bank: int,
         components: int,
         feature_components: int,
     ) -> ImageCompanions:
-        """Return unfitted ones of these sizes."""
+        """Return unfitted ones of these sizes, for images of ``shape``."""
         return cls(
             Neighbours(critic.n_features, bank, cosine=True, project=True),
             Neighbours(critic.n_hidden, bank, cosine=False, project=True),
-            Neighbours(n_values, bank, cosine=True, project=True),
-            Gaussian(n_values, components),
+            Blocks(shape[-1], bank),
+            Gaussian(math.prod(shape), components),
             Gaussian(critic.n_features, feature_components),
         )
 
@@ -179,12 +186,13 @@ class ImageCompanions(nn.Module):
         """Return the views of images (B, C, H, W) besides that of the history, (B,) each."""
         places = self.pattern.place(features)
         candidates = self.pattern.candidates(places)
-        pattern, nearest = self.pattern.compare(places, candidates)
-        nearby = self.bank_gaussian[nearest].mean(1), self.bank_features[nearest].mean(1)
+        distances, others = self.pattern.nearest(places, candidates, CANDIDATES)
+        few = others[:, :NEIGHBOURS]
+        nearby = self.bank_gaussian[few].mean(1), self.bank_features[few].mean(1)
         return [
-            pattern,
+            self.pattern.relative(distances, others),
             self.neighbours.among(hidden, candidates),
-            self.pixels.among(x.flatten(1), candidates),
+            self.blocks(x, others),
             self.gaussian(x) - _NEARBY * nearby[0],
             self.features(features) - _NEARBY_FEATURES * nearby[1],
         ]

@@ -119,11 +119,15 @@ def test_neighbours_are_the_nearest_of_the_candidates():
     x, new = normal_samples(), normal_samples(50, seed=1)
     neighbours = Neighbours.fit(x, cosine=False, project=True)
     candidates = torch.arange(20).expand(50, -1)
-    distances, nearest = neighbours.compare(neighbours.place(new), candidates)
-    expected, order = torch.cdist(new, x[:20]).topk(5, largest=False)
+    distances, nearest = neighbours.nearest(neighbours.place(new), candidates, 8)
+    expected, order = torch.cdist(new, x[:20]).topk(8, largest=False)
     torch.testing.assert_close(nearest, order)
-    gaps = neighbours.gaps[order].mean(1).sqrt()
-    torch.testing.assert_close(distances, expected.mean(1) / gaps, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(distances, expected, rtol=1e-4, atol=1e-4)
+    # The score takes the first five of them.
+    expected = expected[:, :5].mean(1) / neighbours.gaps[order[:, :5]].mean(1).sqrt()
+    found = neighbours.relative(distances, nearest)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(neighbours.among(new, candidates), found)
 
 
 def test_gaps_are_those_between_candidates():
@@ -131,10 +135,12 @@ def test_gaps_are_those_between_candidates():
     candidates = torch.arange(20).expand(40, -1).clone()
     candidates[20:] += 20  # each among its own half
     neighbours = Neighbours.keep(x, principal_components(x), cosine=False)
-    neighbours.fit_gaps(candidates)
-    halves = [torch.cdist(half, half).topk(6, largest=False).values for half in x.split(20)]
-    expected = torch.cat(halves)[:, 1:].mean(1)
+    others = neighbours.fit_gaps(candidates, 8)
+    halves = [torch.cdist(half, half).topk(9, largest=False) for half in x.split(20)]
+    expected = torch.cat([half.values for half in halves])[:, 1:6].mean(1)
     torch.testing.assert_close(neighbours.gaps, expected, rtol=1e-4, atol=1e-4)
+    nearest = torch.cat([halves[0].indices, halves[1].indices + 20])[:, 1:]
+    torch.testing.assert_close(others, nearest)
 
 
 def test_the_first_principal_components_are_the_same_however_many_are_kept():

@@ -13,6 +13,7 @@ from PIL import Image
 from tiny import TINY, tiny_config
 
 from historyad import Model, __version__
+from historyad.batches import Batches
 from historyad.calibration import Calibration
 from historyad.cli import main
 from historyad.detector import Detector, anomaly_scores
@@ -21,6 +22,7 @@ from historyad.export import OUTPUTS, TOLERANCE, export_onnx
 from historyad.networks import Critic, initialise
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
+from historyad.views import fit_views, raw_views
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "score_with_onnxruntime.py"
 
@@ -86,6 +88,24 @@ def assert_same_answers(path, model, samples):
 @pytest.mark.parametrize("n", [1, 3, 400])
 def test_onnxruntime_agrees_with_python(exported, model, images, n):
     assert_same_answers(exported, model, images[:n])
+
+
+@pytest.mark.parametrize("kind", ["grey", "colours", "large", "vectors"])
+def test_the_views_are_in_the_graph(kind, images, tmp_path):
+    samples = {
+        "grey": images,
+        "colours": np.concatenate([images, 255 - images, images // 2], 3),
+        "large": images.repeat(5, 1).repeat(5, 2),
+        "vectors": images.reshape(len(images), -1).astype(np.float32),
+    }[kind]
+    model = random_model(samples)
+    batches = Batches(samples, prepare=model.preprocessing, seed=0)
+    assert isinstance(model.detector, Detector)
+    views = fit_views(model.detector, batches)
+    views.fit_scale(raw_views(views, samples, model.preprocessing))
+    model = dataclasses.replace(model, detector=views)
+    export_onnx(model, tmp_path / "model.onnx")
+    assert_same_answers(tmp_path / "model.onnx", model, samples[:50])
 
 
 def test_both_verdicts_and_many_p_values_occur(exported, images):

@@ -81,10 +81,10 @@ def test_far_away_is_anomalous_whatever_the_network_says(of_vectors):
 @torch.no_grad()
 def test_the_score_of_an_image_adds_up_its_views(of_images):
     views, x = of_images
-    assert views.names == ("history", "pattern", "neighbours", "pixels", "gaussian", "features")
-    history, pattern, neighbours, pixels, gaussian, features = views.standardised(views.raw(x))
-    total = history / 2 + 2 * pattern + 5 * neighbours + 2 * pixels + 3 * features
-    total += 4 * gaussian.clamp(min=1.5)
+    assert views.names == ("history", "pattern", "neighbours", "blocks", "gaussian", "features")
+    history, pattern, neighbours, blocks, gaussian, features = views.standardised(views.raw(x))
+    total = history / 2 + pattern + 6 * neighbours + 12 * blocks + 2 * features
+    total += 8 * gaussian.clamp(min=1.5)
     expected = bounded_score((total - views.total_center) / views.total_spread)
     torch.testing.assert_close(views(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -107,11 +107,13 @@ def test_an_image_has_its_neighbours_in_the_layers_of_the_detector(of_images):
     views, x = of_images
     companions = views.companions
     _, features, hidden = views.detector.scores_and_features(x)
-    _, pattern, neighbours, pixels, _, _ = views.raw(x)
+    _, pattern, neighbours, blocks, _, _ = views.raw(x)
     torch.testing.assert_close(pattern, companions.pattern(features))
-    candidates = companions.pattern.candidates(companions.pattern.place(features))
+    places = companions.pattern.place(features)
+    candidates = companions.pattern.candidates(places)
     torch.testing.assert_close(neighbours, companions.neighbours.among(hidden, candidates))
-    torch.testing.assert_close(pixels, companions.pixels.among(x.flatten(1), candidates))
+    nearest = torch.cdist(places, companions.pattern.bank).topk(16, largest=False).indices
+    torch.testing.assert_close(blocks, companions.blocks(x, nearest), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
