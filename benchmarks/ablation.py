@@ -18,6 +18,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from historyad.batches import Batches
 from historyad.benchmark import read_rows
+from historyad.blocks import CANDIDATES, Blocks
 from historyad.companions import Gaussian, Neighbours, samples_to_fit
 from historyad.config import Config, make_config
 from historyad.detector import Detector, in_batches
@@ -37,9 +39,10 @@ from historyad.estimator import fit_model, split_rows
 from historyad.history import History
 from historyad.metrics import auprc, auroc
 from historyad.model import Model
+from historyad.preprocessing import Preprocessing
 from historyad.splits import Split, load_split
 from historyad.storage import RunDirectory, load_json, versions
-from historyad.views import IMAGE_RIDGE, Views
+from historyad.views import IMAGE_RIDGE, ImageCompanions, Views, raw_views
 
 Row = dict[str, Any]
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
@@ -101,6 +104,7 @@ SUMS: dict[str, dict[str, float]] = {
     "features by themselves": _default(features=0) | {"features gaussian": 2},
     "features less their neighbours' twice": _default(features=0) | {LESS_FEATURES[2]: 2},
     "neighbours among all": _default(neighbours=0) | {ALL_NEAR: 6},
+    "blocks that stay": _default(blocks=0) | {f"{BLOCKS}, none moved": 12},
     "pixels besides": DEFAULT | {"pixels cosine": 3},
     "pixels instead of blocks": _default(blocks=0) | {"pixels cosine": 3},
     "features by euclid besides": DEFAULT | {"features euclid": 2},
@@ -174,11 +178,12 @@ def views_of(split: Split, config: Config, folder: Path) -> tuple[dict[str, Scor
     detector = model.detector.detector
     score_views = {"history": detector, **_companions(detector, normal, "")}
     score_views |= _companions(Detector([critic]), normal, "averaged critic's ")
-    score_views |= _of_the_score(model.detector)
-    found: dict[str, Scores] = {}
+    score_views |= _blocks(model.detector, normal)
+    samples = {key: some(x) for key, x in samples.items()}
+    found = _of_the_score(model.detector, samples, prepare)
     with torch.inference_mode():
         for name, view in score_views.items():
-            found[name] = {key: in_batches(view, some(x), prepare) for key, x in samples.items()}
+            found[name] = {key: in_batches(view, x, prepare) for key, x in samples.items()}
     n_normal, n_anomalous = len(split.normal), len(split.anomalous)
     return found, n_anomalous / (n_normal + n_anomalous)
 
@@ -213,34 +218,58 @@ def _companions(
     return views
 
 
-def _of_the_score(views: Views) -> dict[str, Callable[[Tensor], Tensor]]:
+def _of_the_score(
+    views: Views, samples: dict[str, NDArray[Any]], prepare: Preprocessing
+) -> dict[str, Scores]:
     """Return what the score makes of the companions that it has."""
-    place = {name: views.names.index(name) for name in views.names}
+    companions = views.companions
+    assert isinstance(companions, ImageCompanions)
 
-    def view(name: str) -> Callable[[Tensor], Tensor]:
-        return lambda x: views.raw(x)[place[name]]
-
-    def of_pixels(x: Tensor) -> Tensor:
-        return views.companions.gaussian(x)  # type: ignore[no-any-return]
-
-    def of_features(x: Tensor) -> Tensor:
+    def gaussians(x: Tensor) -> Tensor:
         features = views.detector.scores_and_features(x)[1]
-        return views.companions.features(features)  # type: ignore[no-any-return, operator]
+        return torch.stack([companions.gaussian(x), companions.features(features)], 1)
 
-    def halfway(own: Callable[[Tensor], Tensor], less: str) -> Callable[[Tensor], Tensor]:
-        return lambda x: (own(x) + view(less)(x)) / 2
+    found: dict[str, Scores] = defaultdict(dict)
+    for key, x in samples.items():
+        raw = dict(zip(views.names, raw_views(views, x, prepare).T, strict=True))
+        with torch.inference_mode():
+            of_pixels, of_features = in_batches(gaussians, x, prepare).T
+        found[NEAR][key] = raw["neighbours"]
+        found[BLOCKS][key] = raw["blocks"]
+        found[LESS[1]][key] = (of_pixels + raw["gaussian"]) / 2
+        found[LESS[2]][key] = raw["gaussian"]
+        found[LESS_FEATURES[1]][key] = raw["features"]
+        found[LESS_FEATURES[2]][key] = 2 * raw["features"] - of_features
+    return found
 
-    def beyond(own: Callable[[Tensor], Tensor], less: str) -> Callable[[Tensor], Tensor]:
-        return lambda x: 2 * view(less)(x) - own(x)
 
-    return {
-        NEAR: view("neighbours"),
-        BLOCKS: view("blocks"),
-        LESS[1]: halfway(of_pixels, "gaussian"),
-        LESS[2]: view("gaussian"),
-        LESS_FEATURES[1]: view("features"),
-        LESS_FEATURES[2]: beyond(of_features, "features"),
-    }
+class _Unmoved(Blocks):
+    """Blocks that stay where they are."""
+
+    def moves(self, x: Tensor) -> Tensor:
+        moves = super().moves(x)
+        return moves[:, :, 4:5].expand_as(moves)
+
+
+def _blocks(views: Views, normal: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return variants of the blocks of the score."""
+    companions = views.companions
+    assert isinstance(companions, ImageCompanions)
+    pattern = companions.pattern
+    with torch.inference_mode():
+        others = copy.deepcopy(pattern).fit_gaps(pattern.candidates_of_bank(), CANDIDATES)
+        unmoved = _Unmoved.fit(normal[: len(others)], others)
+    plain = copy.deepcopy(companions.blocks)
+    plain.gaps.fill_(1)
+
+    def after(blocks: Blocks) -> Callable[[Tensor], Tensor]:
+        def view(x: Tensor) -> Tensor:
+            places = pattern.place(views.detector.scores_and_features(x)[1])
+            return blocks(x, pattern.nearest(places, pattern.candidates(places), CANDIDATES)[1])  # type: ignore[no-any-return]
+
+        return view
+
+    return {f"{BLOCKS}{PLAIN}": after(plain), f"{BLOCKS}, none moved": after(unmoved)}
 
 
 def _as_they_vary(neighbours: Neighbours, x: Tensor) -> Neighbours:

@@ -1,0 +1,125 @@
+"""Commands that make a detector, or its threshold."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from cyclopts import Group, Parameter
+
+from historyad.cli.common import (
+    DataRoot,
+    Device,
+    Run,
+    SourceName,
+    command_line,
+    load_model,
+    open_samples,
+)
+from historyad.config import PRESETS, Config, make_config, settings
+from historyad.console import print_table, progress
+
+
+def _overrides() -> type:
+    """Return a dataclass with one optional field, and so one option, for each hyperparameter."""
+    types = get_type_hints(Config)
+    options = [
+        (
+            name,
+            Annotated[
+                types[name] | None,
+                Parameter(
+                    help=f"{setting.metadata['help']} (default: {setting.default!r})",
+                    group=Group("Settings (defaults are those of the preset 'default')"),
+                ),
+            ],
+            None,
+        )
+        for name, setting in settings().items()
+    ]
+    # Before Python 3.12 its module would be "types", and cyclopts looks into no builtin type.
+    return make_dataclass("Overrides", options, namespace={"__module__": __name__})
+
+
+if TYPE_CHECKING:
+    Overrides = Any
+else:
+    Overrides = Parameter(name="*")(_overrides())
+
+
+def fit(
+    source: SourceName,
+    *,
+    out: Annotated[Path, Parameter(help="Directory to write; the same command continues it.")],
+    preset: Annotated[
+        str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
+    ] = "default",
+    data_root: DataRoot = None,
+    skip_unreadable: Annotated[
+        bool, Parameter(negative="", help="Leave out images that cannot be read.")
+    ] = False,
+    overrides: Overrides | None = None,
+) -> None:
+    """Learn what is normal from normal samples alone.
+
+    Interrupted, the same command continues where it was. Under torchrun, all its processes fit one
+    model together.
+    """
+    from historyad import distributed
+    from historyad.estimator import fit_model
+    from historyad.storage import RunDirectory
+
+    given = {name: value for name, value in vars(overrides or object).items() if name in settings()}
+    config = make_config(preset, **{k: v for k, v in given.items() if v is not None})
+    started = time.monotonic()
+    with distributed.launch():
+        samples = open_samples(
+            source, data_root, skip_unreadable=skip_unreadable, side=config.image_size
+        )
+        with progress() as on_progress:
+            model = fit_model(
+                samples, config, RunDirectory(out), command=command_line(), on_progress=on_progress
+            )
+        if not distributed.is_main():
+            return
+    skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
+    print(
+        f"{out}: {len(samples):,} normal samples{skipped}, "
+        f"threshold {model.calibration.threshold:+.3f} "
+        f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
+        f"{time.monotonic() - started:.0f} s"
+    )
+    print(f"next: historyad score {out} SOURCE")
+
+
+def calibrate(
+    run: Run,
+    source: SourceName,
+    *,
+    false_positive_rate: Annotated[
+        float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
+    ] = None,
+    data_root: DataRoot = None,
+    skip_unreadable: Annotated[
+        bool, Parameter(negative="", help="Leave out images that cannot be read.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Set threshold and p-values anew from normal samples not trained on, without training."""
+    from historyad.estimator import calibrate_model
+
+    model = load_model(run, device)
+    side = model.preprocessing.side if model.preprocessing.any_size else 0
+    samples = open_samples(source, data_root, skip_unreadable=skip_unreadable, side=side)
+    renewed = calibrate_model(model, samples, false_positive_rate)
+    renewed.save(run)
+    before, after = model.calibration, renewed.calibration
+    print_table(
+        [
+            ("calibrated on", f"{len(after.scores):,} samples of {source}"),
+            ("false positives", f"{after.false_positive_rate:g}"),
+            ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
+        ]
+    )

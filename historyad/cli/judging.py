@@ -1,0 +1,150 @@
+"""Commands that say how good a detector is, and what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from historyad.cli.common import DataRoot, Device, Run, command_line, load_model, open_samples
+from historyad.console import print_table
+from historyad.errors import RunError
+
+
+def evaluate(
+    run: Run,
+    *,
+    normal: Annotated[str, Parameter(help="Source of normal samples, none of them trained on.")],
+    anomalous: Annotated[str, Parameter(help="Source of anomalous samples.")],
+    masks: Annotated[
+        Path | None,
+        Parameter(
+            help="Folder of the anomalous images' masks, NAME.png or NAME_mask.png: judge maps too."
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, Parameter(name="--json", help="Write the figures to this file.")
+    ] = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a detector on labelled samples: AUROC, AUPRC with prevalence, false positives."""
+    from historyad.datasets import read_masks
+    from historyad.evaluation import evaluate_model, judge_pixels, table_of
+    from historyad.storage import save_json
+
+    model = load_model(run, device)
+    side = model.preprocessing.side if model.preprocessing.any_size else 0
+    sources = [open_samples(name, data_root, side=side) for name in (normal, anomalous)]
+    figures = {
+        "run": str(run),
+        "normal": normal,
+        "anomalous": anomalous,
+        **evaluate_model(model, *sources),
+    }
+    if masks is not None:
+        figures |= judge_pixels(model, sources[0], sources[1], read_masks(masks, sources[1]))
+    print_table(table_of(figures))
+    if json_file is not None:
+        save_json(json_file, {**figures, "command": command_line()})
+
+
+def inspect(run: Run) -> None:
+    """Show what a model was fitted on, how, and whether its files are intact."""
+    from historyad.history import History
+    from historyad.storage import RunDirectory, load_json
+
+    model = load_model(run, "cpu")
+    rows = []
+    for key, value in model.describe().items():
+        if isinstance(value, dict):
+            rows += [(f"{key}.{name}", str(inner)) for name, inner in value.items()]
+        elif value is not None:
+            rows.append((key, f"{value:,}" if isinstance(value, int) else str(value)))
+    directory = RunDirectory(run)
+    if directory.config.exists():
+        record = load_json(directory.config)
+        try:
+            rows += [(f"versions.{name}", found) for name, found in record["versions"].items()]
+            rows.append(("command", record["command"]))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise RunError(f"{directory.config} was altered: restore it or fit again") from error
+    history = History(directory.history, model.config, model.preprocessing.network_shape)
+    rows.append(("history", f"{len(history)} snapshots"))
+    size = sum(file.stat().st_size for file in Path(run).rglob("*") if file.is_file())
+    rows.append(("size", f"{size / 1e6:,.1f} MB"))
+    rows.append(("checks", "format, version and checksums are right"))
+    print_table(rows)
+
+
+def probe(
+    run: Run,
+    source: Annotated[str, Parameter(help="Source of normal samples, none of them trained on.")],
+    *,
+    out: Annotated[
+        Path | None, Parameter(help="Folder for probe.png and probe.json; needs matplotlib.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, Parameter(name="--json", help="Write the rates to this file.")
+    ] = None,
+    limit: Annotated[int, Parameter(help="Samples to look at, drawn from the source.")] = 200,
+    seed: Annotated[int, Parameter(help="Of the draw and of the damage.")] = 0,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Show what a detector can and cannot see: damage normal samples, more and more.
+
+    For noise, blur, scratches and so on: the strength from which 95 % are called anomalous.
+    """
+    from historyad.probe import draw_probe, probe_model, table_of
+    from historyad.storage import save_json
+
+    model = load_model(run, device)
+    side = model.preprocessing.side if model.preprocessing.any_size else 0
+    samples = open_samples(source, data_root, side=side).samples
+    found = probe_model(model, samples, limit=limit, seed=seed)
+    print_table(table_of(found))
+    record = {"run": str(run), "source": source, **found, "command": command_line()}
+    if out is not None:
+        draw_probe(found, model, samples[0], out / "probe.png")
+        save_json(out / "probe.json", record)
+        print(f"written: {out / 'probe.png'}, {out / 'probe.json'}")
+    if json_file is not None:
+        save_json(json_file, record)
+
+
+def report(
+    run: Run,
+    *,
+    out: Annotated[Path, Parameter(help="File to write.")] = Path("report.html"),
+    normal: Annotated[
+        str | None, Parameter(help="Source of normal samples, none of them trained on.")
+    ] = None,
+    anomalous: Annotated[str | None, Parameter(help="Source of anomalous samples.")] = None,
+    source: Annotated[
+        str | None, Parameter(help="The source trained on, to show what in it looks odd.")
+    ] = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Write one HTML file on how a detector was trained and how it decides."""
+    from historyad.report import write_report
+
+    model = load_model(run, device)
+    side = model.preprocessing.side if model.preprocessing.any_size else 0
+    sources = [
+        None if name is None else open_samples(name, data_root, skip_unreadable=True, side=side)
+        for name in (source, normal, anomalous)
+    ]
+    train, normals, anomalies = sources
+    write_report(
+        run,
+        out,
+        model=model,
+        train=train,
+        normal=normals,
+        anomalous=anomalies,
+        command=command_line(),
+    )
+    print(f"written: {out}")

@@ -1,0 +1,167 @@
+"""Commands that compare methods, reproduce the paper, and show the whole path."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter, validators
+
+from historyad.cli.common import (
+    OUR_ERROR,
+    Address,
+    DataRoot,
+    Engine,
+    command_line,
+    parse_seeds,
+)
+from historyad.console import print_table, progress
+from historyad.errors import InputError, RunError
+
+
+def benchmark(
+    *,
+    split: Annotated[
+        list[str],
+        Parameter(
+            help="Splits: mnist-vs-kmnist, fashion-only-3, magnetic-tile, vectors-cardio ..., "
+            "wildcards such as 'mnist-without-*', or any three sources as "
+            "'TRAIN|NORMAL|ANOMALOUS'.",
+            negative="",
+            consume_multiple=True,
+        ),
+    ],
+    method: Annotated[
+        list[str],
+        Parameter(
+            help="Methods: historyad, pca-residual, vae ..., or wildcards such as 'pyod-*'.",
+            negative="",
+            consume_multiple=True,
+        ),
+    ],
+    out: Annotated[Path, Parameter(help="Folder of rows.jsonl; rows that are there are kept.")],
+    seeds: Annotated[str, Parameter(help="Seeds, as 0,1,2.")] = "0",
+    most: Annotated[
+        int | None,
+        Parameter(
+            help="Score at most so many of the normal test samples, and of the anomalous ones, "
+            "drawn by the seed: for methods that take seconds for one. [default: all]",
+            validator=validators.Number(gte=2),
+        ),
+    ] = None,
+    jobs: Annotated[
+        int,
+        Parameter(
+            help="Fits at a time, each in a process of its own; they share the cores. With "
+            "--engine, on a machine such as this one.",
+            validator=validators.Number(gte=1),
+        ),
+    ] = 1,
+    engine: Engine | None = None,
+    address: Address = None,
+    data_root: DataRoot = None,
+) -> int:
+    """Measure methods side by side; one row of JSON for each split, method and seed.
+
+    A fit that fails does not stop the others: it is reported at the end, with exit status 1.
+    """
+    from historyad.benchmark import run_benchmark
+
+    numbers = parse_seeds(seeds)
+    try:
+        run_benchmark(
+            split,
+            method,
+            numbers,
+            out,
+            most=most,
+            jobs=jobs,
+            engine=engine,
+            address=address,
+            data_root=data_root,
+            command=command_line(),
+            on_row=lambda row: print(
+                f"{row['split']:<24} {row['method']:<22} seed {row['seed']}  "
+                f"AUROC {row['auroc']:.4f}  AUPRC {row['auprc']:.4f} "
+                f"(prevalence {row['prevalence']:.3f})  fit {row['fit_seconds']:.1f} s",
+                flush=True,
+            ),
+        )
+    except RunError as error:  # some fits, for reasons of their own
+        print(f"historyad: {error}", file=sys.stderr)
+        return OUR_ERROR
+    return 0
+
+
+def reproduce(
+    what: Annotated[
+        Literal["toy", "table1", "fig5", "fig6", "fig7", "fig8", "fig9", "histories", "all"],
+        Parameter(
+            help="toy is figures 3 and 4, table1 is figure 1 too, histories is the future work."
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path, Parameter(help="Folder for pictures, rows and, in it, detectors; it is continued.")
+    ],
+    seeds: Annotated[str, Parameter(help="How many seeds, from 1 on; or a list, as 1,2,3.")] = "1",
+    scale: Annotated[
+        Literal["quick", "full"],
+        Parameter(help="full: the paper's sizes, hours; quick: small networks, minutes."),
+    ] = "full",
+    engine: Engine | None = None,
+    address: Address = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Reproduce a table or figure of the paper: a picture, and rows of JSON that it is drawn from.
+
+    Figures share detectors. Interrupted, the same command continues where it was.
+    """
+    from historyad.reproduce.everything import FIGURES, fit_for, summary
+    from historyad.reproduce.everything import reproduce as reproduce_one
+
+    numbers = parse_seeds(seeds) if "," in seeds else list(range(1, 1 + parse_seeds(seeds)[0]))
+    if not numbers:
+        raise InputError(f"'{seeds}' is no number of seeds: write 3, or 1,2,3")
+    names = ["toy", *FIGURES] if what == "all" else [what]
+    if engine is not None:
+        fit_for(
+            names,
+            out,
+            seeds=numbers,
+            scale=scale,
+            address=address,
+            data_root=data_root,
+            command=command_line(),
+        )
+    for name in names:
+        with progress() as on_progress:
+            rows = reproduce_one(
+                name,
+                out,
+                seeds=numbers,
+                scale=scale,
+                data_root=data_root,
+                command=command_line(),
+                on_progress=on_progress,
+            )
+        for row in rows:
+            print(summary(row))
+        print(f"{name}: drawn in {out / name}.png and .svg", flush=True)
+
+
+def demo(
+    *,
+    anomaly: Annotated[
+        Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], Parameter(help="The digit that is the anomaly.")
+    ] = 0,
+    out: Annotated[Path | None, Parameter(help="Keep the run in this directory.")] = None,
+) -> None:
+    """Run the whole path on embedded data: digits of 8 x 8 pixels, one of them the anomaly."""
+    from historyad.demo import run_demo
+
+    with progress() as on_progress:
+        rows, advice = run_demo(anomaly, out, on_progress)
+    print_table(rows)
+    print(advice)

@@ -1,0 +1,293 @@
+"""Commands that score: files, streams, a service, and a graph that scores elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter, validators
+
+from historyad.cli.common import (
+    USER_ERROR,
+    Address,
+    DataRoot,
+    Device,
+    Engine,
+    Run,
+    SourceName,
+    command_line,
+    load_model,
+    open_samples,
+    open_stream_for,
+    report_unreadable,
+)
+from historyad.console import open_table, print_table
+from historyad.errors import InputError
+from historyad.service.settings import Settings
+
+if TYPE_CHECKING:
+    from historyad.datasets import Folder, Source
+    from historyad.model import Model
+    from historyad.scale import Job, Part
+
+ServiceSettings = Annotated[Settings, Parameter(name="*", group="Limits")]
+
+_CHUNK = 1024  # samples scored between two writes
+
+
+def score(
+    run: Run,
+    source: SourceName,
+    *,
+    out: Annotated[
+        str,
+        Parameter(
+            help="File to write, .csv or .jsonl; - is standard output. With --shard or --engine: "
+            "the folder of the part files."
+        ),
+    ] = "-",
+    shard: Annotated[
+        str | None,
+        Parameter(help="Score one part of several, 0/10 to 9/10, each perhaps on its own machine."),
+    ] = None,
+    engine: Engine | None = None,
+    address: Address = None,
+    actors: Annotated[
+        int,
+        Parameter(
+            help="Processes of the engine that score; 0: one for each accelerator or core.",
+            validator=validators.Number(gte=0),
+        ),
+    ] = 0,
+    file_format: Annotated[
+        Literal["parquet", "csv", "jsonl"], Parameter(name="--format", help="Of the part files.")
+    ] = "parquet",
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    strict: Annotated[
+        bool, Parameter(negative="", help="Exit with status 2 when a sample could not be read.")
+    ] = False,
+    maps: Annotated[
+        Path | None,
+        Parameter(help="Folder for a picture of each image beside its anomaly map."),
+    ] = None,
+    view_scores: Annotated[
+        bool,
+        Parameter(negative="", help="Add a column for each view: 0 is typical, above 1 is rare."),
+    ] = False,
+    fdr: Annotated[
+        float | None,
+        Parameter(
+            help="Add a column is_discovery: samples chosen such that a share of at most this is "
+            "normal, in expectation (Benjamini-Hochberg).",
+            validator=validators.Number(gt=0, lt=1),
+        ),
+    ] = None,
+) -> int:
+    """Score samples: path, anomaly_score (about -1 normal, +1 anomalous), p_value, is_anomalous.
+
+    What one process cannot score in time is scored in parts, with --engine or --shard. The same
+    command continues after an interruption; parts that are there are not scored again.
+    """
+    if shard is not None or engine is not None:
+        from historyad.scale import Job
+
+        if fdr is not None:
+            raise InputError("--fdr takes all scores at once: leave out --shard and --engine")
+        if out == "-":
+            raise InputError("part files need a folder: say which with --out")
+        job = Job(run, source, Path(out), 0, data_root, view_scores, file_format)
+        return _score_parts(job, shard, address, actors, device, strict=strict)
+    from historyad.scale import column_names
+
+    model = load_model(run, device)
+    samples = open_stream_for(model, source, data_root)
+    columns = column_names(model, view_scores=view_scores)
+    rows = _score(model, samples, view_scores=view_scores, maps=maps)
+    if fdr is not None:
+        columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
+    n_scored = n_anomalous = n_discoveries = 0
+    with open_table(out, columns) as write:
+        for row in rows:
+            write(row)
+            n_scored += 1
+            n_anomalous += row["is_anomalous"]
+            n_discoveries += row.get("is_discovery", False)
+    report_unreadable(samples)
+    skipped = f", {len(samples.unreadable)} could not be read" if samples.unreadable else ""
+    print(f"{n_scored:,} scored, {n_anomalous:,} anomalous{skipped}", file=sys.stderr)
+    if fdr is not None:
+        print(
+            f"{n_discoveries:,} discoveries at a false discovery rate of {fdr:g}", file=sys.stderr
+        )
+        # k p-values at their smallest, 1 / (n + 1), are discoveries if that is <= Q k / N.
+        least = math.ceil(n_scored / (fdr * (len(model.calibration.scores) + 1)))
+        if least > max(1, n_discoveries):
+            print(
+                f"with {len(model.calibration.scores):,} held-out samples, only {least:,} or more "
+                f"of {n_scored:,} can be discoveries: calibrate on more, or score fewer at a time",
+                file=sys.stderr,
+            )
+    return USER_ERROR if strict and samples.unreadable else 0
+
+
+def drift(
+    run: Run,
+    source: SourceName,
+    *,
+    level: Annotated[
+        float,
+        Parameter(
+            help="Probability of an alarm, ever, on a stream that does not change.",
+            validator=validators.Number(gt=0, lt=1),
+        ),
+    ] = 0.01,
+    seed: Annotated[int, Parameter(help="Of the random numbers that break ties.")] = 0,
+    json_file: Annotated[
+        Path | None, Parameter(name="--json", help="Write what was found to this file.")
+    ] = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Test whether a stream, in its order, is still what was calibrated on, and since when not."""
+    import numpy as np
+
+    from historyad.drift import detect_drift, table_of
+    from historyad.storage import save_json
+
+    model = load_model(run, device)
+    samples = open_stream_for(model, source, data_root)
+    names: list[str] = []
+    scores = [np.empty(0, np.float32)]
+    for some, chunk in samples.chunks(_CHUNK):
+        names += some
+        scores.append(model.anomaly_score(chunk))
+    report_unreadable(samples)
+    found = detect_drift(model.calibration, np.concatenate(scores), level=level, seed=seed)
+    print_table(table_of(found, names))
+    if json_file is not None:
+        since = None if found.since is None else names[found.since]
+        record = {"run": str(run), "source": source, **vars(found), "since_name": since}
+        save_json(json_file, {**record, "command": command_line()})
+
+
+def serve(
+    run: Run,
+    *,
+    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on; 0 chooses a free one.")] = 8000,
+    device: Device = "auto",
+    settings: ServiceSettings | None = None,
+) -> None:
+    """Score over HTTP: POST /score, and a page that shows verdicts on the images dropped there.
+
+    Ends on SIGTERM or Ctrl-C when it has answered what it accepted.
+    """
+    try:
+        from historyad.service.app import listen, run_server
+    except ImportError as error:
+        raise InputError(f"serve needs {error.name}: install historyad[serve]") from error
+
+    settings = settings or ServiceSettings()
+    model = load_model(run, device)
+    listener, url = listen(host, port)
+    print(f"{run}: serving at {url}", flush=True)
+    if not (settings.token or url.startswith("http://127.")):
+        print(
+            f"historyad: whoever reaches {url} can use it; to ask for a token, set HISTORYAD_TOKEN",
+            file=sys.stderr,
+        )
+    run_server(model, settings, listener)
+
+
+def export(
+    run: Run,
+    path: Annotated[Path, Parameter(help="File to write, .onnx.")],
+    *,
+    size: Annotated[
+        tuple[int, int] | None,
+        Parameter(
+            negative="", help="Height and width of the images to score, where any are accepted."
+        ),
+    ] = None,
+    samples: Annotated[
+        str | None, Parameter(help="Source of inputs on which to compare, besides made-up ones.")
+    ] = None,
+    opset: Annotated[int, Parameter(help="Version of the ONNX operators, 18 to 25.")] = 18,
+    data_root: DataRoot = None,
+) -> None:
+    """Write one ONNX file from raw input to score, p-value and verdict, once its answers agree."""
+    from historyad.export import export_onnx
+
+    model = load_model(run, "cpu")
+    inputs = None if samples is None else open_samples(samples, data_root).samples
+    found = export_onnx(model, path, size=size, samples=inputs, opset=opset)
+    print_table([("written", str(path)), *((name, str(value)) for name, value in found.items())])
+
+
+def _score(
+    model: Model, samples: Source | Folder, *, view_scores: bool, maps: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the row of each sample."""
+    from historyad.scale import rows_of, score_chunk
+
+    for names, chunk in samples.chunks(_CHUNK):
+        if maps is not None:
+            _write_maps(model, names, chunk, maps)
+        yield from rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
+
+
+def _score_parts(
+    job: Job, shard: str | None, address: str | None, actors: int, device: str, *, strict: bool
+) -> int:
+    """Score one part, or all on an engine; say what became of them and return the exit status."""
+    from historyad.scale import score_dataset, score_shard
+
+    def say(part: Part) -> None:
+        for name, reason in part.unreadable:
+            print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
+        print(f"part {part.number}: {part.scored:,} scored", file=sys.stderr, flush=True)
+
+    if shard is None:
+        parts = score_dataset(job, address=address, actors=actors, device=device, on_part=say)
+    else:
+        number, slash, of = shard.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal() and int(of)):
+            raise InputError(f"'{shard}' is no shard: write 0/10 for the first of ten")
+        parts = [score_shard(replace(job, parts=int(of)), int(number), device=device)]
+        say(parts[0])
+    unreadable = sum(len(part.unreadable) for part in parts)
+    skipped = f", {unreadable:,} could not be read" if unreadable else ""
+    print(
+        f"{sum(part.scored for part in parts):,} scored, "
+        f"{sum(part.anomalous for part in parts):,} anomalous{skipped}; in {job.out}",
+        file=sys.stderr,
+    )
+    return USER_ERROR if strict and unreadable else 0
+
+
+def _write_maps(model: Model, names: Sequence[str], images: Any, folder: Path) -> None:
+    from PIL import Image
+
+    from historyad.explain import picture
+
+    for name, image in zip(names, images, strict=True):
+        path = (folder / name).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(model, image)).save(path)
+
+
+def _with_discoveries(rows: Iterator[dict[str, Any]], rate: float) -> Iterator[dict[str, Any]]:
+    """Yield the rows with one column more, which depends on all of them."""
+    import numpy as np
+
+    from historyad.calibration import benjamini_hochberg
+
+    scored = list(rows)
+    discoveries = benjamini_hochberg(np.array([row["p_value"] for row in scored]), rate)
+    for row, is_discovery in zip(scored, discoveries.tolist(), strict=True):
+        yield {**row, "is_discovery": is_discovery}
