@@ -34,6 +34,7 @@ from historyad.peers import PEERS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "comparison.md"
+README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "comparison.webp"
 
 COMPARED = (OUR_DEFAULT, "historyad-paper", *PEERS)  # rows of other presets are shown, not missed
@@ -96,6 +97,9 @@ Figures that were known before, from other code: were they missed, splits or met
 fault. That of the VAE is a rough one, for it had other settings, and fewer anomalies to test on.
 """
 
+SUMMARY_MARKS = ("<!-- families: python benchmarks/comparison.py -->", "<!-- end of families -->")
+# What one would pick without reading papers.
+PICKED = ("neighbours", "neighbours-pca-cosine", "pca-residual", "mahalanobis", "isolation-forest")
 _LISTED = 6  # peers that a line on a loss names
 
 # What is checked, the method, its splits, the metric, the figure known before, and how near to it.
@@ -113,11 +117,29 @@ KNOWN = (
 
 
 def main() -> int:
-    """Write page and chart, or with --check return 1 when the page is not what the rows say."""
+    """Write page and chart and the table of README, or with --check return 1 when one is stale."""
     cells = read_cells(ROWS / "comparison")
     if "--check" not in sys.argv:
         draw({f.title: means_of_all(cells, f.splits) for f in FAMILIES}, [*OURS], PICTURE)
-    return write_or_check(PAGE, build(cells))
+    stale = write_or_check(README, with_summary(README.read_text(), cells))
+    return write_or_check(PAGE, build(cells)) or stale
+
+
+def with_summary(text: str, cells: Cells) -> str:
+    """Return the text of README with what it says of the families brought up to date."""
+    start, end = SUMMARY_MARKS
+    before, _, after = text.partition(start)
+    return f"{before}{start}\n{summary(cells)}{end}{after.partition(end)[2]}"
+
+
+def summary(cells: Cells) -> str:
+    """Return the mean AUROC of ours, and of what one would pick without it, on every family."""
+    methods = [OUR_DEFAULT, *PICKED]
+    lines = []
+    for family in FAMILIES:
+        means = [mean(cells, method, family.splits, "auroc") for method in methods]
+        lines.append([f"{family.title} ({len(family.splits)})", *_column(means, "{:.3f}")])
+    return table(["mean AUROC (splits)", *(f"`{method}`" for method in methods)], lines)
 
 
 def build(cells: Cells) -> str:
