@@ -109,6 +109,7 @@ SUMS: dict[str, dict[str, float]] = {
     "pixels instead of blocks": _default(blocks=0) | {"pixels cosine": 3},
     "features by euclid besides": DEFAULT | {"features euclid": 2},
     "averaged critic besides": DEFAULT | {"averaged critic's features euclid": 1},
+    "blocks and gaussian": {BLOCKS: 12, FAR: 8},
     "history and pixels gaussian": {HISTORY: 1, GAUSSIAN: 1},
 }
 
