@@ -129,7 +129,7 @@ def with_summary(text: str, cells: Cells) -> str:
     """Return the text of README with what it says of the families brought up to date."""
     start, end = SUMMARY_MARKS
     before, _, after = text.partition(start)
-    return f"{before}{start}\n{summary(cells)}{end}{after.partition(end)[2]}"
+    return f"{before}{start}\n\n{summary(cells)}\n{end}{after.partition(end)[2]}"
 
 
 def summary(cells: Cells) -> str:
