@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -240,7 +241,9 @@ class Views(nn.Module):
                 self.standardised(raw), self.companions.rules.values(), strict=True
             )
         ]
-        return torch.stack(counted).sum(0)
+        # One after the other: torch adds up a stack in an order that depends on the batch.
+        total: Tensor = reduce(torch.add, counted)
+        return total
 
     def standardised(self, raw: Tensor) -> Tensor:
         """Put `raw` views (views, B) on one scale: 0 is typical, above 1 is rare."""

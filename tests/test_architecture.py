@@ -20,6 +20,7 @@ ORDER = [
     *("networks", "batches", "storage", "history", "gan", "detector"),
     *(
         "companions",
+        "blocks",
         "views",
         "patches",
         "calibration",
