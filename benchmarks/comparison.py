@@ -58,8 +58,8 @@ nothing at random have one where the split is fixed. After ± stands the standar
 seeds, that of the mean where there are several splits. A dash is what was not measured. The column
 of seeds says how many of those in the command are done on every split.
 
-Machine: two cores of an x86-64 server processor with AVX2 (AMD EPYC, third generation), 24 GB, no
-accelerator.
+Machines: two cores of an x86-64 server processor, 24 GB, no accelerator; an AMD EPYC (third
+generation), and for the rows of `historyad` an Intel Xeon.
 """
 
 CHART = """## At a glance
@@ -88,7 +88,9 @@ COST = """## Time and memory
 On MNIST: 60,000 training images of 28 x 28 pixels, 20,000 to score; {threads}.
 Other work shared the machine, which only ever makes times longer: what is given is the shortest of
 all rows, seconds of the clock. Memory is the peak of the whole process, the data included.
-*Ratio* is our images per second over the peer's: above 1, ours is faster.
+*Ratio* is our images per second over the peer's: above 1, ours is faster. `historyad` and the
+methods that need no training of a network, but for `neighbours`, were measured on an Intel Xeon, the
+others on an AMD EPYC, which is slower: their times and ratios are to be read with that in mind.
 """
 
 CHECKS = """## Checks

@@ -35,7 +35,7 @@ threads, and is what to compare between rows with another number of threads. The
 reference ran side by side and beside other work, which slows both; the paired steps below do not
 suffer from that. Reference and default differ in their score, too: the first is D_TV alone, as in
 the paper, the second has all views. Those of default and quick are from before two views were added
-to the score of images, neighbours in pixels and a Gaussian of features; training is as it was.
+to the score of images, the blocks and a Gaussian of features; training is as it was.
 """
 
 LEADS = """## What each lead brings
@@ -71,10 +71,13 @@ sets.
 SCORING = """## Scoring
 
 10,000 grey images of 28 x 28 pixels, on a grid of 32 x 32, by a detector of the default's size,
-with full banks of neighbours. onnxruntime runs the same model, exported by `historyad export`, on
-as many threads. Here batches are scored side by side, each on a thread of its own, since many
-operations of one batch are too small to share two cores; with one thread the compiled graph is
-ahead. `python -X importtime -m historyad --help` lists what the start consists of.
+with full banks of neighbours, on the Intel Xeon; everything above is from the AMD EPYC. onnxruntime
+runs the same model, exported by `historyad export`, on as many threads. Here batches are scored side
+by side, each on a thread of its own, since many operations of one batch are too small to share two
+cores; with one thread the compiled graph is ahead. The two round differently, and one image of some
+thousands is then compared with another candidate: hence the largest difference. Batches differed on
+this processor, whose kernels for 8 rows round otherwise than those for 16, to which batches are now
+filled up. `python -X importtime -m historyad --help` lists what the start consists of.
 """
 
 
@@ -92,7 +95,7 @@ def build() -> str:
         for group in ("ladder", "others", "shapes")
     }
     sections = [
-        HEAD.format(", ".join(sorted({row["machine"] for row in rows}))),
+        HEAD.format("; ".join(sorted({row["machine"] for row in rows}))),
         FITS + commands(parts["fits"]) + _fits(parts["fits"]),
         LEADS + commands(steps["ladder"]) + _ladder(steps["ladder"]),
         OTHERS + "\n" + _variants(steps["others"]),

@@ -34,6 +34,23 @@ class Shifted(Model):
         return super().anomaly_score(samples) + 0.001
 
 
+class Rounded(Model):
+    """A model that rounding may bring to other candidates for one image of many."""
+
+    off = 0.01
+
+    def anomaly_score(self, samples):
+        scores = super().anomaly_score(samples)
+        scores[60:61] += self.off
+        return scores
+
+
+class Wrong(Rounded):
+    """A model that has another answer for one image."""
+
+    off = 0.1
+
+
 def random_model(samples, image_size=0):
     """Return a model that was calibrated on ``samples`` but not trained, which takes no time."""
     config = tiny_config(image_size=image_size)
@@ -45,6 +62,16 @@ def random_model(samples, image_size=0):
     scores = anomaly_scores(detector, samples, prepare)
     calibration = Calibration.fit(scores, config.false_positive_rate)
     return Model(detector, prepare, calibration, config, {"fingerprint": "abc"})
+
+
+def with_views(samples):
+    """Return a model with all views, whose D_TV was not trained."""
+    model = random_model(samples)
+    assert isinstance(model.detector, Detector)
+    batches = Batches(samples, prepare=model.preprocessing, seed=0)
+    views = fit_views(model.detector, batches)
+    views.fit_scale(raw_views(views, samples, model.preprocessing))
+    return dataclasses.replace(model, detector=views)
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +125,7 @@ def test_the_views_are_in_the_graph(kind, images, tmp_path):
         "large": images.repeat(5, 1).repeat(5, 2),
         "vectors": images.reshape(len(images), -1).astype(np.float32),
     }[kind]
-    model = random_model(samples)
-    batches = Batches(samples, prepare=model.preprocessing, seed=0)
-    assert isinstance(model.detector, Detector)
-    views = fit_views(model.detector, batches)
-    views.fit_scale(raw_views(views, samples, model.preprocessing))
-    model = dataclasses.replace(model, detector=views)
+    model = with_views(samples)
     export_onnx(model, tmp_path / "model.onnx")
     assert_same_answers(tmp_path / "model.onnx", model, samples[:50])
 
@@ -193,6 +215,16 @@ def test_a_graph_that_disagrees_is_not_written(model, tmp_path):
         export_onnx(Shifted(**vars(model)), path)
     assert path.read_text() == "the old file"
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_another_candidate_for_one_image_is_no_disagreement(images, tmp_path):
+    model = with_views(images)
+    export_onnx(Rounded(**vars(model)), tmp_path / "model.onnx")
+    with pytest.raises(RunError, match="onnxruntime and PyTorch disagree"):
+        export_onnx(Wrong(**vars(model)), tmp_path / "wrong.onnx")
+    without_views = random_model(images)
+    with pytest.raises(RunError, match="onnxruntime and PyTorch disagree"):
+        export_onnx(Rounded(**vars(without_views)), tmp_path / "wrong.onnx")
 
 
 def test_refusals_say_what_to_do(model, images, tmp_path):
