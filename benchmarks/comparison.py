@@ -89,8 +89,8 @@ On MNIST: 60,000 training images of 28 x 28 pixels, 20,000 to score; {threads}.
 Other work shared the machine, which only ever makes times longer: what is given is the shortest of
 all rows, seconds of the clock. Memory is the peak of the whole process, the data included.
 *Ratio* is our images per second over the peer's: above 1, ours is faster. `historyad` and the
-methods that need no training of a network, but for `neighbours`, were measured on an Intel Xeon, the
-others on an AMD EPYC, which is slower: their times and ratios are to be read with that in mind.
+methods that train no network, but for `neighbours`, were measured on an Intel Xeon, the others on
+an AMD EPYC, which is slower: their times and ratios are to be read with that in mind.
 """
 
 CHECKS = """## Checks

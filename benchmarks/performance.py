@@ -72,12 +72,13 @@ SCORING = """## Scoring
 
 10,000 grey images of 28 x 28 pixels, on a grid of 32 x 32, by a detector of the default's size,
 with full banks of neighbours, on the Intel Xeon; everything above is from the AMD EPYC. onnxruntime
-runs the same model, exported by `historyad export`, on as many threads. Here batches are scored side
-by side, each on a thread of its own, since many operations of one batch are too small to share two
-cores; with one thread the compiled graph is ahead. The two round differently, and one image of some
-thousands is then compared with another candidate: hence the largest difference. Batches differed on
-this processor, whose kernels for 8 rows round otherwise than those for 16, to which batches are now
-filled up. `python -X importtime -m historyad --help` lists what the start consists of.
+runs the same model, exported by `historyad export`, on as many threads. Here batches are scored
+side by side, each on a thread of its own, since many operations of one batch are too small to share
+two cores; with one thread the compiled graph is ahead. The two round differently, and one image of
+some thousands is then compared with another candidate: hence the largest difference. Batches
+differed on this processor, whose kernels for 8 rows round otherwise than those for 16, to which
+batches are now filled up. `python -X importtime -m historyad --help` lists what the start consists
+of.
 """
 
 
