@@ -74,8 +74,9 @@ SCORING = """## Scoring
 with full banks of neighbours, on the Intel Xeon; everything above is from the AMD EPYC. onnxruntime
 runs the same model, exported by `historyad export`, on as many threads. Here batches are scored
 side by side, each on a thread of its own, since many operations of one batch are too small to share
-two cores; with one thread the compiled graph is ahead. The two round differently, and one image of
-some thousands is then compared with another candidate: hence the largest difference. Batches
+two cores; with one thread the compiled graph is ahead. The two round differently, and where two
+candidates are as near, that decides which is compared: the likely cause of the largest difference,
+which is above the 1e-4 that `export` allows on the images it is given to compare. Batches
 differed on this processor, whose kernels for 8 rows round otherwise than those for 16, to which
 batches are now filled up. `python -X importtime -m historyad --help` lists what the start consists
 of.

@@ -71,6 +71,14 @@ def load_model(run: Path, device: str) -> Model:
     return Model.load(run, choose_device(device))
 
 
+def open_for(
+    model: Model, source: str, data_root: Path | None, *, skip_unreadable: bool = False
+) -> Source:
+    """Return the source of samples, at the size of the model's grid if it takes any size."""
+    side = model.preprocessing.side if model.preprocessing.any_size else 0
+    return open_samples(source, data_root, skip_unreadable=skip_unreadable, side=side)
+
+
 def open_stream_for(model: Model, source: str, data_root: Path | None) -> Source | Folder:
     """Return what ``model`` can score in chunks, without holding all of it."""
     from historyad.datasets import open_stream

@@ -16,6 +16,7 @@ from historyad.cli.common import (
     SourceName,
     command_line,
     load_model,
+    open_for,
     open_samples,
 )
 from historyad.config import PRESETS, Config, make_config, settings
@@ -111,8 +112,7 @@ def calibrate(
     from historyad.estimator import calibrate_model
 
     model = load_model(run, device)
-    side = model.preprocessing.side if model.preprocessing.any_size else 0
-    samples = open_samples(source, data_root, skip_unreadable=skip_unreadable, side=side)
+    samples = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
     renewed = calibrate_model(model, samples, false_positive_rate)
     renewed.save(run)
     before, after = model.calibration, renewed.calibration

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from historyad.cli.common import DataRoot, Device, Run, command_line, load_model, open_samples
+from historyad.cli.common import DataRoot, Device, Run, command_line, load_model, open_for
 from historyad.console import print_table
 from historyad.errors import RunError
 
@@ -35,8 +35,7 @@ def evaluate(
     from historyad.storage import save_json
 
     model = load_model(run, device)
-    side = model.preprocessing.side if model.preprocessing.any_size else 0
-    sources = [open_samples(name, data_root, side=side) for name in (normal, anomalous)]
+    sources = [open_for(model, name, data_root) for name in (normal, anomalous)]
     figures = {
         "run": str(run),
         "normal": normal,
@@ -101,8 +100,7 @@ def probe(
     from historyad.storage import save_json
 
     model = load_model(run, device)
-    side = model.preprocessing.side if model.preprocessing.any_size else 0
-    samples = open_samples(source, data_root, side=side).samples
+    samples = open_for(model, source, data_root).samples
     found = probe_model(model, samples, limit=limit, seed=seed)
     print_table(table_of(found))
     record = {"run": str(run), "source": source, **found, "command": command_line()}
@@ -132,9 +130,8 @@ def report(
     from historyad.report import write_report
 
     model = load_model(run, device)
-    side = model.preprocessing.side if model.preprocessing.any_size else 0
     sources = [
-        None if name is None else open_samples(name, data_root, skip_unreadable=True, side=side)
+        None if name is None else open_for(model, name, data_root, skip_unreadable=True)
         for name in (source, normal, anomalous)
     ]
     train, normals, anomalies = sources
