@@ -35,13 +35,14 @@ from historyad.blocks import CANDIDATES, Blocks
 from historyad.companions import Gaussian, Neighbours, samples_to_fit
 from historyad.config import Config, make_config
 from historyad.detector import Detector, in_batches
+from historyad.environment import versions
 from historyad.estimator import fit_model, split_rows
 from historyad.history import History
 from historyad.metrics import auprc, auroc
 from historyad.model import Model
 from historyad.preprocessing import Preprocessing
 from historyad.splits import Split, load_split
-from historyad.storage import RunDirectory, load_json, versions
+from historyad.storage import RunDirectory, load_json
 from historyad.views import IMAGE_RIDGE, ImageCompanions, Views, raw_views
 
 Row = dict[str, Any]

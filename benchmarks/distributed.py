@@ -29,19 +29,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from speed import machine
 
 from historyad import distributed
 from historyad.batches import Batches
 from historyad.config import Config, make_config
 from historyad.datasets import open_source
 from historyad.detector import Detector, detector_step
+from historyad.environment import machine, versions
 from historyad.estimator import fit_model
 from historyad.gan import build_gan, critic_step, generator_step, make_adam
 from historyad.networks import Critic
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
-from historyad.storage import RunDirectory, versions
+from historyad.storage import RunDirectory
 
 Row = dict[str, Any]
 

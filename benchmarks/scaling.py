@@ -23,11 +23,10 @@ import numpy as np
 from results import table
 from scaling_measure import measure_constants, measure_ray
 from scaling_simulation import Estimate, Kind, simulate_scoring, simulate_training, steps_of_a_fit
-from speed import machine as machine_name
 
 from historyad.benchmark import read_rows
+from historyad.environment import machine, versions
 from historyad.scale import CHUNK
-from historyad.storage import versions
 
 Row = dict[str, Any]
 
@@ -115,7 +114,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     for part in arguments.part or parts:
         load = os.getloadavg()[0]
         row = {"part": part, **parts[part](), "load": load, "versions": versions()}
-        row |= {"machine": machine_name(), "cores": os.cpu_count()}
+        row |= {"machine": machine(), "cores": os.cpu_count()}
         row["command"] = shlex.join(["python", "benchmarks/scaling.py", *sys.argv[1:]])
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         with arguments.out.open("a") as file:

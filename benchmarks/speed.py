@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from speed_scoring import measure_folder, measure_scoring, measure_start
 from speed_steps import Variant, ladder, measure_variants, others
 
 from historyad.benchmark import read_rows
-from historyad.storage import versions
+from historyad.environment import machine, versions
 
 Row = dict[str, Any]
 
@@ -125,14 +124,6 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "growth": _growth,
     "scoring": _scoring,
 }
-
-
-def machine() -> str:
-    """Return the processor's name, as the system gives it, and the number of cores."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-    name = names[0].partition(": ")[2] if names else platform.processor()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
-from speed import machine
 from tiles_peers import PEERS, Maps, Pixels, fit_windows, window_maps, worst_of
 from tiles_picture import draw
 
@@ -36,13 +35,14 @@ from historyad.benchmark import read_rows
 from historyad.config import make_config
 from historyad.datasets import Source, open_source, read_masks
 from historyad.detector import Detector
+from historyad.environment import machine, versions
 from historyad.estimator import calibrate_model, fit_model, split_rows
 from historyad.evaluation import judge, judge_maps
 from historyad.model import Model
 from historyad.networks import Critic, initialise
 from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views
 from historyad.randomness import Stream, torch_generator
-from historyad.storage import RunDirectory, versions
+from historyad.storage import RunDirectory
 
 Row = dict[str, Any]
 

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from speed import machine
 from speed_growth import peak_memory_mb
 
 from historyad.datasets import open_source
+from historyad.environment import machine, versions
 from historyad.model import Model
-from historyad.storage import versions
 
 ROWS = Path(__file__).parent.parent / "docs" / "rows" / "tiles" / "large.jsonl"
 SIDE = 2048

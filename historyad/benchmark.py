@@ -33,9 +33,11 @@ from torch import nn
 
 from historyad.config import PRESETS, make_config
 from historyad.datasets import Source
+from historyad.environment import machine, versions
 from historyad.errors import HistoryADError, RunError
 from historyad.estimator import fit_model
 from historyad.evaluation import judge
+from historyad.model import VERSION
 from historyad.networks import count_parameters
 from historyad.peers import PEERS
 from historyad.scale import cluster
@@ -47,7 +49,7 @@ from historyad.splits import (
     select,
     training_set,
 )
-from historyad.storage import RunDirectory, versions
+from historyad.storage import RunDirectory
 
 Row = dict[str, Any]
 Key = tuple[str, str, int, int | None]  # of a row: split, method, seed, most
@@ -145,6 +147,7 @@ def measure(fit: Fit, runs: Path, data_root: Path | None) -> Iterator[Row]:
     facts["n_train"] = len(train)
     facts["threads"] = torch.get_num_threads()
     facts["versions"] = versions()
+    facts["machine"] = machine()
     for name in fit.splits:
         split = load_split(name, fit.seed, data_root)
         row = {"split": name, "method": fit.method, "seed": fit.seed}
@@ -303,6 +306,7 @@ def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[Scorer, Row]:
         "threshold": model.calibration.threshold,
         "held_out": len(model.calibration.scores),
         "parameters": count_parameters(model.detector),
+        "model_version": VERSION,
         "run_mb": sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) / 1e6,
     }
     return model.anomaly_score, facts

@@ -16,10 +16,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -292,10 +290,3 @@ def _cannot_write(path: Path, error: OSError) -> RunError:
         f"cannot write {path}: {error.strerror}. What was written before is intact: free space "
         "or make the directory writable, and run the same command again"
     )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    packages = ("historyad", "torch", "numpy", "safetensors")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    return {**found, "python": platform.python_version(), "machine": platform.machine()}

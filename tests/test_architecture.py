@@ -17,7 +17,7 @@ ORDER = [
     *("errors", "config", "randomness", "theory", "losses", "metrics", "distributed"),
     *("images", "contrast", "shards", "streams", "tables", "named_sets", "datasets"),
     "preprocessing",
-    *("networks", "batches", "storage", "history", "gan", "detector"),
+    *("networks", "batches", "environment", "storage", "history", "gan", "detector"),
     *(
         "companions",
         "blocks",

@@ -19,7 +19,6 @@ from safetensors.torch import save
 from tiny import on_disk, tiny_config
 from torch import nn
 
-from historyad import storage
 from historyad.datasets import open_source
 from historyad.errors import RunError
 from historyad.estimator import fit_model
@@ -448,12 +447,6 @@ def test_log_lines_that_a_crash_cut_short_are_dropped(run):
 def test_without_a_log_there_are_no_records(run):
     run.mend_log()
     assert run.read_log() == []
-
-
-def test_versions_name_what_a_result_depends_on():
-    found = storage.versions()
-    assert found["torch"] == torch.__version__
-    assert {"historyad", "numpy", "python", "machine", "safetensors"} <= found.keys()
 
 
 # --- disks that are full or read-only

@@ -6,8 +6,6 @@ Rows are kept in OUT/NAME.jsonl, and a picture is a function of rows alone.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from historyad.benchmark import read_rows
+from historyad.environment import machine, versions
 from historyad.metrics import auprc, auroc
 from historyad.reproduce.drawing import draw_figure
 from historyad.reproduce.runs import Recipe, Runs, Scale
-from historyad.storage import versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -102,8 +100,10 @@ def _measure(
 
 def environment() -> Row:
     """Return what a measurement may depend on besides settings and data."""
-    machine = {"threads": torch.get_num_threads(), "cores": os.cpu_count()}
-    return {"versions": versions(), "machine": {**machine, "system": platform.system()}}
+    return {
+        "versions": versions(),
+        "machine": {"name": machine(), "threads": torch.get_num_threads()},
+    }
 
 
 def append_rows(table: Path, rows: Iterable[Row]) -> None:

@@ -1,0 +1,27 @@
+"""What every row of a measurement says about where it was taken."""
+
+import os
+
+import torch
+
+from historyad import environment
+
+
+def test_versions_name_what_a_result_depends_on():
+    found = environment.versions()
+    assert found["torch"] == torch.__version__
+    assert {"historyad", "numpy", "python", "machine", "safetensors"} <= found.keys()
+
+
+def test_the_machine_is_its_processor_and_its_cores(tmp_path, monkeypatch):
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: Some CPU @ 3: fast\n\nmodel name\t: Another\n")
+    monkeypatch.setattr(environment, "_CPU_INFO", info)
+    assert environment.machine() == f"Some CPU @ 3: fast, {os.cpu_count()} cores"
+
+
+def test_a_machine_without_a_list_of_processors_still_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "_CPU_INFO", tmp_path / "none")
+    name, _, cores = environment.machine().rpartition(", ")
+    assert name
+    assert cores == f"{os.cpu_count()} cores"
