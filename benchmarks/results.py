@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import statistics
 import sys
 from collections import defaultdict
@@ -60,8 +62,37 @@ def build() -> str:
 
 def commands(rows: list[Row]) -> str:
     """Return the commands that gave ``rows``, as a block."""
-    lines = sorted({row["command"] for row in rows})
+    lines: Iterable[str] = {row["command"] for row in rows}
+    for option in ("--split", "--method"):
+        lines = merged(lines, option)
     return "\n```\n" + "\n".join(lines) + "\n```\n\n"
+
+
+def merged(lines: Iterable[str], option: str) -> list[str]:
+    """Return commands that do what ``lines`` do: those that differ in ``option`` alone as one."""
+    values_of: dict[str, dict[str, None]] = {}
+    for line in sorted(lines):
+        words: dict[bool, list[str]] = {True: [], False: []}  # by whether they follow the option
+        follows = False
+        for word in shlex.split(line):
+            follows = word == option if word.startswith("-") else follows
+            words[follows].append(word)
+        values = dict.fromkeys(word for word in words[True] if word != option)
+        values_of.setdefault(shlex.join(words[False]), {}).update(values)
+    return [
+        f"{command} {option} {shlex.join(_with_wildcards(values))}" if values else command
+        for command, values in values_of.items()
+    ]
+
+
+def _with_wildcards(names: Iterable[str]) -> list[str]:
+    """Return ``names`` with NAME-* for all ten from NAME-0 to NAME-9."""
+    names = list(names)
+    for stem in dict.fromkeys(re.sub(r"\d$", "", name) for name in names):
+        ten = [f"{stem}{digit}" for digit in range(10)]
+        if set(ten) <= set(names):
+            names = [f"{stem}*", *(name for name in names if name not in ten)]
+    return names
 
 
 def _false_positives(rows: list[Row]) -> str:

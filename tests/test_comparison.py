@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,32 @@ def row(method, split, auroc, seed=1, **more):
 
 def test_the_page_is_what_the_rows_say():
     subprocess.run([sys.executable, BENCHMARKS / "comparison.py", "--check"], check=True)
+
+
+def test_commands_that_differ_in_their_splits_alone_are_shown_as_one(page):
+    merged = sys.modules["results"].merged
+    lines = [f"historyad benchmark --split mnist-only-{d} --seeds 1" for d in range(10)]
+    lines += ["historyad benchmark --seeds 1 --split a b --split 'c|d|e'", "python other.py"]
+    two = "historyad benchmark --seeds 1 --split mnist-only-0 mnist-only-1"
+    assert merged(lines[:2], "--split") == [two]
+    assert merged(lines, "--split") == [
+        "historyad benchmark --seeds 1 --split 'mnist-only-*' a b 'c|d|e'",
+        "python other.py",
+    ]
+    apart = ["historyad benchmark --seeds 2", "historyad benchmark --split a --seeds 1"]
+    assert [set(shlex.split(line)) for line in merged(apart, "--split")] == [
+        set(shlex.split(line)) for line in apart
+    ]
+
+
+def test_commands_of_a_section_are_few(page):
+    rows = [
+        {"command": f"historyad benchmark --method {method} --split mnist-only-{digit} --seeds 1"}
+        for method in ("vae", "memae")
+        for digit in range(10)
+    ]
+    text = sys.modules["results"].commands(rows).split("```")[1].strip()
+    assert text == "historyad benchmark --seeds 1 --split 'mnist-only-*' --method memae vae"
 
 
 def test_ranks_are_means_over_splits_and_ties_share_them(numbers):
