@@ -43,7 +43,15 @@ from historyad.model import Model
 from historyad.preprocessing import Preprocessing
 from historyad.splits import Split, load_split
 from historyad.storage import RunDirectory, load_json
-from historyad.views import IMAGE_RIDGE, ImageCompanions, Views, raw_views
+from historyad.views import (
+    IMAGE_RIDGE,
+    RANGE,
+    SMALLEST_SPREAD,
+    SMALLEST_SPREAD_OF_HISTORY,
+    ImageCompanions,
+    Views,
+    raw_views,
+)
 
 Row = dict[str, Any]
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
@@ -65,19 +73,20 @@ UNEQUAL = ", components as they vary"
 GAUSSIAN = "pixels gaussian"
 LESS = {times: f"{GAUSSIAN}, less {times} x its neighbours'" for times in (1, 2)}
 LESS_FEATURES = {times: f"features gaussian, less {times} x its neighbours'" for times in (1, 2)}
-FAR = f"{LESS[2]} > 1.5"
+FAR = f"{LESS[2]} > {ImageCompanions.rules['gaussian'][1]:g}"
 BLOCKS = "blocks, near by features"
 SUM = "sum: "
-DEFAULT = {HISTORY: 0.5, PATTERN: 1, NEAR: 6, BLOCKS: 12, FAR: 8, LESS_FEATURES[1]: 2}
+# The terms of sums that are views of the score.
+TERMS = {
+    **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR, "blocks": BLOCKS},
+    **{"gaussian": FAR, "features": LESS_FEATURES[1]},
+}
+DEFAULT = {TERMS[view]: weight for view, (weight, _) in ImageCompanions.rules.items()}
 
 
 def _default(**changes: float) -> dict[str, float]:
     """Return the default's weights with others for some views; 0 leaves one out."""
-    names = {
-        **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR, "blocks": BLOCKS},
-        **{"gaussian": FAR, "features": LESS_FEATURES[1]},
-    }
-    changed = DEFAULT | {names[name]: weight for name, weight in changes.items()}
+    changed = DEFAULT | {TERMS[view]: weight for view, weight in changes.items()}
     return {name: weight for name, weight in changed.items() if weight}
 
 
@@ -312,8 +321,8 @@ def sums_of(views: dict[str, Scores]) -> Iterator[tuple[str, Scores]]:
 def _standardised(name: str, scores: Scores) -> Scores:
     held_out = scores["held out"]
     center = np.median(held_out)
-    smallest = 0.05 if name == "history" else 1e-6
-    spread = max(np.quantile(held_out, 0.95) - center, smallest)
+    smallest = SMALLEST_SPREAD_OF_HISTORY if name == HISTORY else SMALLEST_SPREAD
+    spread = max(np.quantile(held_out, RANGE) - center, smallest)
     return {key: (values - center) / spread for key, values in scores.items()}
 
 

@@ -59,7 +59,7 @@ RANGE = 0.95  # quantile of normal samples that is 1 on the scale of a view
 ZERO = 0.99  # quantile of normal samples where the score is 0
 _STEEPNESS = 4.0  # of the score at its 0, per unit of the scale
 # A detector that is all but constant on normal samples has no scale of its own.
-_SMALLEST_SPREAD, _SMALLEST_SPREAD_OF_HISTORY = 1e-6, 0.05
+SMALLEST_SPREAD, SMALLEST_SPREAD_OF_HISTORY = 1e-6, 0.05
 
 
 class VectorCompanions(nn.Module):
@@ -261,12 +261,12 @@ class Views(nn.Module):
         """
         raw = torch.from_numpy(raw_of_normal).to(self.center.device).T
         self.center.copy_(raw.median(dim=1).values)
-        self.spread.copy_((raw.quantile(RANGE, dim=1) - self.center).clamp(min=_SMALLEST_SPREAD))
-        self.spread[0].clamp_(min=_SMALLEST_SPREAD_OF_HISTORY)
+        self.spread.copy_((raw.quantile(RANGE, dim=1) - self.center).clamp(min=SMALLEST_SPREAD))
+        self.spread[0].clamp_(min=SMALLEST_SPREAD_OF_HISTORY)
         total = self.total(raw)
         self.total_center.copy_(total.median())
         spread = total.quantile(ZERO) - self.total_center
-        self.total_spread.copy_(spread.clamp(min=_SMALLEST_SPREAD))
+        self.total_spread.copy_(spread.clamp(min=SMALLEST_SPREAD))
         scores: NDArray[np.float32] = self.score(raw).cpu().numpy()
         return scores
 
