@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from speed_scoring import _model as default_model
 
+from historyad.cluster import cluster
 from historyad.config import make_config
 from historyad.datasets import open_source
 from historyad.detector import detector_step, start_detector
@@ -27,7 +28,8 @@ from historyad.history import History
 from historyad.images import decode_image, find_images
 from historyad.model import Model
 from historyad.networks import count_parameters
-from historyad.scale import CHUNK, Job, cluster, score_dataset, score_shard
+from historyad.parts import Job
+from historyad.scale import CHUNK, score_dataset, score_shard
 
 Row = dict[str, Any]
 

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from historyad.cluster import cluster
 from historyad.config import PRESETS, make_config
 from historyad.datasets import Source
 from historyad.environment import machine, versions
@@ -40,7 +41,6 @@ from historyad.evaluation import judge
 from historyad.model import VERSION
 from historyad.networks import count_parameters
 from historyad.peers import PEERS
-from historyad.scale import cluster
 from historyad.splits import (
     Split,
     find_splits,

@@ -138,13 +138,17 @@ class Folder:
         if images:
             yield names, np.stack(images)
 
+    def name_of(self, path: Path) -> str:
+        """Return what the image at ``path`` is called: its path within the folder."""
+        return path.relative_to(self.path).as_posix()
+
     def _decoded(self, look_ahead: int) -> Iterator[tuple[str, Pixels]]:
         self.unreadable.clear()
         decoded = decode_many(
             self.paths, side=self.mixed, channels=self.channels, look_ahead=look_ahead
         )
         for path, image in zip(self.paths, decoded, strict=True):
-            name = path.relative_to(self.path).as_posix()
+            name = self.name_of(path)
             if isinstance(image, InputError):
                 self.unreadable.append((name, str(image)))
             else:

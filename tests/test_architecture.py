@@ -31,13 +31,15 @@ ORDER = [
         "drift",
         "corruptions",
     ),
-    *("probe", "export", "console", "scale"),
+    *("probe", "export", "console", "cluster", "parts", "scale"),
     *("peers", "splits", "benchmark", "charts", "report", "reproduce", "service"),
     *("demo", "cli", "__main__"),
 ]
 # Modules that are tested with another one, by its name.
 TESTED_WITH = {
     "errors": "config",
+    "cluster": "scale",
+    "parts": "scale",
     "tables": "datasets",
     "named_sets": "datasets",
     "charts": "report",

@@ -18,14 +18,15 @@ import pytest
 from PIL import Image
 from tiny import save_table, tiny_config
 
-from historyad import scale
+from historyad import cluster, parts, scale
 from historyad.benchmark import read_rows, run_benchmark
 from historyad.cli import main
 from historyad.datasets import open_source
 from historyad.errors import InputError, RunError
 from historyad.estimator import fit_model
 from historyad.model import Model
-from historyad.scale import Job, Scorer, score_dataset, score_shard
+from historyad.parts import Job
+from historyad.scale import Scorer, score_dataset, score_shard
 from historyad.storage import RunDirectory, load_json, save_json
 
 # Of Ray itself: its own settings, and files and processes that it leaves to the interpreter.
@@ -147,7 +148,7 @@ def test_what_interrupts_a_write_leaves_no_part(run, array, tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(scale, "_write_columns", full)
+        patch.setattr(parts, "_write_columns", full)
         with pytest.raises(RunError, match=r"cannot write .*part-00000.*No space left"):
             score_shard(job, 0)
     assert not job.path(0).exists()
@@ -185,8 +186,8 @@ def test_another_model_and_other_files_are_refused(run, folder, tmp_path):
 
 def test_the_one_who_comes_first_says_what_is_scored(tmp_path):
     path = tmp_path / "_parts.json"
-    scale._create(path, {"parts": 1})
-    scale._create(path, {"parts": 2})
+    parts._create(path, {"parts": 1})
+    parts._create(path, {"parts": 2})
     assert load_json(path) == {"parts": 1}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -207,11 +208,11 @@ def test_a_source_of_another_shape_is_refused_before_anything_is_written(run, tm
     assert not job.out.exists()
 
 
-@pytest.mark.parametrize(("n", "parts"), [(1, 1), (50_000, 25), (10**10, 10_000)])
-def test_parts_are_neither_too_small_nor_too_many(tmp_path, n, parts):
-    assert scale._number_of_parts(tmp_path, n) == parts
+@pytest.mark.parametrize(("n", "expected"), [(1, 1), (50_000, 25), (10**10, 10_000)])
+def test_parts_are_neither_too_small_nor_too_many(tmp_path, n, expected):
+    assert parts.number_of_parts(tmp_path, n) == expected
     save_json(tmp_path / "_parts.json", {"parts": 7})
-    assert scale._number_of_parts(tmp_path, n) == 7
+    assert parts.number_of_parts(tmp_path, n) == 7
 
 
 def test_a_job_means_the_same_in_any_folder(tmp_path, monkeypatch):
@@ -286,9 +287,9 @@ def test_part_files_need_a_folder(run, array, tmp_path, capsys):
 
 
 def test_what_is_not_installed_is_named(run, array, tmp_path, monkeypatch):
-    find = scale.importlib.util.find_spec
+    find = cluster.importlib.util.find_spec
     monkeypatch.setattr(
-        scale.importlib.util,
+        cluster.importlib.util,
         "find_spec",
         lambda name: None if name in ("ray", "pyarrow") else find(name),
     )
@@ -317,7 +318,7 @@ def test_a_cluster_behind_a_closed_port_is_refused_at_once(run, array, tmp_path,
 def test_a_cluster_that_no_route_leads_to_is_given_up_within_10_seconds(address):
     started = time.monotonic()
     with pytest.raises(RunError, match=rf"at {re.escape(address)}: \w+"):
-        scale._reach(address)
+        cluster.reach(address)
     assert time.monotonic() - started < 10
 
 
@@ -325,14 +326,14 @@ def test_what_is_not_ray_is_told_from_it_within_10_seconds():
     with socket.create_server(("127.0.0.1", 0)) as server:
         started = time.monotonic()
         with pytest.raises(RunError, match="what listens there did not answer as Ray"):
-            scale._reach(f"127.0.0.1:{server.getsockname()[1]}")
+            cluster.reach(f"127.0.0.1:{server.getsockname()[1]}")
         assert time.monotonic() - started < 10
 
 
 def test_a_cluster_that_is_there_answers(ray_cluster):
     import ray
 
-    scale._reach(ray.get_runtime_context().gcs_address)
+    cluster.reach(ray.get_runtime_context().gcs_address)
 
 
 def test_a_killed_actor_loses_nothing_and_doubles_nothing(

@@ -32,7 +32,7 @@ from historyad.service.settings import Settings
 if TYPE_CHECKING:
     from historyad.datasets import Folder, Source
     from historyad.model import Model
-    from historyad.scale import Job, Part
+    from historyad.parts import Job, Part
 
 ServiceSettings = Annotated[Settings, Parameter(name="*", group="Limits")]
 
@@ -94,7 +94,7 @@ def score(
     command continues after an interruption; parts that are there are not scored again.
     """
     if shard is not None or engine is not None:
-        from historyad.scale import Job
+        from historyad.parts import Job
 
         if fdr is not None:
             raise InputError("--fdr takes all scores at once: leave out --shard and --engine")
@@ -233,7 +233,8 @@ def _score(
     model: Model, samples: Source | Folder, *, view_scores: bool, maps: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of each sample."""
-    from historyad.scale import rows_of, score_chunk
+    from historyad.parts import rows_of
+    from historyad.scale import score_chunk
 
     for names, chunk in samples.chunks(_CHUNK):
         if maps is not None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
+from historyad.cluster import cluster
 from historyad.errors import RunError
 from historyad.reproduce.figure import Figure
 from historyad.reproduce.runs import Recipe, Runs, Scale, first_steps
-from historyad.scale import cluster
 
 
 def fit_on_ray(

@@ -1,0 +1,88 @@
+"""A Ray cluster to work on: one that is there, or one on this machine for as long as it takes."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from historyad.errors import InputError, RunError
+
+_PROBE_SECONDS = 8.0
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Be connected to the Ray cluster at ``address``, or to a new one on this machine for None.
+
+    A connection that is there already is used, and left open. Raises RunError, within 10 seconds
+    when nobody answers, with the address and the reason.
+    """
+    require("ray", "the engine ray")
+    if address is not None:
+        reach(address)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options |= {"include_dashboard": False}
+    try:
+        ray.init(address=address or "local", **options)
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        raise RunError(_unreachable(address or "this machine", str(error))) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def reach(address: str) -> None:
+    """Raise RunError unless a Ray cluster answers in time; `ray.init` tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(
+            f"'{address}' is no address of a Ray cluster: write HOST:PORT, as `ray start --head` "
+            "prints it"
+        )
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # as `ray health-check`
+    from ray.exceptions import RayError
+
+    failures = [f"no answer within {_PROBE_SECONDS:g} s"]
+
+    def probe() -> None:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _PROBE_SECONDS).close()
+            failures[0] = f"what listens there did not answer as Ray within {_PROBE_SECONDS:g} s"
+            GcsClient(address=address)
+            failures.clear()
+        except (OSError, RuntimeError, RayError) as error:
+            failures[:] = [getattr(error, "strerror", None) or str(error)]
+
+    # In a thread, since neither the look-up of a name nor Ray has a time limit of its own.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS)
+    if failures:
+        raise RunError(_unreachable(address, failures[0]))
+
+
+def _unreachable(address: str, reason: str) -> str:
+    return (
+        f"cannot reach a Ray cluster at {address}: {reason}. Is `ray start --head` running there, "
+        "is the port right and open? Finished parts are kept; the same command continues"
+    )
+
+
+def require(package: str, purpose: str, remedy: str = "") -> None:
+    """Raise InputError unless ``package`` of the extra [scale] is there for its ``purpose``."""
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"{purpose} needs {package}: install historyad[scale]{remedy}")
