@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from historyad.detector import in_batches
-from historyad.peers.training import freeze, take_step, train_wgan
-from historyad.preprocessing import Preprocessing
+from historyad.peers.training import NetworkPeer, freeze, take_step
 from historyad.randomness import Stream, torch_generator
 
 _LATENT_RATE = 0.25
@@ -22,7 +21,7 @@ _WEIGHT_RATE = 5e-5
 
 
 @dataclass(kw_only=True, eq=False)
-class ADGAN:
+class ADGAN(NetworkPeer):
     """A WGAN, and for each image ``n_steps`` of Adam on z and theta from each of ``n_seeds``.
 
     ``n_images`` is the length of training, in images that the critic sees: 240,000 are meant for
@@ -33,24 +32,11 @@ class ADGAN:
     learning_rate: float = 5e-4
     n_seeds: int = 8
     n_steps: int = 5
-    width: int = 24
-    hidden: int = 512
-    latent_dim: int = 64
-    seed: int = 0
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train the generator."""
-        self._prepare = Preprocessing.fit(samples, image_size=0)
-        gan = train_wgan(
-            samples,
-            self._prepare,
-            self.seed,
-            self.n_images,
-            learning_rate=self.learning_rate,
-            width=self.width,
-            hidden=self.hidden,
-            latent_dim=self.latent_dim,
-        )
+        self._look_at(samples)
+        gan = self._train_wgan(samples, self.n_images, self.learning_rate)
         self._generator = gan.generator
         freeze(self._generator)
         return self

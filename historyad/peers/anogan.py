@@ -14,15 +14,14 @@ from torch.optim import Adam
 from historyad.detector import in_batches
 from historyad.networks import build_networks
 from historyad.peers.training import (
+    NetworkPeer,
     cross_entropy,
     dcgan_adam,
     freeze,
     inversion_loss,
     last_features,
     take_step,
-    training_steps,
 )
-from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 
 _SEARCH_RATE = 0.01
@@ -30,7 +29,7 @@ _SEARCH_BATCH = 32
 
 
 @dataclass(kw_only=True, eq=False)
-class AnoGAN:
+class AnoGAN(NetworkPeer):
     """A DCGAN, and for each image to score ``n_steps`` of gradient descent from one fixed latent.
 
     ``feature_weight`` is lambda of the paper's eq. 5. ``n_images`` is the length of training, in
@@ -41,24 +40,16 @@ class AnoGAN:
     learning_rate: float = 2e-4
     n_steps: int = 500
     feature_weight: float = 0.1
-    width: int = 24
-    hidden: int = 512
-    latent_dim: int = 64
-    seed: int = 0
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train generator and discriminator (eq. 1, with the generator's loss -log D(G(z)))."""
-        self._prepare = Preprocessing.fit(samples, image_size=0)
+        sizes = self._look_at(samples)
         self._generator, self._critic = build_networks(
-            self._prepare.network_shape,
-            self.width,
-            self.hidden,
-            self.latent_dim,
-            torch_generator(self.seed, Stream.WEIGHTS),
+            *sizes, torch_generator(self.seed, Stream.WEIGHTS)
         )
         generator_adam = dcgan_adam(self._generator, self.learning_rate)
         critic_adam = dcgan_adam(self._critic, self.learning_rate)
-        for real, random in training_steps(samples, self._prepare, self.seed, self.n_images):
+        for real, random in self._steps(samples, self.n_images):
             z = torch.randn(len(real), self.latent_dim, generator=random)
             generated = self._generator(z)
             real_logits, logits = self._critic(torch.cat([real, generated.detach()])).chunk(2)

@@ -15,13 +15,13 @@ from historyad.config import make_config
 from historyad.detector import anomaly_scores, train_detector
 from historyad.gan import train_gan
 from historyad.history import History
-from historyad.preprocessing import Preprocessing
+from historyad.peers.training import NetworkPeer
 
 _DETECTOR_EPOCHS = 2.0  # for one of the GAN, as in ours
 
 
 @dataclass(kw_only=True, eq=False)
-class EarlyStopped:
+class EarlyStopped(NetworkPeer):
     """A detector of the data against the samples of one generator whose training stopped early.
 
     ``n_images`` is the length of both trainings, in images seen: a third of it until the snapshot,
@@ -32,10 +32,6 @@ class EarlyStopped:
     n_images: int = 180_000
     learning_rate: float = 5e-4
     detector_learning_rate: float = 1e-3
-    width: int = 24
-    hidden: int = 512
-    latent_dim: int = 64
-    seed: int = 0
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train the GAN until the snapshot, and the detector against it."""
@@ -56,7 +52,7 @@ class EarlyStopped:
             detector_start="random",
             detector_epochs=_DETECTOR_EPOCHS,
         )
-        self._prepare = Preprocessing.fit(samples, image_size=0)
+        self._look_at(samples)
         batches = Batches(samples, prepare=self._prepare, seed=self.seed)
         with tempfile.TemporaryDirectory(prefix="historyad-") as folder:
             history = History(Path(folder), config, batches.shape)

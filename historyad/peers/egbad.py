@@ -14,14 +14,13 @@ from historyad.detector import in_batches
 from historyad.networks import Generator, Shape, initialise
 from historyad.peers.training import (
     Encoder,
+    NetworkPeer,
     cross_entropy,
     dcgan_adam,
     freeze,
     l1_distance,
     take_step,
-    training_steps,
 )
-from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 
 
@@ -45,7 +44,7 @@ class PairDiscriminator(nn.Module):
 
 
 @dataclass(kw_only=True, eq=False)
-class EGBAD:
+class EGBAD(NetworkPeer):
     """A BiGAN (Donahue et al., 2017): generator, encoder and a discriminator of pairs.
 
     The score is (1 - w) |x - G(E(x))| + w L_D(x), w being ``discriminator_weight``. L_D is the
@@ -59,16 +58,10 @@ class EGBAD:
     discriminator_weight: float = 0.1
     n_images: int = 120_000
     learning_rate: float = 2e-4
-    width: int = 24
-    hidden: int = 512
-    latent_dim: int = 64
-    seed: int = 0
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train the three networks on the value function of BiGAN (eq. 1)."""
-        self._prepare = Preprocessing.fit(samples, image_size=0)
-        shape = self._prepare.network_shape
-        sizes = (shape, self.width, self.hidden, self.latent_dim)
+        sizes = self._look_at(samples)
         self._generator, self._encoder = Generator(*sizes), Encoder(*sizes)
         self._discriminator = PairDiscriminator(*sizes)
         random = torch_generator(self.seed, Stream.WEIGHTS)
@@ -78,7 +71,7 @@ class EGBAD:
         pair_adam = dcgan_adam(pair, self.learning_rate)
         discriminator_adam = dcgan_adam(self._discriminator, self.learning_rate)
 
-        for x, random in training_steps(samples, self._prepare, self.seed, self.n_images):
+        for x, random in self._steps(samples, self.n_images):
             z = torch.randn(len(x), self.latent_dim, generator=random)
             # First the samples with their codes, then the latents with their images.
             samples_, latents = torch.cat([x, self._generator(z)]), torch.cat([self._encoder(x), z])

@@ -13,13 +13,12 @@ from torch import Tensor
 from historyad.detector import in_batches
 from historyad.networks import build_networks
 from historyad.peers.training import (
+    NetworkPeer,
     cross_entropy,
     dcgan_adam,
     freeze,
     take_step,
-    training_steps,
 )
-from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 
 _PRETRAINED_SHARE = 15 / 115  # epochs in which the discriminator trains alone
@@ -47,7 +46,7 @@ def discriminator_loss(real_logits: Tensor, generated_logits: Tensor, gamma: flo
 
 
 @dataclass(kw_only=True, eq=False)
-class FenceGAN:
+class FenceGAN(NetworkPeer):
     """A GAN whose generated samples are held at the level ``alpha`` of D, and apart.
 
     ``beta`` weighs the dispersion and ``gamma`` the generated samples in D's loss; the defaults are
@@ -62,25 +61,15 @@ class FenceGAN:
     alpha: float = 0.1
     beta: float = 30.0
     gamma: float = 0.1
-    width: int = 24
-    hidden: int = 512
-    latent_dim: int = 64
-    seed: int = 0
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train the discriminator alone for a while, then both in turn."""
-        self._prepare = Preprocessing.fit(samples, image_size=0)
-        generator, self._critic = build_networks(
-            self._prepare.network_shape,
-            self.width,
-            self.hidden,
-            self.latent_dim,
-            torch_generator(self.seed, Stream.WEIGHTS),
-        )
+        sizes = self._look_at(samples)
+        generator, self._critic = build_networks(*sizes, torch_generator(self.seed, Stream.WEIGHTS))
         generator_adam = dcgan_adam(generator, self.learning_rate)
         critic_adam = dcgan_adam(self._critic, self.learning_rate / 2)
         seen = 0
-        for real, random in training_steps(samples, self._prepare, self.seed, self.n_images):
+        for real, random in self._steps(samples, self.n_images):
             z = torch.randn(len(real), self.latent_dim, generator=random)
             generated = generator(z)
             real_logits, logits = self._critic(torch.cat([real, generated.detach()])).chunk(2)

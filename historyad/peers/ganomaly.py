@@ -13,20 +13,19 @@ from historyad.detector import in_batches
 from historyad.networks import Critic, Generator, initialise
 from historyad.peers.training import (
     Encoder,
+    NetworkPeer,
     cross_entropy,
     dcgan_adam,
     freeze,
     l1_distance,
     last_features,
     take_step,
-    training_steps,
 )
-from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 
 
 @dataclass(kw_only=True, eq=False)
-class GANomaly:
+class GANomaly(NetworkPeer):
     """Encoder, decoder and second encoder, trained with a discriminator of reconstructions.
 
     The weights are those of eq. 4. ``n_images`` is the length of training, in images seen, and no
@@ -38,26 +37,20 @@ class GANomaly:
     adversarial_weight: float = 1.0
     contextual_weight: float = 50.0
     encoder_weight: float = 1.0
-    width: int = 24
-    hidden: int = 512
-    latent_dim: int = 64
-    seed: int = 0
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train the networks, discriminator and the rest in turn."""
-        self._prepare = Preprocessing.fit(samples, image_size=0)
-        shape = self._prepare.network_shape
-        sizes = (shape, self.width, self.hidden, self.latent_dim)
+        sizes = self._look_at(samples)
         self._encoder, self._second = Encoder(*sizes), Encoder(*sizes)
         self._decoder = Generator(*sizes)
-        critic = Critic(shape, self.width, self.hidden)
+        critic = Critic(*sizes[:3])
         generator = nn.ModuleList([self._encoder, self._decoder, self._second])
         weights = torch_generator(self.seed, Stream.WEIGHTS)
         for network in (generator, critic):
             initialise(network, weights)
         generator_adam = dcgan_adam(generator, self.learning_rate)
         critic_adam = dcgan_adam(critic, self.learning_rate)
-        for x, _ in training_steps(samples, self._prepare, self.seed, self.n_images):
+        for x, _ in self._steps(samples, self.n_images):
             code = self._encoder(x)
             reconstruction = self._decoder(code)
             loss = cross_entropy(critic(x), 1) + cross_entropy(critic(reconstruction.detach()), 0)

@@ -16,11 +16,10 @@ from historyad.detector import in_batches
 from historyad.networks import Generator, initialise
 from historyad.peers.training import (
     Encoder,
+    NetworkPeer,
     freeze,
     take_step,
-    training_steps,
 )
-from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 
 _LEARNING_RATE = 1e-3
@@ -42,7 +41,7 @@ class Memory(nn.Module):
 
 
 @dataclass(kw_only=True, eq=False)
-class MemAE:
+class MemAE(NetworkPeer):
     """Autoencoder with a memory between its halves, scored by its reconstruction error.
 
     ``n_items`` and ``entropy_weight`` are the paper's, the first for MNIST. ``n_images`` is the
@@ -52,15 +51,10 @@ class MemAE:
     n_images: int = 300_000
     n_items: int = 100
     entropy_weight: float = 2e-4
-    width: int = 24
-    hidden: int = 512
-    latent_dim: int = 64
-    seed: int = 0
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Minimise reconstruction error and entropy of the weights (eq. 11)."""
-        self._prepare = Preprocessing.fit(samples, image_size=0)
-        sizes = (self._prepare.network_shape, self.width, self.hidden, self.latent_dim)
+        sizes = self._look_at(samples)
         self._encoder, self._decoder = Encoder(*sizes), Generator(*sizes)
         random = torch_generator(self.seed, Stream.WEIGHTS)
         for network in (self._encoder, self._decoder):
@@ -68,7 +62,7 @@ class MemAE:
         self._memory = Memory(self.n_items, self.latent_dim, random)
         networks = nn.ModuleList([self._encoder, self._memory, self._decoder])
         optimizer = Adam(networks.parameters(), _LEARNING_RATE, fused=True)
-        for x, _ in training_steps(samples, self._prepare, self.seed, self.n_images):
+        for x, _ in self._steps(samples, self.n_images):
             error, weights = self._reconstruct(x)
             take_step(optimizer, (error + self.entropy_weight * entropy(weights)).mean())
         freeze(networks)

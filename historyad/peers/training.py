@@ -1,4 +1,4 @@
-"""What the deep peers share: the rhythm of training, an encoder, losses.
+"""What the deep peers share: how samples are seen, the rhythm of training, an encoder, losses.
 
 Samples x are (B, *shape), as the networks see them, and latents z are (B, latent_dim).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,27 +51,43 @@ def training_steps(
         yield batches.at(seen, BATCH_SIZE), torch_generator(seed, Stream.GAN, seen)
 
 
-def train_wgan(
-    samples: NDArray[Any],
-    prepare: Preprocessing,
-    seed: int,
-    n_images: int,
-    **settings: Any,
-) -> Gan:
-    """Train the WGAN-GP of step 1, with its ``settings``, on ``n_images`` images."""
-    config = make_config(
-        **settings,
-        seed=seed,
-        n_epochs=1.0,
-        epoch_images=n_images,
-        # A history that nobody reads: one snapshot, at the end.
-        saves_per_epoch=1,
-        skip_epochs=0.0,
-        mass_tolerance=0.0,
-    )
-    batches = Batches(samples, prepare=prepare, seed=seed)
-    with tempfile.TemporaryDirectory(prefix="historyad-") as folder:
-        return train_gan(batches, History(Path(folder), config, batches.shape))
+@dataclass(kw_only=True, eq=False)
+class NetworkPeer:
+    """A method on our networks, of our default's size, that sees samples as our detector does."""
+
+    width: int = 24
+    hidden: int = 512
+    latent_dim: int = 64
+    seed: int = 0
+
+    def _look_at(self, samples: NDArray[Any]) -> tuple[Shape, int, int, int]:
+        """Learn how samples are prepared; return what networks for them are made of."""
+        self._prepare = Preprocessing.fit(samples, image_size=0)
+        return self._prepare.network_shape, self.width, self.hidden, self.latent_dim
+
+    def _steps(
+        self, samples: NDArray[Any], n_images: int
+    ) -> Iterator[tuple[Tensor, torch.Generator]]:
+        return training_steps(samples, self._prepare, self.seed, n_images)
+
+    def _train_wgan(self, samples: NDArray[Any], n_images: int, learning_rate: float) -> Gan:
+        """Train the WGAN-GP of step 1 on ``n_images`` images."""
+        config = make_config(
+            learning_rate=learning_rate,
+            width=self.width,
+            hidden=self.hidden,
+            latent_dim=self.latent_dim,
+            seed=self.seed,
+            n_epochs=1.0,
+            epoch_images=n_images,
+            # A history that nobody reads: one snapshot, at the end.
+            saves_per_epoch=1,
+            skip_epochs=0.0,
+            mass_tolerance=0.0,
+        )
+        batches = Batches(samples, prepare=self._prepare, seed=self.seed)
+        with tempfile.TemporaryDirectory(prefix="historyad-") as folder:
+            return train_gan(batches, History(Path(folder), config, batches.shape))
 
 
 def dcgan_adam(network: nn.Module, learning_rate: float) -> Adam:

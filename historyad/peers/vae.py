@@ -16,11 +16,10 @@ from historyad.detector import in_batches
 from historyad.networks import Generator, initialise
 from historyad.peers.training import (
     Encoder,
+    NetworkPeer,
     freeze,
     take_step,
-    training_steps,
 )
-from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 
 _LEARNING_RATE = 1e-3
@@ -28,7 +27,7 @@ _LARGEST_DEVIATION = 10.0  # of a pixel or a feature; the smallest is its invers
 
 
 @dataclass(kw_only=True, eq=False)
-class VAE:
+class VAE(NetworkPeer):
     """Encoder and decoder that both return mean and deviation of a Gaussian.
 
     ``dense`` takes the pixels as a vector, for multilayer perceptrons as in the paper, instead of
@@ -39,15 +38,10 @@ class VAE:
     n_images: int = 300_000
     n_draws: int = 10
     dense: bool = False
-    width: int = 24
-    hidden: int = 512
-    latent_dim: int = 64
-    seed: int = 0
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Maximise the evidence lower bound, with one latent drawn for every sample."""
-        self._prepare = Preprocessing.fit(samples, image_size=0)
-        shape = self._prepare.network_shape
+        shape, *_ = self._look_at(samples)
         if self.dense:
             shape = (math.prod(shape),)
         self._encoder = Encoder(shape, self.width, self.hidden, 2 * self.latent_dim)
@@ -59,7 +53,7 @@ class VAE:
             initialise(network, weights)
         parameters = [*self._encoder.parameters(), *self._decoder.parameters()]
         optimizer = Adam(parameters, _LEARNING_RATE, fused=True)
-        for x, random in training_steps(samples, self._prepare, self.seed, self.n_images):
+        for x, random in self._steps(samples, self.n_images):
             noise = torch.randn(len(x), self.latent_dim, generator=random)
             mean, log_deviation = self._encode(x)
             likelihood = self._log_likelihood(x, mean + log_deviation.exp() * noise)

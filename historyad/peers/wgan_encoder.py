@@ -13,22 +13,20 @@ from historyad.detector import in_batches
 from historyad.networks import initialise
 from historyad.peers.training import (
     Encoder,
+    NetworkPeer,
     dcgan_adam,
     freeze,
     inversion_loss,
     last_features,
     take_step,
-    train_wgan,
-    training_steps,
 )
-from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 
 _ENCODER_SHARE = 1 / 3  # of the images seen
 
 
 @dataclass(kw_only=True, eq=False)
-class WGANEncoder:
+class WGANEncoder(NetworkPeer):
     """A WGAN-GP, then an encoder E that brings G(E(x)) near to x in pixels and critic features.
 
     Loss and score are AnoGAN's at z = E(x), with lambda the ``feature_weight``; the search is
@@ -39,34 +37,19 @@ class WGANEncoder:
     n_images: int = 240_000
     learning_rate: float = 5e-4
     feature_weight: float = 0.1
-    width: int = 24
-    hidden: int = 512
-    latent_dim: int = 64
-    seed: int = 0
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train generator and critic, and then, with those fixed, the encoder."""
-        self._prepare = Preprocessing.fit(samples, image_size=0)
+        sizes = self._look_at(samples)
         encoder_images = round(_ENCODER_SHARE * self.n_images)
-        gan = train_wgan(
-            samples,
-            self._prepare,
-            self.seed,
-            self.n_images - encoder_images,
-            learning_rate=self.learning_rate,
-            width=self.width,
-            hidden=self.hidden,
-            latent_dim=self.latent_dim,
-        )
+        gan = self._train_wgan(samples, self.n_images - encoder_images, self.learning_rate)
         self._generator, self._critic = gan.generator, gan.critic
         freeze(self._generator, self._critic)
 
-        self._encoder = Encoder(
-            self._prepare.network_shape, self.width, self.hidden, self.latent_dim
-        )
+        self._encoder = Encoder(*sizes)
         initialise(self._encoder, torch_generator(self.seed, Stream.PEER))
         adam = dcgan_adam(self._encoder, self.learning_rate)
-        for x, _ in training_steps(samples, self._prepare, self.seed, encoder_images):
+        for x, _ in self._steps(samples, encoder_images):
             take_step(adam, self._loss(x).mean())
         freeze(self._encoder)
         return self
