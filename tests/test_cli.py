@@ -216,6 +216,20 @@ def test_images_of_several_sizes_on_a_chosen_grid(images, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2 + 1 + 101
 
 
+def test_who_fits_large_images_whole_is_told_of_crops(tmp_path, capsys):
+    small = np.random.default_rng(0).integers(0, 256, (100, 40, 80, 1), np.uint8)
+    for name, images, words in (
+        ("large", small.repeat(2, 1).repeat(2, 2), "160 x 80 pixels are reduced to 8 x 8"),
+        ("small", small, ""),
+    ):
+        np.save(tmp_path / f"{name}.npy", images)
+        source, out = str(tmp_path / f"{name}.npy"), str(tmp_path / name)
+        assert main(["fit", source, "--out", out, *TINY_OPTIONS, "--image-size", "8"]) == 0
+        notes = [line for line in capsys.readouterr().err.splitlines() if "note:" in line]
+        assert len(notes) == bool(words)
+        assert words in "".join(notes)
+
+
 # --- settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import make_dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ from historyad.cli.common import (
 )
 from historyad.config import PRESETS, Config, make_config, settings
 from historyad.console import print_table, progress
+
+if TYPE_CHECKING:
+    from historyad.datasets import Source
+
+_PATCH, _SCALES = 32, 2  # that suit most images with small defects
 
 
 def _overrides() -> type:
@@ -79,6 +85,8 @@ def fit(
         samples = open_samples(
             source, data_root, skip_unreadable=skip_unreadable, side=config.image_size
         )
+        if distributed.is_main():
+            _mention_crops(samples, config)
         with progress() as on_progress:
             model = fit_model(
                 samples, config, RunDirectory(out), command=command_line(), on_progress=on_progress
@@ -93,6 +101,23 @@ def fit(
         f"{time.monotonic() - started:.0f} s"
     )
     print(f"next: historyad score {out} SOURCE")
+
+
+def _mention_crops(samples: Source, config: Config) -> None:
+    """Say before a fit takes its time that images are reduced, and what sees small defects."""
+    from historyad.preprocessing import Preprocessing
+
+    if samples.samples.ndim != 4 or config.patch:
+        return
+    prepare = Preprocessing.fit(samples.samples, config.image_size)
+    height, width = prepare.input_shape[:2]
+    if prepare.shrinks and min(height, width) >= _PATCH << (_SCALES - 1):
+        print(
+            f"note: images of {width} x {height} pixels are reduced to {prepare.side} x "
+            f"{prepare.side}; defects of a few pixels are seen in crops: "
+            f"--patch {_PATCH} --scales {_SCALES}",
+            file=sys.stderr,
+        )
 
 
 def calibrate(
