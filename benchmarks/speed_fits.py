@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from speed_growth import peak_memory_mb
 
 from historyad.config import make_config
-from historyad.datasets import Source
 from historyad.estimator import fit_model
 from historyad.evaluation import judge
 from historyad.model import Model
 from historyad.networks import count_parameters
+from historyad.sources import Source
 from historyad.splits import load_split
 from historyad.storage import RunDirectory
 

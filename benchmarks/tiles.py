@@ -33,7 +33,7 @@ from tiles_picture import draw
 from historyad.batches import Crops
 from historyad.benchmark import read_rows
 from historyad.config import make_config
-from historyad.datasets import Source, open_source, read_masks
+from historyad.datasets import open_source, read_masks
 from historyad.detector import Detector
 from historyad.environment import machine, versions
 from historyad.estimator import calibrate_model, fit_model, split_rows
@@ -42,6 +42,7 @@ from historyad.model import Model
 from historyad.networks import Critic, initialise
 from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views
 from historyad.randomness import Stream, torch_generator
+from historyad.sources import Source
 from historyad.storage import RunDirectory
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from historyad.datasets import Source
+from historyad.sources import Source
 
 Maps = NDArray[np.float32]
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from historyad.config import PRESETS, Config
-    from historyad.datasets import Source, open_source
+    from historyad.datasets import open_source
     from historyad.estimator import HistoryAD, fit_model
     from historyad.model import Model
+    from historyad.sources import Source
 
 __version__ = "0.1.0"
 
@@ -22,7 +23,7 @@ _HOMES = {
     "HistoryAD": "estimator",
     "Model": "model",
     "PRESETS": "config",
-    "Source": "datasets",
+    "Source": "sources",
     "fit_model": "estimator",
     "open_source": "datasets",
 }

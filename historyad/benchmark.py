@@ -33,7 +33,6 @@ from torch import nn
 
 from historyad.cluster import cluster
 from historyad.config import PRESETS, make_config
-from historyad.datasets import Source
 from historyad.environment import machine, versions
 from historyad.errors import HistoryADError, RunError
 from historyad.estimator import fit_model
@@ -41,6 +40,7 @@ from historyad.evaluation import judge
 from historyad.model import VERSION
 from historyad.networks import count_parameters
 from historyad.peers import PEERS
+from historyad.sources import Source
 from historyad.splits import (
     Split,
     find_splits,

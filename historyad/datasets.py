@@ -26,12 +26,9 @@ memory-mapped. `historyad.streams` has the details.
 """
 
 import difflib
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,118 +38,17 @@ from historyad import streams
 from historyad.errors import InputError
 from historyad.images import (
     SUFFIXES,
-    Pixels,
     as_uint8,
     conform,
     decode_image,
-    decode_many,
     find_images,
     image_pixels,
 )
 from historyad.named_sets import SETS, find_files
 from historyad.shards import Shards, find_shards
+from historyad.sources import CHUNK_BYTES, Folder, Kind, Source, alike, gather
 from historyad.streams import Files, FolderFiles, ImageStream, Names
 from historyad.tables import Labels, Samples, load_csv, load_npy, load_npz, whole_numbers
-
-Kind = Literal["image", "vector"]
-Batch = tuple[Sequence[str], Samples]
-
-CHUNK_BYTES = 1 << 24
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Samples in memory or on the disk, with what is needed to report on them.
-
-    ``samples`` is uint8 (N, H, W, C) for images and float32 (N, F) for vectors, possibly a
-    read-only memmap or an `ImageStream`. ``names`` are relative paths or row numbers, ``labels``
-    int64 (N,) where the source has any, ``unreadable`` the (name, reason) of files left out.
-    """
-
-    kind: Kind
-    samples: Samples
-    names: Sequence[str]
-    description: str
-    labels: Labels | None = None
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over shape, type and values: equal for equal samples, whatever the file.
-
-        That of an `ImageStream` is its own.
-        """
-        if isinstance(self.samples, ImageStream):
-            return self.samples.fingerprint
-        digest = hashlib.sha256(f"{self.samples.shape} {self.samples.dtype.str}".encode())
-        step = max(1, CHUNK_BYTES // self.samples[0].nbytes)
-        for start in range(0, len(self), step):
-            digest.update(np.ascontiguousarray(self.samples[start : start + step]).data)
-        return digest.hexdigest()
-
-    def chunks(self, size: int) -> Iterator[Batch]:
-        """Yield (names, samples) of at most ``size`` samples at a time, in order."""
-        if isinstance(self.samples, ImageStream):
-            yield from self.samples.chunks(size)
-            return
-        for start in range(0, len(self), size):
-            yield self.names[start : start + size], self.samples[start : start + size]
-
-
-@dataclass(frozen=True, eq=False)
-class Folder:
-    """A folder of images that is decoded while it is read, and never held as a whole.
-
-    `chunks` looks as that of a `Source`. It decodes in background threads, one chunk ahead of the
-    consumer, and skips unreadable images: after it, ``unreadable`` holds their (name, reason).
-    """
-
-    path: Path
-    paths: Sequence[Path]
-    description: str
-    mixed: int | None = None
-    channels: int | None = None
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    kind: Kind = "image"
-
-    def __len__(self) -> int:
-        """Count the image files, readable or not."""
-        return len(self.paths)
-
-    def chunks(self, size: int) -> Iterator[Batch]:
-        """Yield (names, uint8 (n, H, W, C)) of at most ``size`` images at a time, in order.
-
-        Raises InputError for an image that differs from the first in size or channels.
-        """
-        names: list[str] = []
-        images: list[Pixels] = []
-        for name, image in _alike(self._decoded(size)):
-            names.append(name)
-            images.append(image)
-            if len(images) == size:
-                yield names, np.stack(images)
-                names, images = [], []
-        if images:
-            yield names, np.stack(images)
-
-    def name_of(self, path: Path) -> str:
-        """Return what the image at ``path`` is called: its path within the folder."""
-        return path.relative_to(self.path).as_posix()
-
-    def _decoded(self, look_ahead: int) -> Iterator[tuple[str, Pixels]]:
-        self.unreadable.clear()
-        decoded = decode_many(
-            self.paths, side=self.mixed, channels=self.channels, look_ahead=look_ahead
-        )
-        for path, image in zip(self.paths, decoded, strict=True):
-            name = self.name_of(path)
-            if isinstance(image, InputError):
-                self.unreadable.append((name, str(image)))
-            else:
-                yield name, image
 
 
 def open_source(
@@ -268,7 +164,7 @@ def _open_stream(
 
 def _is_large(folder: Folder) -> bool:
     """Whether the images of a folder, judged by the first that is readable, need a stream."""
-    found = next((image for _, image in folder._decoded(look_ahead=1)), None)
+    found = next((image for _, image in folder.decoded(look_ahead=1)), None)
     return found is not None and len(folder) * found.nbytes > streams.IN_MEMORY_BYTES
 
 
@@ -278,7 +174,7 @@ def _open_folder(folder: Folder, skip_unreadable: bool) -> Source:
         return _open_stream(
             files, folder.description, skip_unreadable, folder.mixed, folder.channels
         )
-    names, samples = _gather(_alike(folder._decoded(look_ahead=64)), len(folder))
+    names, samples = gather(alike(folder.decoded(look_ahead=64)), len(folder))
     unreadable = folder.unreadable
     if unreadable and not (skip_unreadable and names):
         listed = "; ".join(reason for _, reason in unreadable[:5])
@@ -288,44 +184,6 @@ def _open_folder(folder: Folder, skip_unreadable: bool) -> Source:
             f"{listed}{more}. Mend or remove them, or leave them out with --skip-unreadable"
         )
     return Source("image", samples, names, folder.description, unreadable=unreadable)
-
-
-def _alike(images: Iterable[tuple[str, Pixels]]) -> Iterator[tuple[str, Pixels]]:
-    """Pass (name, image) on, as long as all have the shape of the first."""
-    first: tuple[str, Pixels] | None = None
-    for name, image in images:
-        first = first or (name, image)
-        if image.shape != first[1].shape:
-            raise InputError(_difference(*first, name, image))
-        yield name, image
-
-
-def _difference(name: str, image: Samples, other_name: str, other: Samples) -> str:
-    found = f"{name} is {_size(image)} but {other_name} is {_size(other)}; "
-    if 1 in (image.ndim, other.ndim):
-        return found + "give samples of one shape"
-    if image.shape[-1] != other.shape[-1]:
-        return found + "convert all images to grey or to colour first, or set channels to 1 or 3"
-    return found + "resize all images to one size first, or set image_size to a common grid"
-
-
-def _size(image: Samples) -> str:
-    if image.ndim == 1:
-        return f"a vector of {len(image)} values"
-    height, width, channels = image.shape
-    return f"{width} x {height} pixels with {channels} channel{'s' * (channels != 1)}"
-
-
-def _gather(items: Iterable[tuple[str, Samples]], count: int) -> tuple[list[str], Samples]:
-    """Collect up to ``count`` alike items in one array, without a second copy of all of them."""
-    names: list[str] = []
-    samples: Samples = np.empty((0,), np.uint8)
-    for name, item in items:
-        if not names:
-            samples = np.empty((count, *item.shape), item.dtype)
-        samples[len(names)] = item
-        names.append(name)
-    return names, samples[: len(names)]
 
 
 # --- files
@@ -430,7 +288,7 @@ def _open_dataset(dataset: Any, mixed: int | None, channels: int | None) -> Sour
             labels.append(label)
             yield str(i), _item_array(item, f"{name}, item {i}", mixed, channels)
 
-    names, samples = _gather(_alike(items()), len(dataset))
+    names, samples = gather(alike(items()), len(dataset))
     kind: Kind = "vector" if samples.ndim == 2 else "image"
     known = whole_numbers(np.array(labels)) if None not in labels else None
     return Source(kind, samples, names, name, known)

@@ -23,7 +23,7 @@ from historyad import distributed
 from historyad.batches import Batches, Crops
 from historyad.calibration import Calibration, samples_needed
 from historyad.config import Config, as_dict, validate
-from historyad.datasets import Source, open_source
+from historyad.datasets import open_source
 from historyad.detector import Detector, anomaly_scores, train_detector
 from historyad.environment import versions
 from historyad.errors import ConfigError, InputError
@@ -34,6 +34,7 @@ from historyad.networks import choose_device
 from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views, patch_scores
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
+from historyad.sources import Source
 from historyad.storage import RunDirectory, load_json
 from historyad.streams import ImageStream, in_parts
 from historyad.views import Views, fit_views, raw_views

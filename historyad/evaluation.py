@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.datasets import Source
 from historyad.explain import anomaly_map
 from historyad.metrics import auprc, aupro, auroc, bootstrap_interval, check_pixels, fpr_at_tpr
 from historyad.model import Model
+from historyad.sources import Source
 
 AUPRO_LIMIT = 0.3  # false-positive rate up to which region overlap is averaged
 

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from historyad.cluster import require
 from historyad.console import open_table
-from historyad.datasets import Folder, Source
 from historyad.errors import InputError, RunError
+from historyad.sources import Folder, Source
 from historyad.storage import load_json, save_json
 
 FileFormat = Literal["parquet", "csv", "jsonl"]

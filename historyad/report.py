@@ -17,13 +17,13 @@ from PIL import Image
 from historyad import __version__, charts
 from historyad.batches import from_float, to_float
 from historyad.config import PRESETS, Config, as_dict, settings
-from historyad.datasets import Source
 from historyad.errors import ConfigError, InputError
 from historyad.evaluation import judge
 from historyad.history import History, effective_snapshots, recorded_interval
 from historyad.model import Model
 from historyad.probe import probe_model
 from historyad.randomness import Stream, torch_generator
+from historyad.sources import Source
 from historyad.storage import RunDirectory, load_json, write_atomic
 
 Array = NDArray[Any]

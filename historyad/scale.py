@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from historyad.cluster import cluster
-from historyad.datasets import Batch, Folder, Source, open_stream
+from historyad.datasets import open_stream
 from historyad.errors import HistoryADError, InputError, RunError
 from historyad.images import Pixels, decode_many
 from historyad.model import Model
@@ -39,6 +39,7 @@ from historyad.parts import (
     number_of_parts,
     save_part,
 )
+from historyad.sources import Batch, Folder, Source
 
 CHUNK = 1024  # samples scored between two reads or writes
 _ATTEMPTS = 3  # at a part whose worker was killed

@@ -31,9 +31,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.datasets import Source, open_source
+from historyad.datasets import open_source
 from historyad.errors import InputError
 from historyad.randomness import Stream, numpy_generator
+from historyad.sources import Source
 
 _SEPARATOR = "|"  # part of no set's name, no list of labels and hardly any path
 _EIGHTY_TWENTY = "mnist-80-20-without-"

@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 # The table of contents: a module imports only from modules above it. A folder counts as one.
 ORDER = [
     *("errors", "config", "randomness", "theory", "losses", "metrics", "distributed"),
-    *("images", "contrast", "shards", "streams", "tables", "named_sets", "datasets"),
+    *("images", "contrast", "shards", "streams", "tables", "sources", "named_sets", "datasets"),
     "preprocessing",
     *("networks", "batches", "environment", "storage", "history", "gan", "detector"),
     *(
@@ -40,6 +40,7 @@ TESTED_WITH = {
     "errors": "config",
     "cluster": "scale",
     "parts": "scale",
+    "sources": "datasets",
     "tables": "datasets",
     "named_sets": "datasets",
     "charts": "report",

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from historyad import datasets
-from historyad.datasets import Folder, Source, open_source, open_stream
+from historyad import datasets, images, sources
+from historyad.datasets import open_source, open_stream
 from historyad.errors import InputError
 from historyad.named_sets import SETS
+from historyad.sources import Folder, Source
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
 
@@ -131,7 +132,7 @@ def test_mixed_images_on_a_grid(folder):
 def test_stream_decodes_ahead_but_never_the_whole_folder(folder, monkeypatch):
     decoded = []
     before = set(threading.enumerate())
-    decode = datasets.decode_many.__globals__["decode_image"]
+    decode = images.decode_image
     monkeypatch.setattr(
         "historyad.images.decode_image", lambda path: decoded.append(path) or decode(path)
     )
@@ -218,7 +219,7 @@ def test_fingerprint_depends_on_values_shape_and_type_only(tmp_path, monkeypatch
     fingerprint = open_source(pixels).fingerprint
     np.save(tmp_path / "x.npy", pixels)
     assert open_source(tmp_path / "x.npy").fingerprint == fingerprint
-    monkeypatch.setattr(datasets, "CHUNK_BYTES", 50)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 50)
     assert open_source(pixels).fingerprint == fingerprint
     assert open_source(pixels.transpose(0, 2, 1).copy().transpose(0, 2, 1)).fingerprint == (
         fingerprint

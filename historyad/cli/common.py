@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from historyad.errors import InputError
 
 if TYPE_CHECKING:
-    from historyad.datasets import Folder, Source
     from historyad.model import Model
+    from historyad.sources import Folder, Source
 
 USER_ERROR, OUR_ERROR = 2, 1
 

@@ -24,7 +24,7 @@ from historyad.config import PRESETS, Config, make_config, settings
 from historyad.console import print_table, progress
 
 if TYPE_CHECKING:
-    from historyad.datasets import Source
+    from historyad.sources import Source
 
 _PATCH, _SCALES = 32, 2  # that suit most images with small defects
 

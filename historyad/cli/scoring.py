@@ -30,9 +30,9 @@ from historyad.errors import InputError
 from historyad.service.settings import Settings
 
 if TYPE_CHECKING:
-    from historyad.datasets import Folder, Source
     from historyad.model import Model
     from historyad.parts import Job, Part
+    from historyad.sources import Folder, Source
 
 ServiceSettings = Annotated[Settings, Parameter(name="*", group="Limits")]
 

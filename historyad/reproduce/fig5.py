@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from historyad.datasets import Source
 from historyad.reproduce import mnist
 from historyad.reproduce.drawing import (
     BLUE,
@@ -21,6 +20,7 @@ from historyad.reproduce.drawing import (
 )
 from historyad.reproduce.figure import EDGES, Figure, Row, histogram, separation
 from historyad.reproduce.runs import Recipe, Runs
+from historyad.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
