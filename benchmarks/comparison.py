@@ -9,28 +9,29 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from comparison_chart import draw
 from comparison_numbers import (
     FAMILIES,
     FAR,
     OUR_DEFAULT,
     WITHOUT,
-    Cells,
     Family,
-    Row,
     better_peers,
+    read_cells,
+)
+from results import ROWS, commands, table, write_or_check
+
+from historyad.benchmark import OURS, Row
+from historyad.peers import PEERS
+from historyad.standings import (
+    Cells,
+    draw,
     mean,
     mean_ranks,
     means_of_all,
     methods_in,
     on,
-    read_cells,
     spread,
 )
-from results import ROWS, commands, table, write_or_check
-
-from historyad.benchmark import OURS
-from historyad.peers import PEERS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "comparison.md"

@@ -6,17 +6,9 @@ import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from results import grouped
-from scipy.stats import rankdata
-
-from historyad.benchmark import OURS, read_rows
-from historyad.peers import PEERS
-
-Row = dict[str, Any]
-Cells = dict[tuple[str, str], list[Row]]  # by method and split, a row for each seed
+from historyad.benchmark import OURS, Row, read_rows
+from historyad.standings import Cells, cells_of, methods_in, on
 
 OUR_DEFAULT = "historyad"
 
@@ -92,15 +84,10 @@ FAMILIES = (WITHOUT, FAR, SVHN, TILES, ONE_DIGIT, ONE_GARMENT, TABLES, FEATURES)
 
 
 def read_cells(folder: Path) -> Cells:
-    """Return the rows of all files, and of whole fits measured beside; the last of several.
-
-    A row of all test samples goes before one of a part of them.
-    """
+    """Return the rows of all files, and of whole fits measured beside; the last of several."""
     rows = [*rows_of_fits(read_rows(folder.parent / "speed" / "rows.jsonl"))]
     rows += [row for file in sorted(folder.glob("*.jsonl")) for row in read_rows(file)]
-    rows.sort(key=lambda row: "most" not in row)
-    last = {(row["split"], row["method"], row["seed"]): row for row in rows}
-    return cells_of(last.values())
+    return cells_of(rows)
 
 
 def rows_of_fits(fits: Iterable[Row]) -> Iterator[Row]:
@@ -116,64 +103,6 @@ def rows_of_fits(fits: Iterable[Row]) -> Iterator[Row]:
             row = {**shared, "split": split, **fit[split]}
             n_scored = row["n_normal"] + row["n_anomalous"]
             yield row | {"images_per_second": n_scored / row["score_seconds"]}
-
-
-def cells_of(rows: Iterable[Row]) -> Cells:
-    """Return the rows by method and split."""
-    return {(method, split): g for (method, split), g in grouped(rows, "method", "split").items()}
-
-
-def on(cells: Cells, splits: Iterable[str]) -> Cells:
-    """Return what was measured on some splits."""
-    splits = set(splits)
-    return {(method, split): g for (method, split), g in cells.items() if split in splits}
-
-
-def methods_in(cells: Cells) -> list[str]:
-    """Return the methods that have rows, in the order of the package."""
-    present = {method for method, _ in cells}
-    return [method for method in (*OURS, *PEERS) if method in present]
-
-
-def mean(cells: Cells, method: str, splits: Iterable[str], key: str) -> float | None:
-    """Return the mean over splits of the mean over seeds; None when a split was not measured."""
-    found = [cells.get((method, split), []) for split in splits]
-    if not all(found):
-        return None
-    return statistics.fmean(statistics.fmean(row[key] for row in rows) for rows in found)
-
-
-def spread(cells: Cells, method: str, splits: Iterable[str], key: str) -> float | None:
-    """Return the standard deviation over seeds of the mean over splits; None for one seed.
-
-    A seed counts that all splits have.
-    """
-    of_splits = [{r["seed"]: r[key] for r in cells.get((method, split), [])} for split in splits]
-    seeds = set.intersection(*map(set, of_splits))
-    means = [statistics.fmean(values[seed] for values in of_splits) for seed in sorted(seeds)]
-    return statistics.stdev(means) if len(means) > 1 else None
-
-
-def means_of_all(cells: Cells, splits: tuple[str, ...]) -> dict[str, float]:
-    """Return the mean AUROC of the methods that were measured on all splits, the best first."""
-    means = {method: mean(cells, method, splits, "auroc") for method in methods_in(cells)}
-    known = {method: value for method, value in means.items() if value is not None}
-    return dict(sorted(known.items(), key=lambda item: -item[1]))
-
-
-def mean_ranks(cells: Cells, splits: Iterable[str]) -> dict[str, float]:
-    """Return each method's rank by AUROC, 1 for the best, as a mean over ``splits``.
-
-    Only methods that were measured on all of them are ranked: a rank among others on each split
-    would depend on what happens to be measured. Methods that tie share the mean of their ranks.
-    """
-    splits = list(splits)
-    of_method = {m: [mean(cells, m, [s], "auroc") for s in splits] for m in methods_in(cells)}
-    complete = {m: values for m, values in of_method.items() if None not in values}
-    if not complete:
-        return {}
-    ranks = rankdata(-np.array([*complete.values()], float), axis=0).mean(axis=1)
-    return dict(zip(complete, ranks.tolist(), strict=True))
 
 
 def better_peers(cells: Cells, split: str, ours: str) -> dict[str, float]:

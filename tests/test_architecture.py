@@ -32,7 +32,7 @@ ORDER = [
         "corruptions",
     ),
     *("probe", "export", "console", "cluster", "parts", "scale"),
-    *("peers", "splits", "benchmark", "charts", "report", "reproduce", "service"),
+    *("peers", "splits", "benchmark", "standings", "charts", "report", "reproduce", "service"),
     *("demo", "cli", "__main__"),
 ]
 # Modules that are tested with another one, by its name.

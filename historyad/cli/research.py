@@ -64,11 +64,13 @@ def benchmark(
 ) -> int:
     """Measure methods side by side; one row of JSON for each split, method and seed.
 
-    A fit that fails does not stop the others: it is reported at the end, with exit status 1.
+    OUT gets rows.jsonl and, of all rows there, standings.md and a chart, standings.png. A fit that
+    fails does not stop the others: it is reported at the end, with exit status 1.
     """
     from historyad.benchmark import run_benchmark
 
     numbers = parse_seeds(seeds)
+    status = 0
     try:
         run_benchmark(
             split,
@@ -90,8 +92,20 @@ def benchmark(
         )
     except RunError as error:  # some fits, for reasons of their own
         print(f"historyad: {error}", file=sys.stderr)
-        return OUR_ERROR
-    return 0
+        status = OUR_ERROR
+    _show_standings(out)
+    return status
+
+
+def _show_standings(out: Path) -> None:
+    """Print how methods stand by all rows of the folder, and write it there."""
+    from historyad.benchmark import read_rows
+    from historyad.standings import cells_of, markdown, overview, write_standings
+
+    cells = cells_of(read_rows(out / "rows.jsonl"))
+    if cells:
+        print("\n" + markdown(overview(cells)), end="")
+        print("written: " + ", ".join(map(str, write_standings(cells, out))))
 
 
 def reproduce(
