@@ -141,8 +141,11 @@ def summary(cells: Cells) -> str:
     lines = []
     for family in FAMILIES:
         means = [mean(cells, method, family.splits, "auroc") for method in methods]
-        lines.append([f"{family.title} ({len(family.splits)})", *_column(means, "{:.3f}")])
-    return table(["mean AUROC (splits)", *(f"`{method}`" for method in methods)], lines)
+        seeds = _seeds(on(cells, family.splits), methods[:1])
+        name = f"{family.title} ({len(family.splits)})"
+        lines.append([name, *_column(means, "{:.3f}"), *seeds])
+    head = ["mean AUROC (splits)", *(f"`{method}`" for method in methods), "seeds of ours"]
+    return table(head, lines)
 
 
 def build(cells: Cells) -> str:
@@ -316,7 +319,8 @@ def _missing(cells: Cells, family: Family) -> str:
 
 def _seeds(cells: Cells, methods: list[str]) -> list[str]:
     """Return how many seeds each method has on the split where it has fewest."""
-    return [str(min(len(g) for (m, _), g in cells.items() if m == method)) for method in methods]
+    groups = {m: [g for (n, _), g in cells.items() if n == m] for m in methods}
+    return [str(min(map(len, group), default=0)) for group in groups.values()]
 
 
 def _order(cells: Cells, family: Family) -> list[str]:
