@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from results import ROOT, ROWS, commands, table
+from pages import ROOT, ROWS, commands, table
 from torch import Tensor
 
 from historyad.batches import Batches

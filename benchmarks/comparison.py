@@ -6,7 +6,6 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
 from comparison_numbers import (
@@ -18,7 +17,7 @@ from comparison_numbers import (
     better_peers,
     read_cells,
 )
-from results import ROWS, commands, table, write_or_check
+from pages import ROOT, ROWS, commands, table, write_or_check
 
 from historyad.benchmark import OURS, Row
 from historyad.peers import PEERS
@@ -33,7 +32,6 @@ from historyad.standings import (
     spread,
 )
 
-ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "comparison.md"
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "comparison.webp"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from results import grouped, table
+from pages import grouped, table
 
 from historyad.benchmark import read_rows
 from historyad.reproduce.table1 import OF_PAPER, SPLITS

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from results import average, commands, grouped, table, write_or_check
+from pages import average, commands, grouped, table, write_or_check
 from tiles import KINDS, ROWS
 
 from historyad.benchmark import read_rows

@@ -38,7 +38,7 @@ def test_the_page_is_what_the_rows_say():
 
 
 def test_commands_that_differ_in_their_splits_alone_are_shown_as_one(page):
-    merged = sys.modules["results"].merged
+    merged = sys.modules["pages"].merged
     lines = [f"historyad benchmark --split mnist-only-{d} --seeds 1" for d in range(10)]
     lines += ["historyad benchmark --seeds 1 --split a b --split 'c|d|e'", "python other.py"]
     two = "historyad benchmark --seeds 1 --split mnist-only-0 mnist-only-1"
@@ -59,7 +59,7 @@ def test_commands_of_a_section_are_few(page):
         for method in ("vae", "memae")
         for digit in range(10)
     ]
-    text = sys.modules["results"].commands(rows).split("```")[1].strip()
+    text = sys.modules["pages"].commands(rows).split("```")[1].strip()
     assert text == "historyad benchmark --seeds 1 --split 'mnist-only-*' --method memae vae"
 
 

@@ -1,0 +1,78 @@
+"""What the pages that are written from rows have in common: where, commands, groups, tables."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+ROOT = Path(__file__).parent.parent
+ROWS = ROOT / "docs" / "rows"
+
+
+def commands(rows: list[Row]) -> str:
+    """Return the commands that gave ``rows``, as a block."""
+    lines: Iterable[str] = {row["command"] for row in rows}
+    for option in ("--split", "--method"):
+        lines = merged(lines, option)
+    return "\n```\n" + "\n".join(lines) + "\n```\n\n"
+
+
+def merged(lines: Iterable[str], option: str) -> list[str]:
+    """Return commands that do what ``lines`` do: those that differ in ``option`` alone as one."""
+    values_of: dict[str, dict[str, None]] = {}
+    for line in sorted(lines):
+        words: dict[bool, list[str]] = {True: [], False: []}  # by whether they follow the option
+        follows = False
+        for word in shlex.split(line):
+            follows = word == option if word.startswith("-") else follows
+            words[follows].append(word)
+        values = dict.fromkeys(word for word in words[True] if word != option)
+        values_of.setdefault(shlex.join(words[False]), {}).update(values)
+    return [
+        f"{command} {option} {shlex.join(_with_wildcards(values))}" if values else command
+        for command, values in values_of.items()
+    ]
+
+
+def _with_wildcards(names: Iterable[str]) -> list[str]:
+    """Return ``names`` with NAME-* for all ten from NAME-0 to NAME-9."""
+    names = list(names)
+    for stem in dict.fromkeys(re.sub(r"\d$", "", name) for name in names):
+        ten = [f"{stem}{digit}" for digit in range(10)]
+        if set(ten) <= set(names):
+            names = [f"{stem}*", *(name for name in names if name not in ten)]
+    return names
+
+
+def write_or_check(path: Path, page: str) -> int:
+    """Write ``page``; with --check among the arguments, return 1 when the file says otherwise."""
+    if "--check" in sys.argv:
+        return int(page != path.read_text())
+    path.write_text(page)
+    return 0
+
+
+def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Return rows by the values of ``keys``, in order."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in keys)].append(row)
+    return dict(sorted(groups.items()))
+
+
+def average(rows: list[Row], key: str) -> str:
+    """Return the mean of ``key``, as text."""
+    return f"{statistics.fmean(row[key] for row in rows):.4f}" if rows else ""
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
