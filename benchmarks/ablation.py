@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from ablation_vectors import OUT as VECTORS
+from ablation_vectors import section as of_vectors
 from numpy.typing import NDArray
 from pages import ROOT, ROWS, commands, table
 from torch import Tensor
@@ -369,7 +371,8 @@ def build() -> str:
     """Return the page."""
     rows = read_rows(OUT)
     presets = list(dict.fromkeys(row["preset"] for row in rows))
-    return HEAD + "".join(_section(rows, preset) for preset in presets) + READING
+    sections = [_section(rows, preset) for preset in presets]
+    return HEAD + "".join(sections) + READING + of_vectors(read_rows(VECTORS))
 
 
 def _section(rows: list[Row], preset: str) -> str:
