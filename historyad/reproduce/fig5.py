@@ -70,7 +70,7 @@ def _draw(rows: list[Row]) -> Picture:
     height, _ = show_images(ax, shown[0]["samples"])
     for y, name, colour in ((0.25, "MNIST", BLUE), (0.75, "KMNIST", VERMILLION)):
         ax.text(-4, y * height, name, size=8, ha="right", va="center", color=colour)
-    note_scale(figure, rows)
+    note_scale(figure, shown)
     return figure
 
 

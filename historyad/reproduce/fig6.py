@@ -64,7 +64,7 @@ def _draw(rows: list[Row]) -> Picture:
     step = (width + 2) / len(SIGMAS)
     for i, sigma in enumerate(SIGMAS):
         ax.text((i + 0.5) * step, 1.25 * height, f"σ = {sigma:g}", size=7, ha="center")
-    note_scale(figure, rows)
+    note_scale(figure, shown)
     return figure
 
 

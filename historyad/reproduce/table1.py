@@ -92,7 +92,7 @@ def _draw(rows: list[Row]) -> Picture:
         ax.set(title=TITLES[method], xlabel="anomaly score", xlim=(EDGES[0], EDGES[-1]))
         ax.set_ylabel("share of images")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    note_scale(figure, rows)
+    note_scale(figure, first)
     return figure
 
 
