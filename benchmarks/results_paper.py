@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pages import grouped, table
 
 from historyad.benchmark import read_rows
@@ -198,14 +199,8 @@ def _against_paper(rows: list[Row]) -> str:
     gap = statistics.fmean(OF_PAPER[row["split"]] - row["auprc"] for row in own)
     if gap < 0.01:
         return ""
-    above = [
-        sum(
-            share
-            for edge, share in zip(EDGES, row["histograms"]["anomalous"], strict=False)
-            if edge > 0
-        )
-        for row in own
-    ]
+    cells = EDGES[:-1] > 0
+    above = [float(np.array(row["histograms"]["anomalous"])[cells].sum()) for row in own]
     return TABLE1_GAP.format(gap=gap, above=statistics.fmean(above))
 
 
