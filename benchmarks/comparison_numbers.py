@@ -10,7 +10,7 @@ from pathlib import Path
 from historyad.benchmark import OURS, Row, read_rows
 from historyad.standings import Cells, cells_of, methods_in, on
 
-OUR_DEFAULT = "historyad"
+OUR_DEFAULT, OUR_PAPER = "historyad", "historyad-paper"
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,10 @@ FAMILIES = (WITHOUT, FAR, SVHN, TILES, ONE_DIGIT, ONE_GARMENT, TABLES, FEATURES)
 
 
 def read_cells(folder: Path) -> Cells:
-    """Return the rows of all files, and of whole fits measured beside; the last of several."""
+    """Return the rows of all files, and those measured for other pages; the last of several."""
     rows = [*rows_of_fits(read_rows(folder.parent / "speed" / "rows.jsonl"))]
+    for name in ("table1", "fig5"):
+        rows += rows_of_paper(read_rows(folder.parent / "paper" / f"{name}.jsonl"))
     rows += [row for file in sorted(folder.glob("*.jsonl")) for row in read_rows(file)]
     return cells_of(rows)
 
@@ -103,6 +105,15 @@ def rows_of_fits(fits: Iterable[Row]) -> Iterator[Row]:
             row = {**shared, "split": split, **fit[split]}
             n_scored = row["n_normal"] + row["n_anomalous"]
             yield row | {"images_per_second": n_scored / row["score_seconds"]}
+
+
+def rows_of_paper(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows of the paper's recipe from its tables and figures, reproduced in full."""
+    kept = ("split", "seed", "auroc", "auprc", "prevalence", "n_normal", "n_anomalous", "command")
+    for row in rows:
+        if row["scale"] == "full" and row["method"] == "paper":
+            facts = {"method": OUR_PAPER, "n_train": row["train"]["n"]}
+            yield {**facts, **{key: row[key] for key in kept}}
 
 
 def better_peers(cells: Cells, split: str, ours: str) -> dict[str, float]:

@@ -110,6 +110,15 @@ def test_a_row_of_all_test_samples_goes_before_one_of_a_part(page, numbers, tmp_
     assert "drawn by the seed: `anogan` (2).\n" in text
 
 
+def test_the_reproduction_at_full_scale_is_a_row_of_the_paper(numbers):
+    found = row("paper", "svhn-vs-cifar10", 0.8, seed=3) | {"train": {"n": 7000}}
+    rows = [found | {"scale": "full"}, found | {"scale": "quick"}]
+    rows.append(found | {"scale": "full", "method": "default"})
+    (kept,) = numbers.rows_of_paper(rows)
+    assert kept["method"] == "historyad-paper"
+    assert (kept["seed"], kept["n_train"], kept["auroc"]) == (3, 7000, 0.8)
+
+
 def test_a_whole_fit_of_the_default_is_a_row_for_each_far_split(numbers):
     verdict = {"auroc": 0.9, "n_normal": 6, "n_anomalous": 4, "score_seconds": 5.0}
     fit = {"recipe": "default", "seed": 2, "threads": 2, "n_train": 60, "command": "speed"}
