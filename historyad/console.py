@@ -73,15 +73,21 @@ def progress() -> Iterator[Any]:
         tasks: dict[str, Any] = {}
 
         def on_progress(record: dict[str, Any]) -> None:
-            step = record["step"]
-            if step not in tasks:
-                tasks[step] = bars.add_task(_TITLES[step], total=record["of"], figure="")
-            bars.update(tasks[step], completed=record["epoch"], figure=_figure(record))
+            title = _title(record)
+            if title not in tasks:
+                tasks[title] = bars.add_task(title, total=record["of"], figure="")
+            bars.update(tasks[title], completed=record["epoch"], figure=_figure(record))
 
         yield on_progress
 
 
 _TITLES = {"gan": "step 1  GAN and history", "detector": "step 3  detector D_TV"}
+
+
+def _title(record: dict[str, Any]) -> str:
+    """Name the step and, where a command fits several detectors, the detector."""
+    detector = f"{record['detector']}: " if "detector" in record else ""
+    return detector + _TITLES[record["step"]]
 
 
 def _figure(record: dict[str, Any]) -> str:
@@ -94,11 +100,11 @@ def _plain_progress() -> Any:
     shown: dict[str, int] = {}
 
     def on_progress(record: dict[str, Any]) -> None:
-        tenth = int(10 * record["epoch"] / record["of"])
-        if shown.get(record["step"]) != tenth:
-            shown[record["step"]] = tenth
+        title, tenth = _title(record), int(10 * record["epoch"] / record["of"])
+        if shown.get(title) != tenth:
+            shown[title] = tenth
             print(
-                f"{_TITLES[record['step']]}: epoch {record['epoch']:.2f} of {record['of']:.2f}, "
+                f"{title}: epoch {record['epoch']:.2f} of {record['of']:.2f}, "
                 f"{_figure(record)}, {record['seconds']:.0f} s",
                 file=sys.stderr,
                 flush=True,

@@ -118,6 +118,16 @@ def test_a_figure_is_drawn_and_its_rows_say_whence_they_are(everything_once, nam
     assert {"default"} <= {row["method"] for row in kept}
 
 
+def test_progress_names_the_detector(root, tiny_scale, tmp_path):
+    told = []
+    fits = Runs(tmp_path, root, on_progress=told.append)
+    recipe = runs.paper("quick", "mnist-vs-kmnist", 4)
+    fits.model(recipe)
+    assert {record["detector"] for record in told} == {"paper on mnist-vs-kmnist, seed 4"}
+    assert {record["step"] for record in told} == {"gan", "detector"}
+    assert str(runs.default("quick", "svhn-vs-celeba", 2)) == "default on svhn-vs-celeba, seed 2"
+
+
 def test_the_page_of_results_has_a_table_for_every_figure(everything_once, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
     sections = importlib.import_module("results_paper").sections

@@ -63,6 +63,10 @@ class Recipe:
     every: int = 1
     pooled: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        method = "default" if self.config.views == "all" else "paper"
+        return f"{method} on {self.split}, seed {self.config.seed}"
+
 
 def paper(scale: Scale, split: str, seed: int, **values: Any) -> Recipe:
     """Return the paper's own method, with ``values`` among its settings."""
@@ -119,7 +123,7 @@ class Runs:
             run,
             history=history,
             command=self.command,
-            on_progress=self.on_progress,
+            on_progress=self._naming(recipe),
         )
         spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
         seconds = {kind: spent[kind] + sum(part[kind] for part in before) for kind in spent}
@@ -155,6 +159,11 @@ class Runs:
         """Delete the histories of a detector that stays: they are what needs space."""
         for first in first_steps(recipe):
             shutil.rmtree(self.path / self.key(first), ignore_errors=True)
+
+    def _naming(self, recipe: Recipe) -> Progress | None:
+        """Return a callback that says which detector progress is of."""
+        tell = self.on_progress
+        return tell and (lambda record: tell({**record, "detector": str(recipe)}))
 
     def _seconds_file(self, recipe: Recipe) -> Path:
         return self.path / self.key(recipe) / "seconds.json"
