@@ -33,7 +33,6 @@ from historyad.explain import anomaly_map, overlay
 
 PICTURES = Path(__file__).parent / "pictures"
 RUN = "runs/mnist"
-MAP_FULL = 0.3  # fall of the score that is shown in full colour
 
 BLUE, VERMILLION = "#0072b2", "#d55e00"  # Okabe and Ito
 DESKTOP, PHONE = (1200, 900), (390, 780)
@@ -145,7 +144,7 @@ def draw_maps(detector: Any, images: Images) -> None:
 
 def beside_its_map(detector: Any, image: Images) -> Images:
     """Return the image and, to its right, the image with the map over it."""
-    mapped = overlay(image, anomaly_map(detector.model_, image), full=MAP_FULL)
+    mapped = overlay(image, anomaly_map(detector.model_, image))
     gap = np.full((len(image), 2, 3), 255, np.uint8)
     pair = np.hstack([np.repeat(image, 3, -1), gap, mapped])
     return np.pad(pair, ((0, 0), (2, 2), (0, 0)), constant_values=255)

@@ -28,7 +28,8 @@ _REACH = 2  # standard deviation of the blur, in sides of the patch
 _STEPS_PER_PATCH = 3  # patches overlap: this many begin within the side of one
 _BATCH = 128  # occluded copies held at a time
 _GAP = 4  # pixels between an image and its map
-_FULL = 3  # thresholds at which the hue of a map is full
+# Thresholds at which the hue is full, of a map of crops and of one of falls.
+_FULL, _FULL_FALL = 3.0, 2.0
 _COLOUR = np.array([213, 94, 0])  # vermillion of Okabe and Ito: no shade of grey, and not red
 
 
@@ -39,9 +40,10 @@ def anomaly_map(model: Model, image: Pixels) -> Map:
     cells make the score. Of one that sees images whole, it is occlusion sensitivity.
 
     ``image`` is uint8 (H, W, C), or (H, W) for one channel. A patch slides over the grid that the
-    detector sees; its content is replaced by a blur of its surroundings. A pixel's value is the
-    mean fall of the anomaly score over the patches that cover it: positive where the content
-    raises the score, in units of the score. Detail finer than the patch is not resolved.
+    detector sees; its content is replaced by a blur of its surroundings. A pixel's value is by how
+    much less anomalous that makes the image, on the scale of `Model.excess`, where 1 lies between
+    a typical normal image and the threshold; it is the mean over the patches that cover the pixel,
+    positive where the content looks anomalous. Detail finer than the patch is not resolved.
 
     Raises InputError for a detector of vectors, and for an image that it does not accept.
     """
@@ -54,11 +56,11 @@ def anomaly_map(model: Model, image: Pixels) -> Map:
     on_grid = dataclasses.replace(model.preprocessing, input_shape=grid.shape)
     model = dataclasses.replace(model, preprocessing=on_grid)
 
-    score = model.anomaly_score(grid[None])[0]
+    (excess,) = model.excess(model.anomaly_score(grid[None]))
     total, count = np.zeros((2, *grid.shape[:2]), np.float32)
     patches = _patches(len(grid))
     while batch := list(itertools.islice(patches, _BATCH)):
-        falls = score - model.anomaly_score(_occlude(grid, batch))
+        falls = excess - model.excess(model.anomaly_score(_occlude(grid, batch)))
         for patch, fall in zip(batch, falls, strict=True):
             total[patch] += fall
             count[patch] += 1
@@ -66,30 +68,37 @@ def anomaly_map(model: Model, image: Pixels) -> Map:
 
 
 def feature_contributions(model: Model, vector: NDArray[Any]) -> NDArray[np.float32]:
-    """Return what each feature of ``vector`` (F,) adds to its anomaly score, float32 (F,).
+    """Return what each feature of ``vector`` (F,) adds to how anomalous it is, float32 (F,).
 
-    It is the fall of the score when the feature alone takes its median over the training data.
+    It is the fall of `Model.excess` when the feature alone takes its median over the training data.
     Raises InputError for a detector of images, and for another number of features.
     """
     medians = model.preprocessing.center
     if medians is None:
         raise InputError("this detector scores images: use anomaly_map")
     vector = np.asarray(vector, np.float32)
-    score = model.anomaly_score(vector[None])[0]
+    (excess,) = model.excess(model.anomaly_score(vector[None]))
     contributions = np.empty(len(vector), np.float32)
     for features in np.array_split(np.arange(len(vector)), np.arange(_BATCH, len(vector), _BATCH)):
         replaced = np.tile(vector, (len(features), 1))
         replaced[np.arange(len(features)), features] = medians[features]
-        contributions[features] = score - model.anomaly_score(replaced)
+        contributions[features] = excess - model.excess(model.anomaly_score(replaced))
     return contributions
 
 
-def overlay(image: Pixels, anomaly_map: Map, *, full: float = 1.0, opacity: float = 0.8) -> Pixels:
+def full_hue(model: Model) -> float:
+    """Return the value at which the hue of a map is full, the same in all pictures of a model."""
+    return _FULL * model.map_threshold if model.preprocessing.scales else _FULL_FALL
+
+
+def overlay(
+    image: Pixels, anomaly_map: Map, *, full: float = _FULL_FALL, opacity: float = 0.8
+) -> Pixels:
     """Return ``image`` in grey with the map over it in one hue, uint8 (H, W, 3).
 
     ``image`` is uint8 (H, W, C) or (H, W). The hue's opacity grows with the map, from none at 0
-    and below to ``opacity`` at ``full``, in units of the map. The scale does not follow the map, so
-    that a faint map looks faint and pictures can be compared.
+    and below to ``opacity`` at ``full``, which is `full_hue` of a model. The scale does not follow
+    the map, so that a faint map looks faint and pictures can be compared.
     """
     if image.shape[:2] != anomaly_map.shape:
         raise InputError(f"a map of {anomaly_map.shape} does not belong to {image.shape[:2]}")
@@ -102,20 +111,16 @@ def overlay(image: Pixels, anomaly_map: Map, *, full: float = 1.0, opacity: floa
 def picture(model: Model, image: Pixels) -> Pixels:
     """Return ``image`` beside its anomaly map, as wide as both, uint8 (H, 2 W + gap, 3).
 
-    For a detector of crops, the hue over the right half begins at what is typical of normal images
-    and is full at three times the threshold; what lies above the threshold has an outline. It is
-    the same in all pictures of one model.
+    The hue over the right half begins at what is typical of normal images and is full at
+    `full_hue`. Of a detector of crops, what lies above the threshold has an outline.
     """
     image = image[..., None] if image.ndim == 2 else image
     values = anomaly_map(model, image)
     plain = overlay(image, np.zeros_like(values)) if image.shape[2] != 3 else image
+    shown = overlay(image, values, full=full_hue(model))
     if model.preprocessing.scales:
-        threshold = model.map_threshold
-        shown = overlay(image, values, full=_FULL * threshold)
-        above = values > threshold
+        above = values > model.map_threshold
         shown[above & ~binary_erosion(above)] = _COLOUR
-    else:
-        shown = overlay(image, values)
     gap = np.full((len(image), _GAP, 3), 255, np.uint8)
     return np.concatenate([plain, gap, shown], axis=1)
 

@@ -37,12 +37,14 @@ from historyad.patches import (
 )
 from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
-from historyad.views import ImageCompanions, VectorCompanions, Views, raw_views
+from historyad.views import ImageCompanions, VectorCompanions, Views, raw_views, total_of
 
 _FORMAT, VERSION = "historyad-detector", 7
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
+_MOST_BOUNDED = 1 - 2**-24  # the largest float32 below 1: a score of 1 is infinitely far
+_SMALLEST_EXCESS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,21 @@ class Model:
         if isinstance(self.detector, PatchViews):
             return patch_scores(self.detector, samples, self.preprocessing)
         return anomaly_scores(self.detector, samples, self.preprocessing)
+
+    def excess(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Put anomaly scores (N,) on a scale without an end: 0 is typical, 1 is the threshold.
+
+        The score of several views nears +1 and hides how far out a sample is; this does not.
+        """
+        held_out = np.median(self.calibration.scores)
+        points = np.array([held_out, self.calibration.threshold, *scores], np.float64)
+        if not isinstance(self.detector, Detector):
+            points = total_of(np.clip(points, -_MOST_BOUNDED, _MOST_BOUNDED))
+        typical, threshold = points[:2]
+        excess: NDArray[np.float64] = (points[2:] - typical) / max(
+            threshold - typical, _SMALLEST_EXCESS
+        )
+        return excess
 
     def anomaly_map(self, image: NDArray[np.uint8]) -> Map:
         """Return the anomaly map of an image (H, W, C), float32 (H, W), of a detector of crops.

@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import reduce
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ from historyad.companions import (
 from historyad.detector import Detector, in_batches
 from historyad.networks import Critic, Shape
 from historyad.preprocessing import Preprocessing
+
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
 IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 1.0
@@ -277,7 +279,7 @@ def bounded_score(total: Tensor) -> Tensor:
     return t / (1 + t.abs())  # unlike tanh, it still tells apart what is far out
 
 
-def total_of(score: float) -> float:
+def total_of(score: Number) -> Number:
     """Invert `bounded_score`."""
     return score / (1 - abs(score)) / _STEEPNESS + 1
 

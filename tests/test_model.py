@@ -31,6 +31,24 @@ def fitted(request, digits, tmp_path_factory):
     return folder / "model", model, samples
 
 
+def test_excess_is_0_for_the_typical_and_1_at_the_threshold_and_has_no_end(fitted):
+    _, model, _ = fitted
+    median, threshold = np.median(model.calibration.scores), model.calibration.threshold
+    scores = np.array([median, threshold, 0.9, 0.99, 0.999, 1.0])
+    excess = model.excess(scores)
+    np.testing.assert_allclose(excess[:2], [0, 1], atol=1e-9)
+    assert (np.diff(excess[1:]) > 0).all()
+    assert excess[4] > 5 * excess[3]
+    assert np.isfinite(excess).all()
+
+
+def test_excess_of_d_tv_alone_is_linear_in_its_score(digits, tmp_path):
+    source = open_source(digits[0][:300])
+    model = fit_model(source, tiny_config(views="history"), RunDirectory(tmp_path / "run"))
+    excess = model.excess(np.array([-1.0, 0.0, 1.0, 2.0]))
+    np.testing.assert_allclose(np.diff(excess), excess[1] - excess[0])
+
+
 @pytest.fixture
 def copied(fitted, tmp_path):
     """A copy of the folder, to be altered."""

@@ -117,11 +117,12 @@ class Scorer:
 
     async def _map(self, image: Pixels) -> str:
         """Return the anomaly map over the image as the URL of a PNG."""
-        from historyad.explain import anomaly_map, overlay
+        from historyad.explain import anomaly_map, full_hue, overlay
 
         job = self.batcher.submit(image[None], lambda images: anomaly_map(self.model, images[0]))
         values = await asyncio.wrap_future(job)
-        return str(await self._in_pool(lambda: _png_url(overlay(image, values))))
+        full = full_hue(self.model)
+        return str(await self._in_pool(lambda: _png_url(overlay(image, values, full=full))))
 
     async def _decode(self, files: Files) -> list[Pixels | InputError]:
         portions = [files[i : i + _PORTION] for i in range(0, len(files), _PORTION)]
