@@ -10,12 +10,16 @@ import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import rankdata
 
 from historyad.benchmark import OURS, Row
 from historyad.peers import PEERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Cells = dict[tuple[str, str], list[Row]]  # by method and split, a row for each seed
 
@@ -175,27 +179,39 @@ def draw(panels: dict[str, dict[str, float]], ours: Collection[str], file: Path)
     from matplotlib.figure import Figure
 
     panels = {title: means for title, means in panels.items() if means}
-    methods = list(dict.fromkeys(method for means in panels.values() for method in means))
+    order = list(dict.fromkeys(method for means in panels.values() for method in means))
     n_columns = max(1, min(_IN_A_ROW, len(panels)))
-    n_rows = max(1, -(-len(panels) // n_columns))
-    n_lines = max((title.count("|") for title in panels), default=0)
-    size = (1.6 + 2 * n_columns, n_rows * (0.9 + 0.19 * len(methods) + 0.15 * n_lines))
-    figure = Figure(size, layout="constrained")
-    grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, (title, means) in zip(grid, panels.items(), strict=False):
-        for method, value in means.items():
-            x, y = max(value, _LOWEST), methods.index(method)
-            colour = _VERMILLION if method in ours else _BLUE
-            axes.plot([_LOWEST, x], [y, y], color=colour, linewidth=0.8, alpha=0.4)
-            axes.plot(x, y, "o", color=colour, markersize=4.5, clip_on=False)
-        axes.set_title(title.replace("|", "\n"), fontsize=9, loc="left")  # three sources: 3 lines
-        axes.set(xlim=(_LOWEST, 1), ylim=(len(methods) - 0.4, -0.6))
-        axes.set_yticks(range(len(methods)), methods, fontsize=8)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.tick_params(axis="y", length=0)
-        axes.axvline(0.5, color="black", linewidth=0.6, linestyle=":")
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
+    pairs = list(panels.items())
+    rows = [dict(pairs[i : i + n_columns]) for i in range(0, max(1, len(pairs)), n_columns)]
+    methods = [[m for m in order if any(m in means for means in row.values())] for row in rows]
+    heights = [
+        0.7 + 0.19 * len(shown) + 0.15 * max((title.count("|") for title in row), default=0)
+        for shown, row in zip(methods, rows, strict=True)
+    ]
+    figure = Figure((1.6 + 2 * n_columns, 0.3 + sum(heights)), layout="constrained")
+    grid = figure.subplots(len(rows), n_columns, sharey="row", squeeze=False, height_ratios=heights)
+    for line, row, shown in zip(grid, rows, methods, strict=True):
+        for axes, (title, means) in zip(line, row.items(), strict=False):
+            # The name of three sources has three lines.
+            _draw_panel(axes, title.replace("|", "\n"), means, shown, ours)
+        for axes in line[len(row) :]:
+            axes.set_visible(False)
     figure.supxlabel("AUROC; dotted: chance", fontsize=9)
     figure.savefig(file, dpi=120)
+
+
+def _draw_panel(
+    axes: Axes, title: str, means: dict[str, float], methods: list[str], ours: Collection[str]
+) -> None:
+    for method, value in means.items():
+        x, y = max(value, _LOWEST), methods.index(method)
+        colour = _VERMILLION if method in ours else _BLUE
+        axes.plot([_LOWEST, x], [y, y], color=colour, linewidth=0.8, alpha=0.4)
+        axes.plot(x, y, "o", color=colour, markersize=4.5, clip_on=False)
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set(xlim=(_LOWEST, 1), ylim=(len(methods) - 0.4, -0.6))
+    axes.set_yticks(range(len(methods)), methods, fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(0.5, color="black", linewidth=0.6, linestyle=":")
+    axes.spines[["top", "right"]].set_visible(False)
