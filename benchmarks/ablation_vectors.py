@@ -66,20 +66,19 @@ READING = """
 
 
 def main() -> int:
-    OUT.unlink(missing_ok=True)
     command = shlex.join(["python", "benchmarks/ablation_vectors.py", *sys.argv[1:]])
     facts = {"command": command, "versions": versions(), "machine": machine()}
+    rows = []
     for name in NAMES:
         for seed in SEEDS:
             views = _views_of(f"vectors-{name}", seed)
             sums = {title: _sum(views, weights) for title, weights in SUMS.items()}
-            append_rows(
-                OUT,
-                (
-                    {"split": name, "seed": seed, "what": what, "auroc": _auroc(scores), **facts}
-                    for what, scores in {**views, **sums}.items()
-                ),
-            )
+            rows += [
+                {"split": name, "seed": seed, "what": what, "auroc": _auroc(scores), **facts}
+                for what, scores in {**views, **sums}.items()
+            ]
+    OUT.unlink(missing_ok=True)  # the older rows stay until all new ones are there
+    append_rows(OUT, rows)
     return 0
 
 

@@ -53,8 +53,8 @@ cannot show that one understands house numbers, and no method should be chosen b
 TABLE1_GAP = """
 **Below the paper**, by {gap:.3f} of AUPRC on average: its detector puts house numbers where the
 paper has them, but only {above:.0%} of the photos above 0. The likeliest reasons: it learns from a
-tenth of the paper's images, and it comes to tell these from the history almost without fault, so
-that nothing teaches it what lies beyond both.
+tenth of the paper's images, and it may come to tell these from the history so easily that nothing
+teaches it what lies beyond both.
 """
 
 FIG5 = """### Figure 5: MNIST against KMNIST
@@ -74,7 +74,7 @@ mean score.
 FIG6_FALL = """
 The scores of the paper's detector rise with the noise, to {highest:+.2f} on average at σ = {at:g},
 and fall again, to {last:+.2f} at the strongest: neither data nor history look like that, and a
-network may say anything there. All are far above the threshold. The default does not fall: its
+network may say anything there. Their mean stays above the threshold. The default does not fall: its
 Gaussian grows with every distance.
 """
 

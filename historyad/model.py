@@ -44,7 +44,7 @@ _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
 _MOST_BOUNDED = 1 - 2**-24  # the largest float32 below 1: a score of 1 is infinitely far
-_SMALLEST_EXCESS = 1e-6
+_SMALLEST_EXCESS = 1e-6  # distance of the threshold from what is typical, on that scale
 
 
 @dataclass(frozen=True)

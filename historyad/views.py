@@ -48,7 +48,7 @@ from historyad.detector import Detector, in_batches
 from historyad.networks import Critic, Shape
 from historyad.preprocessing import Preprocessing
 
-Number = TypeVar("Number", float, NDArray[np.float64])
+_Number = TypeVar("_Number", float, NDArray[np.float64])
 
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
 IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 1.0
@@ -279,7 +279,7 @@ def bounded_score(total: Tensor) -> Tensor:
     return t / (1 + t.abs())  # unlike tanh, it still tells apart what is far out
 
 
-def total_of(score: Number) -> Number:
+def total_of(score: _Number) -> _Number:
     """Invert `bounded_score`."""
     return score / (1 - abs(score)) / _STEEPNESS + 1
 
