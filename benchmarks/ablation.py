@@ -33,7 +33,7 @@ from torch import Tensor
 
 from historyad.batches import Batches
 from historyad.benchmark import read_rows
-from historyad.blocks import CANDIDATES, Blocks
+from historyad.blocks import CANDIDATES, Blocks, Edges, Grey
 from historyad.companions import Gaussian, Neighbours, samples_to_fit
 from historyad.config import Config, make_config
 from historyad.detector import Detector, in_batches
@@ -77,10 +77,14 @@ LESS = {times: f"{GAUSSIAN}, less {times} x its neighbours'" for times in (1, 2)
 LESS_FEATURES = {times: f"features gaussian, less {times} x its neighbours'" for times in (1, 2)}
 FAR = f"{LESS[2]} > {ImageCompanions.rules['gaussian'][1]:g}"
 BLOCKS = "blocks, near by features"
+EDGES = "edges of blocks, near by features"
+MOVES = {", none moved": 0, ", moved by a pixel": 1, ", moved by two": 2}
+STAY, BY_ONE, BY_TWO = MOVES
 SUM = "sum: "
 # The terms of sums that are views of the score.
 TERMS = {
-    **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR, "blocks": BLOCKS},
+    **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR},
+    **{"blocks": BLOCKS, "edges": EDGES},
     **{"gaussian": FAR, "features": LESS_FEATURES[1]},
 }
 DEFAULT = {TERMS[view]: weight for view, (weight, _) in ImageCompanions.rules.items()}
@@ -102,26 +106,37 @@ SUMS: dict[str, dict[str, float]] = {
     "without features": _default(features=0),
     "history 1": _default(history=1),
     "pattern 2": _default(pattern=2),
-    "neighbours 4": _default(neighbours=4),
-    "neighbours 8": _default(neighbours=8),
+    "without edges": _default(edges=0),
+    "without edges, and the weights that were best then": {
+        **{HISTORY: 0.5, PATTERN: 1, NEAR: 6, BLOCKS: 12, FAR: 8, LESS_FEATURES[1]: 2},
+    },
+    "neighbours 6": _default(neighbours=6),
+    "neighbours 14": _default(neighbours=14),
     "blocks 8": _default(blocks=8),
     "blocks 16": _default(blocks=16),
-    "features 1": _default(features=1),
-    "features 4": _default(features=4),
-    "gaussian 4": _default(gaussian=4),
-    "gaussian beyond 1": _default(gaussian=0) | {f"{LESS[2]} > 1": 8},
-    "gaussian beyond 2": _default(gaussian=0) | {f"{LESS[2]} > 2": 8},
-    "gaussian less its neighbours' once": _default(gaussian=0) | {f"{LESS[1]} > 1.5": 8},
-    "gaussian by itself": _default(gaussian=0) | {f"{GAUSSIAN} > 1.5": 8},
-    "features by themselves": _default(features=0) | {"features gaussian": 2},
-    "features less their neighbours' twice": _default(features=0) | {LESS_FEATURES[2]: 2},
-    "neighbours among all": _default(neighbours=0) | {ALL_NEAR: 6},
-    "blocks that stay": _default(blocks=0) | {f"{BLOCKS}, none moved": 12},
-    "pixels besides": DEFAULT | {"pixels cosine": 3},
-    "pixels instead of blocks": _default(blocks=0) | {"pixels cosine": 3},
-    "features by euclid besides": DEFAULT | {"features euclid": 2},
-    "averaged critic besides": DEFAULT | {"averaged critic's features euclid": 1},
-    "blocks and gaussian": {BLOCKS: 12, FAR: 8},
+    "edges 12": _default(edges=12),
+    "edges 20": _default(edges=20),
+    "features 2": _default(features=2),
+    "features 6": _default(features=6),
+    "gaussian 10": _default(gaussian=10),
+    "gaussian 18": _default(gaussian=18),
+    "gaussian beyond 1": _default(gaussian=0) | {f"{LESS[2]} > 1": 14},
+    "gaussian beyond 2": _default(gaussian=0) | {f"{LESS[2]} > 2": 14},
+    "gaussian less its neighbours' once": _default(gaussian=0) | {f"{LESS[1]} > 1.5": 14},
+    "gaussian by itself": _default(gaussian=0) | {f"{GAUSSIAN} > 1.5": 14},
+    "features by themselves": _default(features=0) | {"features gaussian": 4},
+    "features less their neighbours' twice": _default(features=0) | {LESS_FEATURES[2]: 4},
+    "neighbours among all": _default(neighbours=0) | {ALL_NEAR: 10},
+    "blocks that stay": _default(blocks=0) | {BLOCKS + STAY: 12},
+    "blocks that move by two pixels": _default(blocks=0) | {BLOCKS + BY_TWO: 12},
+    "edges that stay": _default(edges=0) | {EDGES + STAY: 16},
+    "edges that move by a pixel": _default(edges=0) | {EDGES + BY_ONE: 16},
+    "edges instead of blocks": _default(blocks=0, edges=28),
+    "pixels besides": DEFAULT | {"pixels cosine": 5},
+    "pixels instead of blocks": _default(blocks=0) | {"pixels cosine": 5},
+    "features by euclid besides": DEFAULT | {"features euclid": 3},
+    "averaged critic besides": DEFAULT | {"averaged critic's features euclid": 2},
+    "blocks, edges and gaussian": {BLOCKS: 12, EDGES: 16, FAR: 14},
     "history and pixels gaussian": {HISTORY: 1, GAUSSIAN: 1},
 }
 
@@ -249,6 +264,7 @@ def _of_the_score(
             of_pixels, of_features = in_batches(gaussians, x, prepare).T
         found[NEAR][key] = raw["neighbours"]
         found[BLOCKS][key] = raw["blocks"]
+        found[EDGES][key] = raw["edges"]
         found[LESS[1]][key] = (of_pixels + raw["gaussian"]) / 2
         found[LESS[2]][key] = raw["gaussian"]
         found[LESS_FEATURES[1]][key] = raw["features"]
@@ -256,33 +272,45 @@ def _of_the_score(
     return found
 
 
-class _Unmoved(Blocks):
-    """Blocks that stay where they are."""
+def _moving(steps: int) -> type[Blocks]:
+    """Return blocks that move by so many steps, by grey values and by edges."""
 
-    def moves(self, x: Tensor) -> Tensor:
-        moves = super().moves(x)
-        return moves[:, :, 4:5].expand_as(moves)
+    class Moving(Blocks):
+        def __init__(self, side: int, n_bank: int) -> None:
+            super().__init__(side, n_bank)
+            for name, look in (("grey", Grey), ("edges", Edges)):
+                kind = type(look.__name__, (look,), {"steps": steps})
+                setattr(self, name, kind(self.n_cells // 2))
+
+    return Moving
 
 
 def _blocks(views: Views, normal: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Return variants of the blocks of the score."""
+    """Return variants of the blocks of the score, by grey values and by edges."""
     companions = views.companions
     assert isinstance(companions, ImageCompanions)
     pattern = companions.pattern
-    with torch.inference_mode():
-        others = copy.deepcopy(pattern).fit_gaps(pattern.candidates_of_bank(), CANDIDATES)
-        unmoved = _Unmoved.fit(normal[: len(others)], others)
     plain = copy.deepcopy(companions.blocks)
     plain.gaps.fill_(1)
+    variants = {PLAIN: plain}
+    with torch.inference_mode():
+        others = copy.deepcopy(pattern).fit_gaps(pattern.candidates_of_bank(), CANDIDATES)
+        for name, steps in MOVES.items():
+            variants[name] = _moving(steps).fit(normal[: len(others)], others)
 
-    def after(blocks: Blocks) -> Callable[[Tensor], Tensor]:
+    def after(blocks: Blocks, look: int) -> Callable[[Tensor], Tensor]:
         def view(x: Tensor) -> Tensor:
             places = pattern.place(views.detector.scores_and_features(x)[1])
-            return blocks(x, pattern.nearest(places, pattern.candidates(places), CANDIDATES)[1])  # type: ignore[no-any-return]
+            others = pattern.nearest(places, pattern.candidates(places), CANDIDATES)[1]
+            return blocks(x, others)[look]  # type: ignore[no-any-return]
 
         return view
 
-    return {f"{BLOCKS}{PLAIN}": after(plain), f"{BLOCKS}, none moved": after(unmoved)}
+    return {
+        f"{view}{name}": after(blocks, look)
+        for look, view in enumerate((BLOCKS, EDGES))
+        for name, blocks in variants.items()
+    }
 
 
 def _as_they_vary(neighbours: Neighbours, x: Tensor) -> Neighbours:

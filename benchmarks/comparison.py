@@ -21,6 +21,7 @@ from comparison_numbers import (
 from pages import ROOT, ROWS, commands, table, write_or_check
 
 from historyad.benchmark import OURS, Row
+from historyad.model import VERSION
 from historyad.peers import PEERS
 from historyad.standings import (
     Cells,
@@ -154,7 +155,9 @@ def summary(cells: Cells) -> str:
         name = f"{family.title} ({len(family.splits)})"
         lines.append([name, *_column(means, "{:.3f}"), *seeds])
     head = ["mean AUROC (splits)", *(f"`{method}`" for method in methods), "seeds of ours"]
-    return table(head, lines)
+    old = [family.title.lower() for family in FAMILIES if _earlier(cells, family)]
+    which = f"\nOf ours, these are of the default of before: {', '.join(old)}.\n" if old else ""
+    return table(head, lines) + which
 
 
 def build(cells: Cells) -> str:
@@ -182,7 +185,21 @@ def family_section(cells: Cells, family: Family) -> str:
     sizes = f"\n{_range(rows, 'n_train')} training samples; {_range(whole, 'n_normal')} normal and "
     sizes += f"{_range(whole, 'n_anomalous')} anomalous ones test.\n" + _parts(rows)
     body = _wide(cells, family) if len(family.splits) > 3 else _narrow(cells, family)
-    return text + sizes + commands(rows) + body + _missing(cells, family)
+    return text + sizes + _earlier(cells, family) + commands(rows) + body + _missing(cells, family)
+
+
+def _earlier(cells: Cells, family: Family) -> str:
+    """Say on how many splits ours is the default of before, which did not compare edges."""
+    versions = [
+        max(row.get("model_version", 0) for row in cells[OUR_DEFAULT, split])
+        for split in family.splits
+        if (OUR_DEFAULT, split) in cells
+    ]
+    old = sum(version < VERSION for version in versions)
+    if not family.images or not old:
+        return ""
+    on_which = "" if old == len(versions) else f" on {old} of the {len(versions)} splits"
+    return f"\nOurs is here the default of before{on_which}, which did not compare edges.\n"
 
 
 def _parts(rows: list[Row]) -> str:

@@ -39,7 +39,7 @@ from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
 from historyad.views import ImageCompanions, VectorCompanions, Views, raw_views, total_of
 
-_FORMAT, VERSION = "historyad-detector", 7
+_FORMAT, VERSION = "historyad-detector", 8
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24

@@ -9,6 +9,7 @@ view           what it says of a sample
                near by `pattern`; of a vector as it is
 `blocks`       images: distance to neighbours, among those near by `pattern`, where every block of
                the image may have moved a little
+`edges`        images: the same, of edges instead of grey values, and by moves of twice that length
 `gaussian`     distance to a Gaussian; for an image, less twice that of its neighbours by `pattern`
 `features`     images: distance to a Gaussian of the features of D_TV's convolutions, less that of
                its neighbours by `pattern`
@@ -114,10 +115,11 @@ class ImageCompanions(nn.Module):
     rules: ClassVar[dict[str, tuple[float, float]]] = {
         "history": (0.5, -math.inf),
         "pattern": (1.0, -math.inf),
-        "neighbours": (6.0, -math.inf),
+        "neighbours": (10.0, -math.inf),
         "blocks": (12.0, -math.inf),
-        "gaussian": (8.0, 1.5),
-        "features": (2.0, -math.inf),
+        "edges": (16.0, -math.inf),
+        "gaussian": (14.0, 1.5),
+        "features": (4.0, -math.inf),
     }
 
     def __init__(
@@ -195,7 +197,7 @@ class ImageCompanions(nn.Module):
         return [
             self.pattern.relative(distances, others),
             self.neighbours.among(hidden, candidates),
-            self.blocks(x, others),
+            *self.blocks(x, others),
             self.gaussian(x) - _NEARBY * nearby[0],
             self.features(features) - _NEARBY_FEATURES * nearby[1],
         ]

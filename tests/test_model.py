@@ -114,7 +114,7 @@ def test_the_description_is_json(fitted):
     assert description["input"] == " x ".join(map(str, samples.shape[1:]))
     assert description["held_out"] == 60
     assert description["members"] == 1
-    of_images = "history, pattern, neighbours, blocks, gaussian, features"
+    of_images = "history, pattern, neighbours, blocks, edges, gaussian, features"
     of_vectors = "history, neighbours, gaussian"
     assert description["views"] == (of_images if samples.ndim == 4 else of_vectors)
     assert description["parameters"] == sum(p.numel() for p in model.detector.parameters())

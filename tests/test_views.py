@@ -81,10 +81,12 @@ def test_far_away_is_anomalous_whatever_the_network_says(of_vectors):
 @torch.no_grad()
 def test_the_score_of_an_image_adds_up_its_views(of_images):
     views, x = of_images
-    assert views.names == ("history", "pattern", "neighbours", "blocks", "gaussian", "features")
-    history, pattern, neighbours, blocks, gaussian, features = views.standardised(views.raw(x))
-    total = history / 2 + pattern + 6 * neighbours + 12 * blocks + 2 * features
-    total += 8 * gaussian.clamp(min=1.5)
+    z = dict(zip(views.names, views.standardised(views.raw(x)), strict=True))
+    names = {"history", "pattern", "neighbours", "blocks", "edges", "gaussian", "features"}
+    assert set(z) == names
+    total = z["history"] / 2 + z["pattern"] + 10 * z["neighbours"] + 12 * z["blocks"]
+    total += 16 * z["edges"] + 4 * z["features"]
+    total += 14 * z["gaussian"].clamp(min=1.5)
     expected = bounded_score((total - views.total_center) / views.total_spread)
     torch.testing.assert_close(views(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -107,13 +109,14 @@ def test_an_image_has_its_neighbours_in_the_layers_of_the_detector(of_images):
     views, x = of_images
     companions = views.companions
     _, features, hidden = views.detector.scores_and_features(x)
-    _, pattern, neighbours, blocks, _, _ = views.raw(x)
+    _, pattern, neighbours, blocks, edges, _, _ = views.raw(x)
     torch.testing.assert_close(pattern, companions.pattern(features))
     places = companions.pattern.place(features)
     candidates = companions.pattern.candidates(places)
     torch.testing.assert_close(neighbours, companions.neighbours.among(hidden, candidates))
     nearest = torch.cdist(places, companions.pattern.bank).topk(16, largest=False).indices
-    torch.testing.assert_close(blocks, companions.blocks(x, nearest), rtol=1e-4, atol=1e-5)
+    for found, expected in zip((blocks, edges), companions.blocks(x, nearest), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
