@@ -22,6 +22,8 @@ CANDIDATES = 16  # of each image, the nearest by another view
 
 _MAP = 16  # cells of a map, each way, at most
 _BLOCK = 2  # cells of a block, each way
+_HALVES = 2  # half cells from one cell to the next
+_MOST_STEPS = 2  # of half a cell, that a block may move, each way
 _FAINT = 0.02  # an edge of less than this, from black to white at 1, counts in proportion
 _GREY_VALUES = 255  # of a cell as the bank keeps it
 _CHUNK = 256  # images of the bank that are compared with others at a time
@@ -32,9 +34,8 @@ class Look(nn.Module):
 
     places: Tensor
     steps: ClassVar[int]
-    rounding: ClassVar[
-        float
-    ]  # mean square of what the bank loses of a cell, where nothing is to be seen
+    # Mean square of what the bank loses of a cell, where nothing is to be seen.
+    rounding: ClassVar[float]
 
     def __init__(self, n_blocks: int) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class Look(nn.Module):
         The first are given by every half cell, with 4 beyond the border, (B, 1, 2n + 7, 2n + 7),
         the others by cells, with one, (B, 1, n + 2, n + 2, K).
         """
-        a, b = self.look(half_cells, 2), self.look(cells, 1)
+        a, b = self.look(half_cells, _HALVES), self.look(cells, 1)
         # |a - b|^2 = |a|^2 - 2 ab + |b|^2 as one product, in which terms as large cancel early.
         a = torch.cat([a, a.square().sum(1, keepdim=True), torch.ones_like(a[:, :1])], 1)
         b = torch.cat([-2 * b, torch.ones_like(b[:, :1]), b.square().sum(1, keepdim=True)], 1)
@@ -66,11 +67,10 @@ class Look(nn.Module):
 
     def _moved(self, a: Tensor) -> Tensor:
         """Return every block at every move, (B, blocks, moves, 4 cells of values)."""
-        unused = 2 - self.steps
-        n = a.shape[-1] - unused
-        a = a[:, :, unused:n, unused:n]
-        n = a.shape[-1] - 2
-        corners = [a[:, :, r : r + n, c : c + n] for r in (0, 2) for c in (0, 2)]
+        start = _MOST_STEPS - self.steps  # what is beyond is for looks that move further
+        n = a.shape[-1] - 2 * start - _HALVES
+        at = [slice(start + offset, start + offset + n) for offset in (0, _HALVES)]
+        corners = [a[:, :, rows, columns] for rows in at for columns in at]
         everywhere = torch.cat(corners, 1).flatten(2).transpose(1, 2).contiguous()
         shape = (a.shape[0], self.n_blocks**2, (2 * self.steps + 1) ** 2, everywhere.shape[2])
         return everywhere.index_select(1, self.places).reshape(shape)
@@ -94,7 +94,10 @@ class Grey(Look):
 
 
 class Edges(Look):
-    """The root of the edges through a cell, down and across, so that faint ones count, too."""
+    """Signed roots of the edges e through a cell, down and across: e / sqrt(|e| + 0.02).
+
+    An edge is half the difference of the two cells beside. A root, so that faint ones count, too.
+    """
 
     steps = 2
     rounding = 2 / 24 / _GREY_VALUES**2 / _FAINT  # of half the difference of two, each way
@@ -136,7 +139,10 @@ class Blocks(nn.Module):
     def fit(cls, images: Tensor, candidates: Tensor) -> Blocks:
         """Keep normal images (N, C, side, side), whose candidates (N, K) are others of them."""
         blocks = cls(images.shape[-1], len(images)).to(images.device)
-        maps = [blocks.half_cells(part)[:, :, ::2, ::2] for part in torch.split(images, _CHUNK)]
+        maps = [
+            blocks.half_cells(part)[:, :, ::_HALVES, ::_HALVES]
+            for part in torch.split(images, _CHUNK)
+        ]
         blocks.bank.copy_((torch.cat(maps).flatten(1) * _GREY_VALUES).round())
         parts = zip(torch.split(images, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
         distances = torch.cat([blocks.distances(image, few) for image, few in parts], 1)
@@ -160,7 +166,9 @@ class Blocks(nn.Module):
     def distances(self, x: Tensor, candidates: Tensor) -> Tensor:
         """Return the distances of images (B, C, side, side) to each of theirs, (looks, B, K)."""
         # Beyond an image its border goes on, for moves and for the edges at their ends.
-        half_cells = functional.pad(self.half_cells(x), [4] * 4, mode="replicate")
+        half_cells = functional.pad(
+            self.half_cells(x), [_MOST_STEPS + _HALVES] * 4, mode="replicate"
+        )
         n, k = candidates.shape
         maps = self.bank[candidates].transpose(1, 2).float() / _GREY_VALUES
         maps = maps.reshape(n, 1, self.n_cells, self.n_cells, k)
@@ -177,11 +185,14 @@ class Blocks(nn.Module):
         grey = (x.mean(1, keepdim=True) + 1) / 2
         if self.enlarged > 1:
             grey = functional.interpolate(grey, scale_factor=self.enlarged)
-        return functional.avg_pool2d(grey, self.cell, self.cell // 2)
+        return functional.avg_pool2d(grey, self.cell, self.cell // _HALVES)
 
 
 def _least(values: Tensor) -> Tensor:
-    """Return the least over moves of (B, blocks, moves, K), in a third of the time of `amin`."""
+    """Return the least over moves of (B, blocks, moves, K), (B, blocks, K).
+
+    By halves, whole rows at a time: on a processor, `amin` over a dimension in the middle is slow.
+    """
     while values.shape[2] > 1:
         half = (values.shape[2] + 1) // 2
         values = torch.minimum(values[:, :, :half], values[:, :, -half:])
@@ -190,7 +201,7 @@ def _least(values: Tensor) -> Tensor:
 
 def _places(n_blocks: int, steps: int) -> Tensor:
     """Return where each block is at each move, in a map of all of its places, row by row."""
-    stride, n_moves = 2 * _BLOCK, 2 * steps + 1
+    stride, n_moves = _HALVES * _BLOCK, 2 * steps + 1
     width = stride * (n_blocks - 1) + n_moves
     rows = stride * torch.arange(n_blocks)[:, None] + torch.arange(n_moves)
     return (width * rows[:, None, :, None] + rows[None, :, None, :]).flatten()
