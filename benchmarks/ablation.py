@@ -28,7 +28,7 @@ import torch
 from ablation_vectors import OUT as VECTORS
 from ablation_vectors import section as of_vectors
 from numpy.typing import NDArray
-from pages import ROOT, ROWS, commands, table
+from pages import ROOT, ROWS, commands, of_before, table
 from torch import Tensor
 
 from historyad.batches import Batches
@@ -41,7 +41,7 @@ from historyad.environment import versions
 from historyad.estimator import fit_model, split_rows
 from historyad.history import History
 from historyad.metrics import auprc, auroc
-from historyad.model import Model
+from historyad.model import VERSION, Model
 from historyad.preprocessing import Preprocessing
 from historyad.splits import Split, load_split
 from historyad.storage import RunDirectory, load_json
@@ -78,6 +78,7 @@ LESS_FEATURES = {times: f"features gaussian, less {times} x its neighbours'" for
 FAR = f"{LESS[2]} > {ImageCompanions.rules['gaussian'][1]:g}"
 BLOCKS = "blocks, near by features"
 EDGES = "edges of blocks, near by features"
+# Steps of blocks in each variant; that of the score is measured as one of its views.
 MOVES = {", none moved": 0, ", moved by a pixel": 1, ", moved by two": 2}
 STAY, BY_ONE, BY_TWO = MOVES
 SUM = "sum: "
@@ -179,7 +180,7 @@ def _measure(split: str, seed: int, preset: str, runs: Path, out: Path) -> None:
             y = np.repeat([0, 1], [len(scores["normal"]), len(scores["anomalous"])])
             score = np.concatenate([scores["normal"], scores["anomalous"]])
             row = {**keys, "what": name, "auroc": auroc(y, score), "auprc": auprc(y, score)}
-            row |= {"prevalence": prevalence, "versions": versions()}
+            row |= {"prevalence": prevalence, "versions": versions(), "model_version": VERSION}
             row["command"] = shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
             file.write(json.dumps(row) + "\n")
     print(
@@ -308,8 +309,9 @@ def _blocks(views: Views, normal: Tensor) -> dict[str, Callable[[Tensor], Tensor
 
     return {
         f"{view}{name}": after(blocks, look)
-        for look, view in enumerate((BLOCKS, EDGES))
+        for look, (view, kind) in enumerate(((BLOCKS, Grey), (EDGES, Edges)))
         for name, blocks in variants.items()
+        if MOVES.get(name) != kind.steps
     }
 
 
@@ -414,7 +416,9 @@ def _section(rows: list[Row], preset: str) -> str:
     views = [[name, *cells] for name, cells in lines.items() if not name.startswith(SUM)]
     sums = [[name[len(SUM) :], *cells] for name, cells in lines.items() if name.startswith(SUM)]
     tables = table(["view", *splits], views) + "\n" + table(["sum of views", *splits], sums)
-    return f"\n## Preset `{preset}`\n" + commands(rows) + tables
+    said = "\nMeasured before the view `edges` was added; *default* is the sum of then.\n"
+    earlier = said if of_before(rows) else ""
+    return f"\n## Preset `{preset}`\n" + earlier + commands(rows) + tables
 
 
 if __name__ == "__main__":

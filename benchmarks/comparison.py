@@ -18,10 +18,9 @@ from comparison_numbers import (
     better_peers,
     read_cells,
 )
-from pages import ROOT, ROWS, commands, table, write_or_check
+from pages import ROOT, ROWS, commands, of_before, table, write_or_check
 
 from historyad.benchmark import OURS, Row
-from historyad.model import VERSION
 from historyad.peers import PEERS
 from historyad.standings import (
     Cells,
@@ -156,7 +155,8 @@ def summary(cells: Cells) -> str:
         lines.append([name, *_column(means, "{:.3f}"), *seeds])
     head = ["mean AUROC (splits)", *(f"`{method}`" for method in methods), "seeds of ours"]
     old = [family.title.lower() for family in FAMILIES if _earlier(cells, family)]
-    which = f"\nOf ours, these are of the default of before: {', '.join(old)}.\n" if old else ""
+    which = f"\nBefore the view `edges` was added, `{OUR_DEFAULT}` was measured on these:\n"
+    which = f"{which}{', '.join(old)}.\n" if old else ""
     return table(head, lines) + which
 
 
@@ -189,17 +189,13 @@ def family_section(cells: Cells, family: Family) -> str:
 
 
 def _earlier(cells: Cells, family: Family) -> str:
-    """Say on how many splits ours is the default of before, which did not compare edges."""
-    versions = [
-        max(row.get("model_version", 0) for row in cells[OUR_DEFAULT, split])
-        for split in family.splits
-        if (OUR_DEFAULT, split) in cells
-    ]
-    old = sum(version < VERSION for version in versions)
+    """Say on how many splits ours was measured before it compared edges."""
+    ours = [cells[OUR_DEFAULT, split] for split in family.splits if (OUR_DEFAULT, split) in cells]
+    old = sum(map(of_before, ours))
     if not family.images or not old:
         return ""
-    on_which = "" if old == len(versions) else f" on {old} of the {len(versions)} splits"
-    return f"\nOurs is here the default of before{on_which}, which did not compare edges.\n"
+    on_which = "" if old == len(ours) else f" on {old} of the {len(ours)} splits"
+    return f"\n`{OUR_DEFAULT}` was measured here before the view `edges` was added{on_which}.\n"
 
 
 def _parts(rows: list[Row]) -> str:

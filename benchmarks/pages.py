@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from historyad.model import VERSION
+
 Row = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 ROWS = ROOT / "docs" / "rows"
@@ -49,6 +51,14 @@ def _with_wildcards(names: Iterable[str]) -> list[str]:
         if set(ten) <= set(names):
             names = [f"{stem}*", *(name for name in names if name not in ten)]
     return names
+
+
+def of_before(rows: Iterable[Row]) -> bool:
+    """Whether some of these rows of our default on images are of an earlier one.
+
+    What companions it has changes with the version of the model; earlier rows do not all have it.
+    """
+    return any(row.get("model_version", 0) < VERSION for row in rows)
 
 
 def write_or_check(path: Path, page: str) -> int:

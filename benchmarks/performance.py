@@ -34,8 +34,9 @@ of KMNIST and of Fashion-MNIST; prevalence .50. Times are seconds of the clock; 
 threads, and is what to compare between rows with another number of threads. The fits of the
 reference ran side by side and beside other work, which slows both; the paired steps below do not
 suffer from that. Reference and default differ in their score, too: the first is D_TV alone, as in
-the paper, the second has all views. Those of default and quick are from before two views were added
-to the score of images, the blocks and a Gaussian of features; training is as it was.
+the paper, the second has all views. Those of default and quick are from before three views were
+added to the score of images, the blocks, their edges and a Gaussian of features; training is as it
+was.
 """
 
 LEADS = """## What each lead brings
@@ -74,12 +75,12 @@ SCORING = """## Scoring
 with full banks of neighbours, on the Intel Xeon; everything above is from the AMD EPYC. onnxruntime
 runs the same model, exported by `historyad export`, on as many threads. Here batches are scored
 side by side, each on a thread of its own, since many operations of one batch are too small to share
-two cores; with one thread the compiled graph is ahead. The two round differently, and where two
-candidates are as near, that decides which is compared: the likely cause of the largest difference,
-which is above the 1e-4 that `export` allows on the images it is given to compare. Batches
-differed on this processor, whose kernels for 8 rows round otherwise than those for 16, to which
-batches are now filled up. `python -X importtime -m historyad --help` lists what the start consists
-of.
+two cores. The two round differently, and where two candidates are as near, that decides which is
+compared: the likely cause of the largest difference, which is above the 1e-4 that `export` allows
+on the images it is given to compare. Kernels for 8 rows round otherwise on this processor than
+those for 16, to which batches are filled up. The row of the folder is from before the view `edges`
+was added, which makes scoring slower. `python -X importtime -m historyad --help` lists what the
+start consists of.
 """
 
 

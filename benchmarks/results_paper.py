@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pages import grouped, table
+from pages import grouped, of_before, table
 
 from historyad.benchmark import read_rows
 from historyad.reproduce.figure import EDGES
@@ -138,7 +138,15 @@ def _section(name: str, folder: Path) -> str:
     picture = f"![{_ALT[name]}](pictures/paper-{name}.webp){{ loading=lazy }}"
     if name == "toy":
         picture = ""
-    return "\n".join([text, picture, _commands(shown), describe(shown), _time(shown)])
+    return "\n".join(
+        [text, picture, _commands(shown), describe(shown), _earlier(shown) + _time(shown)]
+    )
+
+
+def _earlier(rows: list[Row]) -> str:
+    ours = [row for row in rows if row.get("method") == "default"]
+    said = "The default was measured here before the view `edges` was added.\n\n"
+    return said if of_before(ours) else ""
 
 
 def _commands(rows: list[Row]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from historyad.benchmark import read_rows
 from historyad.environment import machine, versions
 from historyad.metrics import auprc, auroc
+from historyad.model import VERSION
 from historyad.reproduce.drawing import draw_figure
 from historyad.reproduce.runs import Recipe, Runs, Scale
 
@@ -102,6 +103,7 @@ def environment() -> Row:
     """Return what a measurement may depend on besides settings and data."""
     return {
         "versions": versions(),
+        "model_version": VERSION,
         "machine": {"name": machine(), "threads": torch.get_num_threads()},
     }
 
