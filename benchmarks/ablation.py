@@ -1,12 +1,11 @@
-"""Measure every view of a fitted detector alone, and sums of views: docs/ablation.md.
+"""Measure every view of a fitted detector alone, and sums of views, for docs/ablation.md.
 
     python benchmarks/ablation.py [--split mnist-without-0 ...] [--seeds 0] [--preset default]
-    python benchmarks/ablation.py --page
 
-The first fits the detector of ``preset`` on each split, puts companions on every layer of D_TV and
-of the averaged critic (eq. 14), and appends one row for each view and each sum to --out; splits
-that have rows are skipped, and with --runs, so are fits that are there. The second writes the page
-from the rows. Only splits and seeds on which settings are chosen belong here.
+It fits the detector of ``preset`` on each split, puts companions on every layer of D_TV and of the
+averaged critic (eq. 14), and appends one row for each view and each sum to --out; splits that have
+rows are skipped, and with --runs, so are fits that are there. `ablation_page.py` writes the page.
+Only splits and seeds on which settings are chosen belong here.
 """
 
 from __future__ import annotations
@@ -25,10 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ablation_vectors import OUT as VECTORS
-from ablation_vectors import section as of_vectors
 from numpy.typing import NDArray
-from pages import ROOT, ROWS, commands, of_before, table
+from pages import ROWS
 from torch import Tensor
 
 from historyad.batches import Batches
@@ -60,7 +57,6 @@ Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous sam
 
 MOST = 3000  # held-out, normal and anomalous samples that are scored, each, evenly spread
 
-PAGE = ROOT / "docs" / "ablation.md"
 OUT = ROWS / "ablation" / "rows.jsonl"
 SPLITS = (
     "mnist-vs-kmnist",
@@ -151,14 +147,7 @@ def main() -> int:
     parser.add_argument("--preset", default="default")
     parser.add_argument("--runs", type=Path, help="folder in which fits are kept")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--page", action="store_true")
-    parser.add_argument("--check", action="store_true", help="compare the page, write nothing")
     arguments = parser.parse_args()
-    if arguments.check:
-        return int(build() != PAGE.read_text())
-    if arguments.page:
-        PAGE.write_text(build())
-        return 0
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for split in arguments.split:
         for seed in arguments.seeds:
@@ -356,69 +345,6 @@ def _standardised(name: str, scores: Scores) -> Scores:
     smallest = SMALLEST_SPREAD_OF_HISTORY if name == HISTORY else SMALLEST_SPREAD
     spread = max(np.quantile(held_out, RANGE) - center, smallest)
     return {key: (values - center) / spread for key, values in scores.items()}
-
-
-HEAD = """# What was tried for the score
-
-Written by `python benchmarks/ablation.py --page` from the rows in `docs/rows/ablation`; do not
-edit. AUROC of every view alone, and of sums of views, on splits and on the seed where settings are
-chosen; [the results](results.md) come from the default on other seeds. Of held-out, normal and
-anomalous samples, at most 3,000 each are scored.
-
-A view is a distance to normal samples: to the nearest five by cosine or by Euclid (on 64 principal
-components), or to a Gaussian. It is taken on pixels, on the features after the last convolution of
-D<sub>TV</sub>, or on its last hidden layer; or on those of the averaged critic of eq. 14. In sums,
-views are standardised as in [the score](how-it-works.md#several-views-one-score).
-"""
-READING = """
-A dash is what a split has no row of.
-
-## What it says, and what it does not
-
-* **Blocks that may move are the best view in most columns**, and the largest step that was found:
-  without them the default loses .067 on a digit 3 among the others and .015 where one digit alone
-  is normal. Where blocks stay in their place they overlook a 1 (.60, and .86 when they may move),
-  and the sum with them does, too (.79, .90). On clothing, moving gains nothing.
-* **Blocks and a Gaussian alone are strong**, and need D<sub>TV</sub> only to choose candidates and
-  neighbours: above the default on a 3, level with it on house numbers, .04 behind it on a 1 and
-  .008 behind on one kind of clothing. That is what the layers trained against the history add.
-* **Training against the history pays most for a 1**: the last hidden layer of D<sub>TV</sub> is far
-  above the pixels, and above that of the averaged critic from which it started.
-* **D<sub>TV</sub>'s own output adds next to nothing to the sum**: .0004 at most. Its layers carry
-  the score; the output alone is strong where the history reaches, and weak for a digit 0 or 1,
-  which it takes for good data.
-* **Relative distances find what lies near.** Divided by the root of the gap between normal samples,
-  distances find the digits 4 and 1 better than plain ones. Clothing is found as well without.
-* **The Gaussian of an image says more beside those of its neighbours**, and only house numbers need
-  it (.994 without).
-* A lead: the features' Gaussian less *twice* that of its neighbours finds a 1 better (+.016), and
-  clothing worse (-.009).
-* One seed each: differences of a hundredth mean nothing here, and weights were chosen on a plateau.
-"""
-
-
-def build() -> str:
-    """Return the page."""
-    rows = read_rows(OUT)
-    presets = list(dict.fromkeys(row["preset"] for row in rows))
-    sections = [_section(rows, preset) for preset in presets]
-    return HEAD + "".join(sections) + READING + of_vectors(read_rows(VECTORS))
-
-
-def _section(rows: list[Row], preset: str) -> str:
-    rows = [row for row in rows if row["preset"] == preset]
-    splits = list(dict.fromkeys(row["split"] for row in rows))
-    found = {(row["what"], row["split"]): row["auroc"] for row in rows}
-    lines = {
-        name: [f"{found[name, split]:.4f}" if (name, split) in found else "–" for split in splits]
-        for name in dict.fromkeys(row["what"] for row in rows)
-    }
-    views = [[name, *cells] for name, cells in lines.items() if not name.startswith(SUM)]
-    sums = [[name[len(SUM) :], *cells] for name, cells in lines.items() if name.startswith(SUM)]
-    tables = table(["view", *splits], views) + "\n" + table(["sum of views", *splits], sums)
-    said = "\nMeasured before the view `edges` was added; *default* is the sum of then.\n"
-    earlier = said if of_before(rows) else ""
-    return f"\n## Preset `{preset}`\n" + earlier + commands(rows) + tables
 
 
 if __name__ == "__main__":

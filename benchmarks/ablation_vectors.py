@@ -3,7 +3,7 @@
     python benchmarks/ablation_vectors.py
 
 They are fitted without D_TV, in a minute or two, on the tables and seeds on which settings are
-chosen, and written to docs/rows/ablation/vectors.jsonl; `benchmarks/ablation.py --page` shows them.
+chosen, and written to docs/rows/ablation/vectors.jsonl; `ablation_page.py` shows them.
 """
 
 from __future__ import annotations
