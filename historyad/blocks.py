@@ -27,6 +27,7 @@ _MOST_STEPS = 2  # of half a cell, that a block may move, each way
 _FAINT = 0.02  # an edge of less than this, from black to white at 1, counts in proportion
 _GREY_VALUES = 255  # of a cell as the bank keeps it
 _CHUNK = 256  # images of the bank that are compared with others at a time
+_PART = 32  # images that are compared at a time; what lies between stays in the cache
 
 
 class Look(nn.Module):
@@ -165,6 +166,12 @@ class Blocks(nn.Module):
 
     def distances(self, x: Tensor, candidates: Tensor) -> Tensor:
         """Return the distances of images (B, C, side, side) to each of theirs, (looks, B, K)."""
+        if torch.compiler.is_exporting():  # a graph has no loop over a batch of any size
+            return self._distances(x, candidates)
+        parts = zip(torch.split(x, _PART), torch.split(candidates, _PART), strict=True)
+        return torch.cat([self._distances(few, theirs) for few, theirs in parts], 1)
+
+    def _distances(self, x: Tensor, candidates: Tensor) -> Tensor:
         # Beyond an image its border goes on, for moves and for the edges at their ends.
         half_cells = functional.pad(
             self.half_cells(x), [_MOST_STEPS + _HALVES] * 4, mode="replicate"

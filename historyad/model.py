@@ -40,6 +40,7 @@ from historyad.storage import load_json, load_tensors, save_json, save_tensors
 from historyad.views import ImageCompanions, VectorCompanions, Views, raw_views, total_of
 
 _FORMAT, VERSION = "historyad-detector", 8
+_BEFORE_EDGES = 7  # still read, but for whole images: their companions lack a view
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
@@ -202,7 +203,7 @@ def _checksum(content: dict[str, Any]) -> str:
 def _check_content(path: Path, content: Any) -> None:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise RunError(f"{path} is not the description of a detector: give the folder of a run")
-    if content.get("version") != VERSION:
+    if not _is_known(content.get("version"), content.get("companions")):
         raise RunError(
             f"{path} has version {content.get('version')!r}, this program reads {VERSION}: "
             "use the program that wrote it, or fit again"
@@ -213,6 +214,13 @@ def _check_content(path: Path, content: Any) -> None:
     for name in ("tensors_sha256", "config", "preprocessing", "source", "calibration"):
         if not isinstance(content.get(name), str if name == "tensors_sha256" else dict):
             raise RunError(f"{path} is damaged (its {name} is missing): restore it or fit again")
+
+
+def _is_known(version: Any, companions: Any) -> bool:
+    """Whether this program reads models of this version, with companions of these sizes."""
+    if version == _BEFORE_EDGES:
+        return not isinstance(companions, dict) or "feature_components" not in companions
+    return bool(version == VERSION)
 
 
 def _check_tensors(tensors: dict[str, Tensor]) -> None:

@@ -182,13 +182,22 @@ def test_a_model_without_its_companions_is_refused(copied):
         Model.load(copied)
 
 
-@pytest.mark.parametrize("version", [0, VERSION - 1, VERSION + 1, str(VERSION), None])
+@pytest.mark.parametrize("version", [0, VERSION - 2, VERSION + 1, str(VERSION), None])
 def test_an_unknown_version_is_refused(copied, version):
     alter(copied, lambda content: content.update(version=version))
     with pytest.raises(
         RunError, match=f"has version {version!r}, this program reads {VERSION}: use"
     ):
         Model.load(copied)
+
+
+def test_a_model_of_before_edges_is_read_unless_it_lacks_their_view(fitted, copied):
+    alter(copied, lambda content: content.update(version=7))
+    if fitted[1].preprocessing.kind == "image":
+        with pytest.raises(RunError, match="has version 7, this program reads 8: use"):
+            Model.load(copied)
+    else:
+        assert Model.load(copied).calibration.threshold == fitted[1].calibration.threshold
 
 
 @pytest.mark.parametrize("content", [{}, [], 1, None, {"format": "other"}])
