@@ -62,6 +62,7 @@ SPLITS = (
     "mnist-vs-kmnist",
     *(f"mnist-without-{digit}" for digit in range(5)),
     *("fashion-only-0", "fashion-only-1", "mnist-only-3", "svhn-vs-celeba"),
+    *("celeba-vs-svhn", "cifar10-vs-svhn"),
 )
 # Weights of views in sums; of "view > a" what exceeds a, on the scale of the score.
 HISTORY, PATTERN, ALL_NEAR = "history", "features cosine", "hidden euclid"
@@ -72,6 +73,8 @@ GAUSSIAN = "pixels gaussian"
 LESS = {times: f"{GAUSSIAN}, less {times} x its neighbours'" for times in (1, 2)}
 LESS_FEATURES = {times: f"features gaussian, less {times} x its neighbours'" for times in (1, 2)}
 FAR = f"{LESS[2]} > {ImageCompanions.rules['gaussian'][1]:g}"
+SIMPLICITY = "simplicity"
+PLAINER = f"{SIMPLICITY} > {ImageCompanions.rules['simplicity'][1]:g}"
 BLOCKS = "blocks, near by features"
 EDGES = "edges of blocks, near by features"
 # Steps of blocks in each variant; that of the score is measured as one of its views.
@@ -82,7 +85,7 @@ SUM = "sum: "
 TERMS = {
     **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR},
     **{"blocks": BLOCKS, "edges": EDGES},
-    **{"gaussian": FAR, "features": LESS_FEATURES[1]},
+    **{"gaussian": FAR, "simplicity": PLAINER, "features": LESS_FEATURES[1]},
 }
 DEFAULT = {TERMS[view]: weight for view, (weight, _) in ImageCompanions.rules.items()}
 
@@ -100,12 +103,14 @@ SUMS: dict[str, dict[str, float]] = {
     "without neighbours": _default(neighbours=0),
     "without blocks": _default(blocks=0),
     "without gaussian": _default(gaussian=0),
+    "without simplicity": _default(simplicity=0),
     "without features": _default(features=0),
     "history 1": _default(history=1),
     "pattern 2": _default(pattern=2),
     "without edges": _default(edges=0),
-    "without edges, and the weights that were best then": {
-        **{HISTORY: 0.5, PATTERN: 1, NEAR: 6, BLOCKS: 12, FAR: 8, LESS_FEATURES[1]: 2},
+    "without edges and simplicity, and the weights that were best then": {
+        **{HISTORY: 0.5, PATTERN: 1, NEAR: 6, BLOCKS: 12, f"{LESS[2]} > 1.5": 8},
+        **{LESS_FEATURES[1]: 2},
     },
     "neighbours 6": _default(neighbours=6),
     "neighbours 14": _default(neighbours=14),
@@ -117,10 +122,17 @@ SUMS: dict[str, dict[str, float]] = {
     "features 6": _default(features=6),
     "gaussian 10": _default(gaussian=10),
     "gaussian 18": _default(gaussian=18),
-    "gaussian beyond 1": _default(gaussian=0) | {f"{LESS[2]} > 1": 14},
+    "gaussian always": _default(gaussian=0) | {LESS[2]: 14},
+    "gaussian beyond 1.5": _default(gaussian=0) | {f"{LESS[2]} > 1.5": 14},
     "gaussian beyond 2": _default(gaussian=0) | {f"{LESS[2]} > 2": 14},
-    "gaussian less its neighbours' once": _default(gaussian=0) | {f"{LESS[1]} > 1.5": 14},
-    "gaussian by itself": _default(gaussian=0) | {f"{GAUSSIAN} > 1.5": 14},
+    "gaussian less its neighbours' once": _default(gaussian=0) | {f"{LESS[1]} > 1": 14},
+    "gaussian by itself": _default(gaussian=0) | {f"{GAUSSIAN} > 1": 14},
+    "simplicity 20": _default(simplicity=20),
+    "simplicity 40": _default(simplicity=40),
+    "simplicity always": _default(simplicity=0) | {SIMPLICITY: 30},
+    "simplicity beyond 0.5": _default(simplicity=0) | {f"{SIMPLICITY} > 0.5": 30},
+    "simplicity beyond 1": _default(simplicity=0) | {f"{SIMPLICITY} > 1": 30},
+    "simplicity beyond 1, and 50": _default(simplicity=0) | {f"{SIMPLICITY} > 1": 50},
     "features by themselves": _default(features=0) | {"features gaussian": 4},
     "features less their neighbours' twice": _default(features=0) | {LESS_FEATURES[2]: 4},
     "neighbours among all": _default(neighbours=0) | {ALL_NEAR: 10},
@@ -133,7 +145,7 @@ SUMS: dict[str, dict[str, float]] = {
     "pixels instead of blocks": _default(blocks=0) | {"pixels cosine": 5},
     "features by euclid besides": DEFAULT | {"features euclid": 3},
     "averaged critic besides": DEFAULT | {"averaged critic's features euclid": 2},
-    "blocks, edges and gaussian": {BLOCKS: 12, EDGES: 16, FAR: 14},
+    "blocks, edges, gaussian and simplicity": {BLOCKS: 12, EDGES: 16, FAR: 14, PLAINER: 30},
     "history and pixels gaussian": {HISTORY: 1, GAUSSIAN: 1},
 }
 
@@ -255,6 +267,7 @@ def _of_the_score(
         found[NEAR][key] = raw["neighbours"]
         found[BLOCKS][key] = raw["blocks"]
         found[EDGES][key] = raw["edges"]
+        found[SIMPLICITY][key] = raw["simplicity"]
         found[LESS[1]][key] = (of_pixels + raw["gaussian"]) / 2
         found[LESS[2]][key] = raw["gaussian"]
         found[LESS_FEATURES[1]][key] = raw["features"]

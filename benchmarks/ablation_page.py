@@ -76,7 +76,7 @@ def _section(rows: list[Row], preset: str) -> str:
     views = [[name, *cells] for name, cells in lines.items() if not name.startswith(SUM)]
     sums = [[name[len(SUM) :], *cells] for name, cells in lines.items() if name.startswith(SUM)]
     tables = table(["view", *splits], views) + "\n" + table(["sum of views", *splits], sums)
-    said = "\nMeasured before the view `edges` was added; *default* is the sum of then.\n"
+    said = "\nMeasured before the view `simplicity` was added; *default* is the sum of then.\n"
     earlier = said if of_before(rows) else ""
     return f"\n## Preset `{preset}`\n" + earlier + commands(rows) + tables
 

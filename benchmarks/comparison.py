@@ -155,7 +155,7 @@ def summary(cells: Cells) -> str:
         lines.append([name, *_column(means, "{:.3f}"), *seeds])
     head = ["mean AUROC (splits)", *(f"`{method}`" for method in methods), "seeds of ours"]
     old = [family.title.lower() for family in FAMILIES if _earlier(cells, family)]
-    which = f"\nBefore the view `edges` was added, `{OUR_DEFAULT}` was measured on these:\n"
+    which = f"\nBefore the view `simplicity` was added, `{OUR_DEFAULT}` was measured on these:\n"
     which = f"{which}{', '.join(old)}.\n" if old else ""
     return table(head, lines) + which
 
@@ -189,13 +189,15 @@ def family_section(cells: Cells, family: Family) -> str:
 
 
 def _earlier(cells: Cells, family: Family) -> str:
-    """Say on how many splits ours was measured before it compared edges."""
+    """Say on how many splits ours is of before its latest view."""
     ours = [cells[OUR_DEFAULT, split] for split in family.splits if (OUR_DEFAULT, split) in cells]
     old = sum(map(of_before, ours))
     if not family.images or not old:
         return ""
     on_which = "" if old == len(ours) else f" on {old} of the {len(ours)} splits"
-    return f"\n`{OUR_DEFAULT}` was measured here before the view `edges` was added{on_which}.\n"
+    return (
+        f"\n`{OUR_DEFAULT}` was measured here before the view `simplicity` was added{on_which}.\n"
+    )
 
 
 def _parts(rows: list[Row]) -> str:
@@ -224,9 +226,10 @@ def _narrow(cells: Cells, family: Family) -> str:
     """Return AUROC and AUPRC of few splits, with their spread."""
     methods = _order(cells, family)
     head, columns = ["method", "seeds"], [_seeds(cells, methods)]
+    shared = set.intersection(*(set(split.split("-vs-")) for split in family.splits))
     for split in family.splits:
         rows = _rows(on(cells, [split]))
-        name = split.partition("-vs-")[2] or split
+        name = "".join(set(split.split("-vs-")) - shared) or split
         prevalence = f" (prevalence {rows[0]['prevalence']:.2f})" if rows else ""
         head += [f"{name}, AUROC", f"{name}, AUPRC{prevalence}"]
         columns += [_with_spread(cells, methods, (split,), key) for key in ("auroc", "auprc")]

@@ -47,7 +47,7 @@ def build() -> str:
     """Return the page."""
     ours = read_rows(ROWS / "comparison" / "ours.jsonl")
     on_mnist = [row for row in ours if row["split"] == "mnist-vs-kmnist"]
-    earlier = "\nMeasured before the view `edges` was added.\n" if of_before(on_mnist) else ""
+    earlier = "\nMeasured before the view `simplicity` was added.\n" if of_before(on_mnist) else ""
     sections = [HEAD, FPR + earlier + commands(on_mnist) + _false_positives(on_mnist)]
     return "\n".join([*sections, *of_paper(ROWS / "paper")])
 

@@ -145,7 +145,7 @@ def _section(name: str, folder: Path) -> str:
 
 def _earlier(rows: list[Row]) -> str:
     ours = [row for row in rows if row.get("method") == "default"]
-    said = "The default was measured here before the view `edges` was added.\n\n"
+    said = "The default was measured here before the view `simplicity` was added.\n\n"
     return said if of_before(ours) else ""
 
 

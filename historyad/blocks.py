@@ -57,30 +57,30 @@ class Look(nn.Module):
         The first are given by every half cell, with 4 beyond the border, (B, 1, 2n + 7, 2n + 7),
         the others by cells, with one, (B, 1, n + 2, n + 2, K).
         """
-        a, b = self.look(half_cells, _HALVES), self.look(cells, 1)
-        # |a - b|^2 = |a|^2 - 2 ab + |b|^2 as one product, in which terms as large cancel early.
-        a = torch.cat([a, a.square().sum(1, keepdim=True), torch.ones_like(a[:, :1])], 1)
-        b = torch.cat([-2 * b, torch.ones_like(b[:, :1]), b.square().sum(1, keepdim=True)], 1)
-        squared = _least(self._moved(a) @ self._by_blocks(b)).clamp(min=0).sum(1)
+        a, b = self._moved(self.look(half_cells, _HALVES)), self._by_blocks(self.look(cells, 1))
+        # |a - b|^2 = |a|^2 - 2 ab + |b|^2, all in one product.
+        squared = _least(a @ b).clamp(min=0).sum(1)
         # A root is steep at 0, where differences are those of rounding.
         distances: Tensor = (squared + (2 * self.n_blocks) ** 2 * self.rounding).sqrt()
         return distances
 
     def _moved(self, a: Tensor) -> Tensor:
-        """Return every block at every move, (B, blocks, moves, 4 cells of values)."""
+        """Return a, |a|^2 and 1 of every block at every move, (B, blocks, moves, 4 cells + 2)."""
         start = _MOST_STEPS - self.steps  # what is beyond is for looks that move further
         n = a.shape[-1] - 2 * start - _HALVES
         at = [slice(start + offset, start + offset + n) for offset in (0, _HALVES)]
-        corners = [a[:, :, rows, columns] for rows in at for columns in at]
-        everywhere = torch.cat(corners, 1).flatten(2).transpose(1, 2).contiguous()
-        shape = (a.shape[0], self.n_blocks**2, (2 * self.steps + 1) ** 2, everywhere.shape[2])
+        a = torch.cat([a[:, :, rows, columns] for rows in at for columns in at], 1)
+        a = torch.cat([a, a.square().sum(1, keepdim=True), torch.ones_like(a[:, :1])], 1)
+        everywhere = a.flatten(2).transpose(1, 2).contiguous()
+        shape = (a.shape[0], self.n_blocks**2, (2 * self.steps + 1) ** 2, a.shape[1])
         return everywhere.index_select(1, self.places).reshape(shape)
 
     def _by_blocks(self, b: Tensor) -> Tensor:
-        """Map (B, values, n, n, K) to (B, blocks, 4 cells of values, K)."""
+        """Return -2 b, 1 and |b|^2 of every block, (B, blocks, 4 cells + 2, K)."""
         n, n_values, _, _, k = b.shape
-        blocks = b.reshape(n, n_values, self.n_blocks, _BLOCK, self.n_blocks, _BLOCK, k)
-        return blocks.permute(0, 2, 4, 3, 5, 1, 6).reshape(n, self.n_blocks**2, -1, k)
+        b = b.reshape(n, n_values, self.n_blocks, _BLOCK, self.n_blocks, _BLOCK, k)
+        b = b.permute(0, 2, 4, 3, 5, 1, 6).reshape(n, self.n_blocks**2, -1, k)
+        return torch.cat([-2 * b, torch.ones_like(b[:, :, :1]), b.square().sum(2, keepdim=True)], 2)
 
 
 class Grey(Look):

@@ -39,8 +39,8 @@ from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
 from historyad.views import ImageCompanions, VectorCompanions, Views, raw_views, total_of
 
-_FORMAT, VERSION = "historyad-detector", 8
-_BEFORE_EDGES = 7  # still read, but for whole images: their companions lack a view
+_FORMAT, VERSION = "historyad-detector", 9
+_EARLIER = (7, 8)  # still read, but for whole images, whose score had fewer views
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
@@ -218,7 +218,7 @@ def _check_content(path: Path, content: Any) -> None:
 
 def _is_known(version: Any, companions: Any) -> bool:
     """Whether this program reads models of this version, with companions of these sizes."""
-    if version == _BEFORE_EDGES:
+    if version in _EARLIER:
         return not isinstance(companions, dict) or "feature_components" not in companions
     return bool(version == VERSION)
 

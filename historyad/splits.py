@@ -5,6 +5,8 @@ name                          normal, against anomalous
 ============================  ==================================================================
 ``mnist-vs-kmnist``           one set, against another; so are ``mnist-vs-fashion``,
                               ``svhn-vs-cifar10``, ``svhn-vs-celeba``, ``svhn-vs-tiny-imagenet``
+``cifar10-vs-svhn``           photos, of whose set three quarters train and a quarter tests, against
+                              house numbers; so are ``celeba-vs-svhn``, ``tiny-imagenet-vs-svhn``
 ``mnist-only-3``              one class, against all others; so is ``fashion-only-3``
 ``mnist-without-3``           all digits but one, against all images of that one; so is, small and
                               always at hand, ``digits-without-0``
@@ -16,8 +18,9 @@ name                          normal, against anomalous
 ``TRAIN|NORMAL|ANOMALOUS``    any three SOURCEs of `historyad.datasets`
 ============================  ==================================================================
 
-What trains and what tests was decided by the sets' authors, but for tables, which are halved, and
-for the split of 80 to 20: there the seed decides.
+What trains and what tests was decided by the sets' authors, but for photos, whose test images are
+cut in their order; for tables, which are halved; and for the split of 80 to 20. In the last two,
+the seed decides.
 """
 
 from __future__ import annotations
@@ -39,6 +42,9 @@ from historyad.sources import Source
 _SEPARATOR = "|"  # part of no set's name, no list of labels and hardly any path
 _EIGHTY_TWENTY = "mnist-80-20-without-"
 
+_PHOTOS = ("cifar10", "celeba", "tiny-imagenet")
+_PHOTOS_THAT_TRAIN = 0.75
+
 # Some masks of `uneven` are empty, of defects that were lost when the masks were reduced; that
 # matters where pixels are scored. Here an image is, and it shows the defect.
 _DEFECTS = ("blowhole", "break", "crack", "fray", "uneven")
@@ -57,6 +63,7 @@ def _named_splits() -> dict[str, tuple[str, ...]]:
         "svhn-vs-tiny-imagenet": ("svhn:train", "svhn:test", "tiny-imagenet:test"),
         "digits-without-0": ("digits:train:!0", "digits:test:!0", "digits:test:0"),
     }
+    splits |= {f"{photos}-vs-svhn": (f"{photos}:test", "svhn:test") for photos in _PHOTOS}
     for name, source in (("mnist", "mnist"), ("fashion", "fashion-mnist")):
         for d in range(10):
             only = (f"{source}:train:{d}", f"{source}:test:{d}", f"{source}:test:!{d}")
@@ -131,9 +138,13 @@ def load_split(name: str, seed: int, data_root: Path | None) -> Split:
     shapes = {source.samples.shape[1:] for source in sources}
     if len(shapes) > 1:
         raise InputError(f"{name}: samples have the shapes {shapes}; give some of one shape")
+    if name in NAMED_SPLITS and name.endswith("-vs-svhn"):
+        sources = [*_cut(sources[0]), *sources[1:]]
     train, normal, *anomalous = sources
     anomalies = _join(anomalous)
-    if name.startswith("svhn-vs-"):  # as many as there are normal test images
+    if name in NAMED_SPLITS and "svhn" in name.split(
+        "-vs-"
+    ):  # as many as there are normal test images
         anomalies = _take(anomalies, np.arange(min(len(normal), len(anomalies))))
     return Split(train, normal, anomalies)
 
@@ -170,6 +181,13 @@ def _open_table(name: str, data_root: Path | None) -> Source:
 
 def _root(data_root: Path | None) -> Path:
     return Path(data_root or os.environ.get("HISTORYAD_DATA", "."))
+
+
+def _cut(photos: Source) -> list[Source]:
+    """Return the first photos, to train on, and the last, to test on."""
+    n_train = round(_PHOTOS_THAT_TRAIN * len(photos))
+    rows = np.arange(len(photos))
+    return [_take(photos, rows[:n_train]), _take(photos, rows[n_train:])]
 
 
 def _halve(table: Source, seed: int) -> Split:

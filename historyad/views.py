@@ -11,6 +11,7 @@ view           what it says of a sample
                the image may have moved a little
 `edges`        images: the same, of edges instead of grey values, and by moves of twice that length
 `gaussian`     distance to a Gaussian; for an image, less twice that of its neighbours by `pattern`
+`simplicity`   images: minus the logarithm of that distance by itself: how much plainer than normal
 `features`     images: distance to a Gaussian of the features of D_TV's convolutions, less that of
                its neighbours by `pattern`
 =============  =================================================================================
@@ -18,10 +19,15 @@ view           what it says of a sample
 Distances to neighbours are relative to the gaps between normal samples around them. A view is
 standardised by normal samples that no view was fitted on: 0 is their median, and 1 is what one in
 twenty exceeds. The score is a weighted sum. Some views count only beyond the range of normal
-samples, within which they say nothing about what is normal: the Gaussian of images, beyond whose
-range nothing else is as sure, and D_TV's output on vectors, where the history does not surround the
-data. Some normal images are far from the mean, and so are those that resemble them: hence the
-Gaussians of an image are compared with those of its neighbours.
+samples, or near its end, for they say nothing about what is normal within: the Gaussian of images,
+beyond whose range nothing else is as sure, and D_TV's output on vectors, where the history does not
+surround the data. Some normal images are far from the mean, and so are those that resemble them:
+hence the Gaussians of an image are compared with those of its neighbours.
+
+Where samples have many values, all normal ones are about equally far from the mean, and what is
+much *nearer* is not normal either: no photograph is as smooth as a house number (Nalisnick et al.,
+2019, "Detecting out-of-distribution inputs to deep generative models using typicality"). All
+distances call it normal; `simplicity` does not.
 """
 
 from __future__ import annotations
@@ -57,6 +63,7 @@ _GAUSSIAN_COMPONENTS = 192  # of features
 # How many times the neighbours' distance is taken from an image's own.
 _NEARBY, _NEARBY_FEATURES = 2.0, 1.0
 
+_SMALLEST_DISTANCE = 1e-6  # to a Gaussian, whose logarithm is taken
 _CHUNK = 512  # samples whose features are computed at a time
 RANGE = 0.95  # quantile of normal samples that is 1 on the scale of a view
 ZERO = 0.99  # quantile of normal samples where the score is 0
@@ -118,7 +125,8 @@ class ImageCompanions(nn.Module):
         "neighbours": (10.0, -math.inf),
         "blocks": (12.0, -math.inf),
         "edges": (16.0, -math.inf),
-        "gaussian": (14.0, 1.5),
+        "gaussian": (14.0, 1.0),
+        "simplicity": (30.0, 0.75),
         "features": (4.0, -math.inf),
     }
 
@@ -194,11 +202,13 @@ class ImageCompanions(nn.Module):
         distances, others = self.pattern.nearest(places, candidates, CANDIDATES)
         few = others[:, :NEIGHBOURS]
         nearby = self.bank_gaussian[few].mean(1), self.bank_features[few].mean(1)
+        from_mean = self.gaussian(x)
         return [
             self.pattern.relative(distances, others),
             self.neighbours.among(hidden, candidates),
             *self.blocks(x, others),
-            self.gaussian(x) - _NEARBY * nearby[0],
+            from_mean - _NEARBY * nearby[0],
+            -from_mean.clamp(min=_SMALLEST_DISTANCE).log(),
             self.features(features) - _NEARBY_FEATURES * nearby[1],
         ]
 

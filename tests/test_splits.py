@@ -114,6 +114,8 @@ def test_the_split_of_80_to_20_is_seeded_disjoint_and_complete(tmp_path):
     ("name", "sizes"),
     [
         ("svhn-vs-celeba", (7000, 3000, 3000)),
+        ("cifar10-vs-svhn", (7500, 2500, 2500)),
+        ("celeba-vs-svhn", (3000, 1000, 1000)),
         ("mnist-without-3", (53869, 8990, 7141)),
         ("mnist-80-20-without-3", (50287, 12572, 7141)),
         ("mnist-only-3", (6131, 1010, 8990)),

@@ -82,11 +82,11 @@ def test_far_away_is_anomalous_whatever_the_network_says(of_vectors):
 def test_the_score_of_an_image_adds_up_its_views(of_images):
     views, x = of_images
     z = dict(zip(views.names, views.standardised(views.raw(x)), strict=True))
-    names = {"history", "pattern", "neighbours", "blocks", "edges", "gaussian", "features"}
-    assert set(z) == names
+    near = {"history", "pattern", "neighbours", "blocks", "edges", "features"}
+    assert set(z) == near | {"gaussian", "simplicity"}
     total = z["history"] / 2 + z["pattern"] + 10 * z["neighbours"] + 12 * z["blocks"]
     total += 16 * z["edges"] + 4 * z["features"]
-    total += 14 * z["gaussian"].clamp(min=1.5)
+    total += 14 * z["gaussian"].clamp(min=1) + 30 * z["simplicity"].clamp(min=0.75)
     expected = bounded_score((total - views.total_center) / views.total_spread)
     torch.testing.assert_close(views(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -109,7 +109,7 @@ def test_an_image_has_its_neighbours_in_the_layers_of_the_detector(of_images):
     views, x = of_images
     companions = views.companions
     _, features, hidden = views.detector.scores_and_features(x)
-    _, pattern, neighbours, blocks, edges, _, _ = views.raw(x)
+    _, pattern, neighbours, blocks, edges, *_ = views.raw(x)
     torch.testing.assert_close(pattern, companions.pattern(features))
     places = companions.pattern.place(features)
     candidates = companions.pattern.candidates(places)
@@ -126,13 +126,27 @@ def test_the_gaussians_of_an_image_are_compared_with_those_of_its_neighbours(of_
     _, features, _ = views.detector.scores_and_features(x)
     places = companions.pattern.place(features)
     nearest = torch.cdist(places, companions.pattern.bank).topk(5, largest=False).indices
-    *_, gaussian, of_features = views.raw(x)
+    *_, gaussian, simplicity, of_features = views.raw(x)
     own = companions.gaussian(x)
+    torch.testing.assert_close(simplicity, -own.log())
     expected = own - 2 * own[nearest].mean(1)
     torch.testing.assert_close(gaussian, expected, rtol=1e-4, atol=1e-3)
     own = companions.features(features)
     expected = own - own[nearest].mean(1)
     torch.testing.assert_close(of_features, expected, rtol=1e-4, atol=1e-3)
+
+
+@torch.no_grad()
+def test_an_image_plainer_than_any_normal_one_is_anomalous(of_images):
+    views, x = of_images
+    plain = views.companions.gaussian.mean.reshape(x[:1].shape)  # at no distance from itself
+    raw = views.raw(torch.cat([plain, x]))
+    by_name = dict(zip(views.names, raw, strict=True))
+    assert by_name["gaussian"][0] < by_name["gaussian"][1:].min()
+    assert views.score(raw)[0] > max(0.9, views.score(raw)[1:].quantile(0.99))
+    silent = dict(zip(views.names, views.standardised(raw), strict=True))["simplicity"] < 0.75
+    lower = raw - (torch.tensor([name == "simplicity" for name in views.names]) * 1e-3)[:, None]
+    assert torch.equal(views.score(lower)[silent], views.score(raw)[silent])
 
 
 @torch.no_grad()
