@@ -6,6 +6,7 @@ split has a mean over them, and a rank.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Cells = dict[tuple[str, str], list[Row]]  # by method and split, a row for each seed
 
 _BLUE, _VERMILLION = "#0072b2", "#d55e00"  # Okabe and Ito
-_LOWEST = 0.45  # a little below chance: what is worse is drawn at the edge
+_LOWEST = 0.45  # a little below chance; where something is worse, the axis begins at 0
 _IN_A_ROW = 4
 
 
@@ -180,7 +181,8 @@ def draw(panels: dict[str, dict[str, float]], ours: Collection[str], file: Path)
 
     panels = {title: means for title, means in panels.items() if means}
     order = list(dict.fromkeys(method for means in panels.values() for method in means))
-    n_columns = max(1, min(_IN_A_ROW, len(panels)))
+    n_rows = max(1, math.ceil(len(panels) / _IN_A_ROW))
+    n_columns = max(1, math.ceil(len(panels) / n_rows))
     pairs = list(panels.items())
     rows = [dict(pairs[i : i + n_columns]) for i in range(0, max(1, len(pairs)), n_columns)]
     methods = [[m for m in order if any(m in means for means in row.values())] for row in rows]
@@ -203,13 +205,14 @@ def draw(panels: dict[str, dict[str, float]], ours: Collection[str], file: Path)
 def _draw_panel(
     axes: Axes, title: str, means: dict[str, float], methods: list[str], ours: Collection[str]
 ) -> None:
+    lowest = _LOWEST if min(means.values()) > _LOWEST else 0.0
     for method, value in means.items():
-        x, y = max(value, _LOWEST), methods.index(method)
+        y = methods.index(method)
         colour = _VERMILLION if method in ours else _BLUE
-        axes.plot([_LOWEST, x], [y, y], color=colour, linewidth=0.8, alpha=0.4)
-        axes.plot(x, y, "o", color=colour, markersize=4.5, clip_on=False)
+        axes.plot([lowest, value], [y, y], color=colour, linewidth=0.8, alpha=0.4)
+        axes.plot(value, y, "o", color=colour, markersize=4.5, clip_on=False)
     axes.set_title(title, fontsize=9, loc="left")
-    axes.set(xlim=(_LOWEST, 1), ylim=(len(methods) - 0.4, -0.6))
+    axes.set(xlim=(lowest, 1), ylim=(len(methods) - 0.4, -0.6))
     axes.set_yticks(range(len(methods)), methods, fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
