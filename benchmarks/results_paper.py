@@ -47,7 +47,9 @@ under the data root. Settings of step 2 are those of section 4.4: 10 epochs, alp
 
 A PCA residual is linear: that it does as well or better means that these sets differ in statistics
 of neighbouring pixels, not in what they show. The table is a check that a detector works; it
-cannot show that one understands house numbers, and no method should be chosen by it.
+cannot show that one understands house numbers, and no method should be chosen by it. The other way
+round, with photos as normal, the same residual calls every house number normal:
+[the comparison](comparison.md#photos-against-house-numbers) has that direction, too.
 """
 
 TABLE1_GAP = """
