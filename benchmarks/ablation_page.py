@@ -30,10 +30,10 @@ A dash is what a split has no row of.
 
 ## What it says, and what it does not
 
-* **Simplicity finds what every distance calls normal.** Without it, the default loses .10 where faces
-  are normal and house numbers are not, .50 where photos of everything are, and .035 on a digit 1.
-  It costs .0003 at most. By itself it is the worst of views, and counted within the range of normal
-  samples, too, it costs .17 on clothing: it may raise suspicion, but not allay it.
+* **Simplicity finds what every distance calls normal.** Without it, the default loses .10 where
+  faces are normal and house numbers are not, .50 where photos of everything are, and .035 on a
+  digit 1. It costs .0003 at most. By itself it is the worst of views, and counted within the range
+  of normal samples, too, it costs .17 on clothing: it may raise suspicion, but not allay it.
 * **Blocks and edges that may move are the best views in most columns.** Without edges the default
   loses .017 on a digit 3 among the others and .008 where one digit alone is normal; without blocks,
   which see much of the same, .006 at most. Edges that stay in their place overlook a 1 (.56, and
