@@ -7,7 +7,7 @@ import sys
 from ablation import OUT, SUM
 from ablation_vectors import OUT as VECTORS
 from ablation_vectors import section as of_vectors
-from pages import ROOT, Row, commands, of_before, table, write_or_check
+from pages import BEFORE, ROOT, Row, commands, of_before, table, write_or_check
 
 from historyad.benchmark import read_rows
 
@@ -80,7 +80,7 @@ def _section(rows: list[Row], preset: str) -> str:
     views = [[name, *cells] for name, cells in lines.items() if not name.startswith(SUM)]
     sums = [[name[len(SUM) :], *cells] for name, cells in lines.items() if name.startswith(SUM)]
     tables = table(["view", *splits], views) + "\n" + table(["sum of views", *splits], sums)
-    said = "\nMeasured before the view `simplicity` was added; *default* is the sum of then.\n"
+    said = f"\nMeasured {BEFORE}; *default* is the sum of then.\n"
     earlier = said if of_before(rows) else ""
     return f"\n## Preset `{preset}`\n" + earlier + commands(rows) + tables
 

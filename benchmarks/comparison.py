@@ -18,7 +18,7 @@ from comparison_numbers import (
     better_peers,
     read_cells,
 )
-from pages import ROOT, ROWS, commands, of_before, table, write_or_check
+from pages import BEFORE, ROOT, ROWS, commands, of_before, table, write_or_check
 
 from historyad.benchmark import OURS, Row
 from historyad.peers import PEERS
@@ -155,7 +155,7 @@ def summary(cells: Cells) -> str:
         lines.append([name, *_column(means, "{:.3f}"), *seeds])
     head = ["mean AUROC (splits)", *(f"`{method}`" for method in methods), "seeds of ours"]
     old = [family.title.lower() for family in FAMILIES if _earlier(cells, family)]
-    which = f"\nBefore the view `simplicity` was added, `{OUR_DEFAULT}` was measured on these:\n"
+    which = f"\n`{OUR_DEFAULT}` was measured on these {BEFORE}:\n"
     which = f"{which}{', '.join(old)}.\n" if old else ""
     return table(head, lines) + which
 
@@ -195,9 +195,7 @@ def _earlier(cells: Cells, family: Family) -> str:
     if not family.images or not old:
         return ""
     on_which = "" if old == len(ours) else f" on {old} of the {len(ours)} splits"
-    return (
-        f"\n`{OUR_DEFAULT}` was measured here before the view `simplicity` was added{on_which}.\n"
-    )
+    return f"\n`{OUR_DEFAULT}` was measured here {BEFORE}{on_which}.\n"
 
 
 def _parts(rows: list[Row]) -> str:

@@ -79,12 +79,8 @@ two cores. The two round differently, and where two candidates are as near, that
 compared: the likely cause of the largest difference, which is above the 1e-4 that `export` allows
 on the images it is given to compare. Kernels for 8 rows round otherwise on this processor than
 those for 16, to which batches are filled up. `python -X importtime -m historyad --help` lists what
-the start consists of.
-
-Half of the time of a score goes to blocks and edges. They compare 32 images at a time, so that what
-lies between stays in the cache: in a paired run on one thread, blocks of 7,000 digits took 440
-microseconds an image by batches of 256, 250 by 64, 210 by 32 and 240 by 8. Squares of whole blocks
-instead of cells in their product took another 240 -> 195.
+the start consists of. The same command, run again in a slower hour of this machine, gave 1,527
+images a second on one thread and 3,223 on two, and 1,483 from the folder.
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pages import ROOT, ROWS, Row, commands, of_before, table, write_or_check
+from pages import BEFORE, ROOT, ROWS, Row, commands, of_before, table, write_or_check
 from results_paper import sections as of_paper
 
 from historyad.benchmark import read_rows
@@ -47,7 +47,7 @@ def build() -> str:
     """Return the page."""
     ours = read_rows(ROWS / "comparison" / "ours.jsonl")
     on_mnist = [row for row in ours if row["split"] == "mnist-vs-kmnist"]
-    earlier = "\nMeasured before the view `simplicity` was added.\n" if of_before(on_mnist) else ""
+    earlier = f"\nMeasured {BEFORE}.\n" if of_before(on_mnist) else ""
     sections = [HEAD, FPR + earlier + commands(on_mnist) + _false_positives(on_mnist)]
     return "\n".join([*sections, *of_paper(ROWS / "paper")])
 

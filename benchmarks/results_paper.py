@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pages import grouped, of_before, table
+from pages import BEFORE, grouped, of_before, table
 
 from historyad.benchmark import read_rows
 from historyad.reproduce.figure import EDGES
@@ -147,7 +147,7 @@ def _section(name: str, folder: Path) -> str:
 
 def _earlier(rows: list[Row]) -> str:
     ours = [row for row in rows if row.get("method") == "default"]
-    said = "The default was measured here before the view `simplicity` was added.\n\n"
+    said = f"The default was measured here {BEFORE}.\n\n"
     return said if of_before(ours) else ""
 
 

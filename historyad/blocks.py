@@ -27,7 +27,7 @@ _MOST_STEPS = 2  # of half a cell, that a block may move, each way
 _FAINT = 0.02  # an edge of less than this, from black to white at 1, counts in proportion
 _GREY_VALUES = 255  # of a cell as the bank keeps it
 _CHUNK = 256  # images of the bank that are compared with others at a time
-_PART = 32  # images that are compared at a time; what lies between stays in the cache
+_PART = 32  # images that are scored at a time; what lies between stays in the cache
 
 
 class Look(nn.Module):

@@ -35,7 +35,7 @@ from historyad.storage import Checkpoint
 T = TypeVar("T")
 
 _POOL_IMAGES = 65_536  # history samples drawn at a time: bounds the memory, whatever the data
-_SCORE_BATCH = 256  # with more, what companions compare outgrows the caches
+_SCORE_BATCH = 256
 _SCORE_GRAIN = 16  # a batch is filled up to a multiple of it; with 8, AVX-512 rounds otherwise
 
 

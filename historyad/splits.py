@@ -42,7 +42,7 @@ from historyad.sources import Source
 _SEPARATOR = "|"  # part of no set's name, no list of labels and hardly any path
 _EIGHTY_TWENTY = "mnist-80-20-without-"
 
-_PHOTOS = ("cifar10", "celeba", "tiny-imagenet")
+_OF_PHOTOS = {f"{s}-vs-svhn": f"{s}:test" for s in ("cifar10", "celeba", "tiny-imagenet")}
 _PHOTOS_THAT_TRAIN = 0.75
 
 # Some masks of `uneven` are empty, of defects that were lost when the masks were reduced; that
@@ -63,7 +63,7 @@ def _named_splits() -> dict[str, tuple[str, ...]]:
         "svhn-vs-tiny-imagenet": ("svhn:train", "svhn:test", "tiny-imagenet:test"),
         "digits-without-0": ("digits:train:!0", "digits:test:!0", "digits:test:0"),
     }
-    splits |= {f"{photos}-vs-svhn": (f"{photos}:test", "svhn:test") for photos in _PHOTOS}
+    splits |= {name: (photos, "svhn:test") for name, photos in _OF_PHOTOS.items()}
     for name, source in (("mnist", "mnist"), ("fashion", "fashion-mnist")):
         for d in range(10):
             only = (f"{source}:train:{d}", f"{source}:test:{d}", f"{source}:test:!{d}")
@@ -138,13 +138,11 @@ def load_split(name: str, seed: int, data_root: Path | None) -> Split:
     shapes = {source.samples.shape[1:] for source in sources}
     if len(shapes) > 1:
         raise InputError(f"{name}: samples have the shapes {shapes}; give some of one shape")
-    if name in NAMED_SPLITS and name.endswith("-vs-svhn"):
+    if name in _OF_PHOTOS:
         sources = [*_cut(sources[0]), *sources[1:]]
     train, normal, *anomalous = sources
     anomalies = _join(anomalous)
-    if name in NAMED_SPLITS and "svhn" in name.split(
-        "-vs-"
-    ):  # as many as there are normal test images
+    if name in _OF_PHOTOS or name.startswith("svhn-vs-"):  # as many as there are normal ones
         anomalies = _take(anomalies, np.arange(min(len(normal), len(anomalies))))
     return Split(train, normal, anomalies)
 
