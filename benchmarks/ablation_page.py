@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from ablation import OUT, SUM
+from ablation import OUT
+from ablation_sums import SUM
 from ablation_vectors import OUT as VECTORS
 from ablation_vectors import section as of_vectors
 from pages import BEFORE, ROOT, Row, commands, of_before, table, write_or_check
