@@ -66,6 +66,14 @@ def test_mahalanobis_is_the_closed_form():
     np.testing.assert_allclose(peer.anomaly_score(x), expected, rtol=1e-3)
 
 
+def test_the_ridge_of_mahalanobis_follows_the_contrast():
+    images = np.random.default_rng(0).integers(0, 128, (50, 4, 4, 1)).astype(np.uint8)
+    faint, strong = Mahalanobis().fit(images), Mahalanobis().fit(2 * images)
+    np.testing.assert_allclose(
+        faint.anomaly_score(images), strong.anomaly_score(2 * images), rtol=1e-4
+    )
+
+
 def test_the_residual_of_a_plane_is_the_distance_to_it():
     random = np.random.default_rng(0)
     x = random.normal(size=(1000, 4)).astype(np.float32)

@@ -9,9 +9,14 @@ from numpy.typing import NDArray
 
 from historyad.peers.features import Features
 
+_SMALLEST_RIDGE = 1e-12  # for samples that do not vary
+
 
 class Mahalanobis:
-    """Mahalanobis distance, its covariance made regular by a ridge of a share of the variance."""
+    """Mahalanobis distance; a ridge makes the covariance regular.
+
+    ``ridge`` is a share of the mean variance: pixels of plain images vary much less than 1.
+    """
 
     def __init__(self, ridge: float = 1e-3) -> None:
         self.ridge = ridge
@@ -22,8 +27,11 @@ class Mahalanobis:
         x = self._features(samples)
         self._mean = x.mean(axis=0)
         covariance = np.atleast_2d(np.cov(x - self._mean, rowvar=False))
-        values, vectors = np.linalg.eigh(covariance + self.ridge * np.eye(x.shape[1]))
-        self._whitening = (vectors / np.sqrt(np.maximum(values, self.ridge))).astype(np.float32)
+        values, vectors = np.linalg.eigh(covariance)
+        ridge = max(self.ridge * values.mean(), _SMALLEST_RIDGE)
+        # Rounding leaves eigenvalues a little below 0.
+        regular = np.maximum(values, 0) + ridge
+        self._whitening = (vectors / np.sqrt(regular)).astype(np.float32)
         return self
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
