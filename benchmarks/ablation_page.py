@@ -37,16 +37,16 @@ A dash is what a split has no row of.
   of normal samples, too, it costs .17 on clothing: it may raise suspicion, but not allay it.
 * **Blocks and edges that may move are the best views in most columns.** Without edges the default
   loses .017 on a digit 3 among the others and .008 where one digit alone is normal; without blocks,
-  which see much of the same, .006 at most. Edges that stay in their place overlook a 1 (.56, and
-  .89 when they may move), and the sum with them does, too (-.05). Clothing would rather have both
-  stay: .0025 better with blocks, nothing with edges.
+  which see much of the same, .006 at most. Edges held in place miss a 1 (.56, and
+  .89 when they may move), and the sum with them does, too (-.05). Clothing does better when neither
+  moves: by .0025 with blocks, by nothing with edges.
 * **Without D<sub>TV</sub>'s layers** (blocks, edges, Gaussian and simplicity alone, for which they
   only choose candidates and neighbours) a 1 loses .004, clothing .007 and faces .006; a 3 gains.
   Training against the history pays most for a 1: the last hidden layer of D<sub>TV</sub> is far
   above the pixels, and above that of the averaged critic from which it started.
-* **D<sub>TV</sub>'s own output adds next to nothing to the sum**: .0007 at most, and not always to
-  the good. Its layers carry the score; the output alone is strong where the history reaches, and
-  weak for a digit 0 or 1, which it takes for good data.
+* **D<sub>TV</sub>'s own output hardly matters in the sum**: without it, a split changes by .0007
+  at most, in either direction. Its layers carry the score; the output alone is strong where the
+  history reaches, and weak for a digit 0 or 1, which it takes for good data.
 * **Relative distances find what lies near.** Divided by the root of the gap between normal samples,
   distances find the digits 4 and 1 better than plain ones. Clothing is found as well without.
 * **The Gaussian is for house numbers**: .995 without it. Digits would rather count it beyond 2

@@ -89,14 +89,24 @@ FEATURES = Family(
 )
 FAMILIES = (WITHOUT, FAR, SVHN, PHOTOS, TILES, ONE_DIGIT, ONE_GARMENT, TABLES, FEATURES)
 
+# Seeds on which settings of ours were chosen, besides seed 0, which nobody reports.
+_TABLES_TO_CHOOSE_ON = "Ionosphere bottle cable cardio carpet mammography optdigits shuttle"
+CHOSEN_ON = {
+    **{split: {1, 2} for split in _vectors(_TABLES_TO_CHOOSE_ON)},
+    **{f"fashion-only-{kind}": {2} for kind in (2, 3, 4)},
+}
+
 
 def read_cells(folder: Path) -> Cells:
-    """Return the rows of all files, and those measured for other pages; the last of several."""
+    """Return the rows of all files, and those measured for other pages; the last of several.
+
+    A seed on which settings were chosen counts for nobody.
+    """
     rows = [*rows_of_fits(read_rows(folder.parent / "speed" / "rows.jsonl"))]
     for name in ("table1", "fig5"):
         rows += rows_of_paper(read_rows(folder.parent / "paper" / f"{name}.jsonl"))
     rows += [row for file in sorted(folder.glob("*.jsonl")) for row in read_rows(file)]
-    return cells_of(rows)
+    return cells_of(row for row in rows if row["seed"] not in CHOSEN_ON.get(row["split"], ()))
 
 
 def rows_of_fits(fits: Iterable[Row]) -> Iterator[Row]:

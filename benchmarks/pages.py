@@ -8,6 +8,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,13 @@ def merged(lines: Iterable[str], option: str) -> list[str]:
 
 
 def _with_wildcards(names: Iterable[str]) -> list[str]:
-    """Return ``names`` with NAME-* for all ten from NAME-0 to NAME-9."""
+    """Return ``names`` with NAME-* for all ten from NAME-0 to NAME-9, each said once."""
     names = list(names)
     for stem in dict.fromkeys(re.sub(r"\d$", "", name) for name in names):
         ten = [f"{stem}{digit}" for digit in range(10)]
         if set(ten) <= set(names):
             names = [f"{stem}*", *(name for name in names if name not in ten)]
-    return names
+    return [name for name in names if not any(name != o and fnmatchcase(name, o) for o in names)]
 
 
 def of_before(rows: Iterable[Row]) -> bool:

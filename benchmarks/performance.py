@@ -20,8 +20,8 @@ HEAD = """# Performance
 
 Written by `python benchmarks/performance.py` from the rows in `docs/rows/speed`; do not edit. Every
 section names the command that gave it; data are looked for under `HISTORYAD_DATA`. Machine: {},
-no accelerator; none was at hand, so that nothing here was measured on one. Where steps or scoring
-are compared, they were measured in turns, in one run.
+two cores each, no accelerator. Where steps or scoring are compared, they were measured in turns, in
+one run.
 """
 
 FITS = """## Whole fits
@@ -79,8 +79,7 @@ two cores. The two round differently, and where two candidates are as near, that
 compared: the likely cause of the largest difference, which is above the 1e-4 that `export` allows
 on the images it is given to compare. Kernels for 8 rows round otherwise on this processor than
 those for 16, to which batches are filled up. `python -X importtime -m historyad --help` lists what
-the start consists of. The same command, run again in a slower hour of this machine, gave 1,527
-images a second on one thread and 3,223 on two, and 1,483 from the folder.
+the start consists of. The speed of this machine, which others share, changes from hour to hour.
 """
 
 

@@ -33,8 +33,8 @@ machine: CPU time is what to compare.
 TOY = """### Figures 3 and 4: the toy example
 
 The paper: the histories of oscillating generators cover the data, D_TV follows the Hahn
-decomposition, and the average critic is a "v" around the data. [Explained
-here](how-it-works.md#the-toy-figure), and where ours differs.
+decomposition, and the average critic is a "v" around the data. How ours differs is
+[explained here](how-it-works.md#the-toy-figure).
 """
 
 TABLE1 = """### Table 1 and figure 1: SVHN as normal
@@ -165,7 +165,7 @@ def _seconds(rows: list[Row]) -> str:
     units = {(row["what"], row["seed"], row.get("digit")): row for row in rows}.values()
     words = f"{sum(row['seconds'] for row in units):,.0f} s"
     if all("cpu_seconds" in row for row in units):
-        words += f" on the wall and {sum(row['cpu_seconds'] for row in units):,.0f} s of CPU time"
+        words += f" (wall clock), {sum(row['cpu_seconds'] for row in units):,.0f} s of CPU time"
     threads = sorted({row["machine"]["threads"] for row in rows})
     number = " or ".join(map(str, threads))
     return f"{words}, with {number} thread{'s' * (threads[-1] > 1)}"

@@ -57,11 +57,17 @@ def methods_in(cells: Cells) -> list[str]:
 
 
 def mean(cells: Cells, method: str, splits: Iterable[str], key: str) -> float | None:
-    """Return the mean over splits of the mean over seeds; None when a split was not measured."""
-    found = [cells.get((method, split), []) for split in splits]
-    if not all(found):
+    """Return the mean over splits of the mean over seeds; None when a split was not measured.
+
+    Where some seeds were measured on all splits, only those count.
+    """
+    of_splits = _by_seed(cells, method, splits, key)
+    if not all(of_splits):
         return None
-    return statistics.fmean(statistics.fmean(row[key] for row in rows) for rows in found)
+    seeds = set.intersection(*map(set, of_splits))
+    return statistics.fmean(
+        statistics.fmean(values[seed] for seed in seeds or values) for values in of_splits
+    )
 
 
 def spread(cells: Cells, method: str, splits: Iterable[str], key: str) -> float | None:
@@ -69,10 +75,16 @@ def spread(cells: Cells, method: str, splits: Iterable[str], key: str) -> float 
 
     A seed counts that all splits have.
     """
-    of_splits = [{r["seed"]: r[key] for r in cells.get((method, split), [])} for split in splits]
-    seeds = set.intersection(*map(set, of_splits))
-    means = [statistics.fmean(values[seed] for values in of_splits) for seed in sorted(seeds)]
+    of_splits = _by_seed(cells, method, splits, key)
+    means = [
+        statistics.fmean(values[seed] for values in of_splits)
+        for seed in sorted(set.intersection(*map(set, of_splits)))
+    ]
     return statistics.stdev(means) if len(means) > 1 else None
+
+
+def _by_seed(cells: Cells, method: str, splits: Iterable[str], key: str) -> list[dict[int, float]]:
+    return [{row["seed"]: row[key] for row in cells.get((method, split), [])} for split in splits]
 
 
 def means_of_all(cells: Cells, splits: tuple[str, ...]) -> dict[str, float]:

@@ -44,6 +44,18 @@ def test_the_spread_is_that_of_the_mean_over_splits():
     assert standings.spread(cells, "vae", ["a", "c"], "auroc") is None
 
 
+def test_a_mean_over_splits_is_of_the_seeds_that_all_have():
+    rows = [
+        row("vae", "a", 0.6, seed=1),
+        row("vae", "a", 0.8, seed=2),
+        row("vae", "b", 0.4, seed=2),
+    ]
+    cells = standings.cells_of(rows)
+    assert standings.mean(cells, "vae", ["a", "b"], "auroc") == pytest.approx(0.6)
+    apart = standings.cells_of([rows[0], rows[2]])
+    assert standings.mean(apart, "vae", ["a", "b"], "auroc") == pytest.approx(0.5)
+
+
 def test_the_chart_is_drawn_for_methods_with_gaps(tmp_path):
     means = {"far": {"historyad": 0.99, "vae": 0.9}, "near": {"vae": 0.3}, "none": {}}
     standings.draw(means, ["historyad"], tmp_path / "chart.png")
@@ -63,7 +75,7 @@ def test_the_overview_is_in_the_order_of_ranks_and_leaves_out_who_lacks_a_split(
     assert head[:4] == ["method", "seeds", "mean rank", "AUROC"]
     assert [line[:4] for line in lines] == [
         ["memae", "1", "1.0", "0.9250"],
-        ["vae", "1", "2.0", "0.8500"],
+        ["vae", "1", "2.0", "0.8000"],
     ]
     assert lines[1][5:] == ["1.0", "5,000", "300"]
 
