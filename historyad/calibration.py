@@ -2,6 +2,9 @@
 
 Split-conformal calibration (Vovk et al., 2005; Bates et al., 2023): for a new normal input, drawn
 like the held-out ones, P(p_value <= a) <= a for every a, whatever the detector.
+
+A score of several views has their scales from the same held-out samples. That makes the promise an
+approximate one where these are few; calibrated on further samples, it holds as it stands.
 """
 
 from __future__ import annotations

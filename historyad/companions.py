@@ -250,10 +250,14 @@ def principal_components(x: Tensor, most: int | None = None) -> PCA:
     n_values = flat.shape[1]
     most = most or max(_FEATURE_COMPONENTS, _GAUSSIAN_VALUES // n_values)
     n_components = min(n_values, len(x) - 1, most)
-    # Exact, and for features of images faster than random projections.
+    # Exact, and for features of images faster than random projections. It subtracts the mean from
+    # products, where float32 would lose samples that vary little about a large one.
     solver = "covariance_eigh" if len(flat) >= n_values else "auto"
+    center = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
     with np.errstate(invalid="ignore"):  # shares of a variance that may be 0
-        return PCA(n_components, svd_solver=solver, random_state=0).fit(flat)
+        pca = PCA(n_components, svd_solver=solver, random_state=0).fit(flat - center)
+    pca.mean_ = pca.mean_ + center
+    return pca
 
 
 def largest(values: Tensor, k: int) -> Tensor:

@@ -29,6 +29,13 @@ def test_the_gaussian_is_the_mahalanobis_distance_with_a_ridge():
     torch.testing.assert_close(Gaussian.fit(x, ridge=RIDGE)(x), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_samples_that_vary_little_about_a_large_mean_keep_their_distances():
+    x = 0.02 * normal_samples(20_000) + 0.84  # grey values of images of little contrast
+    ridge = 1e-3 * x.double().var(0).mean() * torch.eye(6)
+    expected = mahalanobis(x, x.double().mean(0), torch.cov(x.double().T) + ridge)
+    torch.testing.assert_close(Gaussian.fit(x, ridge=1e-3)(x), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_what_the_components_leave_has_one_variance(monkeypatch):
     x = normal_samples()
     monkeypatch.setattr(companions, "_GAUSSIAN_VALUES", 2 * 6)
