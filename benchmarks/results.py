@@ -7,7 +7,7 @@ import sys
 from pages import BEFORE, ROOT, ROWS, Row, commands, of_before, table, write_or_check
 from results_paper import sections as of_paper
 
-from historyad.benchmark import read_rows
+from historyad.storage import read_rows
 
 PAGE = ROOT / "docs" / "results.md"
 

@@ -485,6 +485,8 @@ def test_a_benchmark_of_what_does_not_exist(refused, tmp_path):
     ask = ["benchmark", "--split", "digits-without-0", "--out", str(tmp_path)]
     assert "unknown method 'magic'" in refused(*ask, "--method", "magic")
     assert "no list of seeds" in refused(*ask, "--method", "neighbours", "--seeds", "x")
+    (tmp_path / "rows.jsonl").write_text("{}\n{]\n{}\n")
+    assert "rows.jsonl, line 2 is damaged" in refused(*ask, "--method", "neighbours")
 
 
 def test_figures_that_cannot_be_written(refused, run, few, capsys):

@@ -12,8 +12,8 @@ from PIL import Image
 from tiny import TINY_OPTIONS
 
 from historyad import cli
-from historyad.benchmark import read_rows
 from historyad.cli import main
+from historyad.storage import read_rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
