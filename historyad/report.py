@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shlex
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +38,7 @@ _CLOUDS, _CLOUD_POINTS = 6, 300
 _HIGHEST = 24  # training samples shown
 _SLIDER_SCORES = 1000  # quantiles that stand for the scores behind the slider
 _THUMBNAIL = 160  # pixels
+_IN_MEMORY = re.compile(r"array \(.*\) of \w+|\w+ of \d+ samples")  # what `datasets` calls these
 
 
 def write_report(
@@ -141,10 +143,13 @@ def _values(model: Model) -> list[tuple[str, Any]]:
     return list(values.items())
 
 
-def _fit_command(model: Model, run: Path) -> str:
+def _fit_command(model: Model, run: Path) -> str | None:
+    """Return a command that fits the like, or None where no SOURCE names the data."""
     preset, changed = _nearest_preset(model)
     options = [f"--{name.replace('_', '-')}={value}" for name, value, _ in changed]
     source = str(model.source.get("description", "SOURCE"))
+    if _IN_MEMORY.fullmatch(source):
+        return None
     return shlex.join(["historyad", "fit", source, "--out", str(run), "--preset", preset, *options])
 
 

@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import tiny_config
+from torch.utils.data import TensorDataset
 
 from historyad import Model, fit_model, open_source
 from historyad.cli import main
@@ -257,6 +259,7 @@ def test_a_report_on_vectors(tmp_path, n_features):
     write_report(tmp_path / "run", tmp_path / "report.html", model=model, train=source)
     page = Page((tmp_path / "report.html").read_text())
     assert "in the plane where the training data" in " ".join(page.text.split())
+    assert "historyad fit" not in page.text  # an array has no name that a command could give
     assert not [tag for tag, _ in page.elements if tag == "img"]
 
 
@@ -274,6 +277,9 @@ def test_the_nearest_preset_leaves_the_fewest_settings_to_name(fitted):
         changed = Model(model.detector, model.preprocessing, model.calibration, config, source)
         assert _nearest_preset(changed) == (preset, [("seed", 7, 0)])
         assert _fit_command(changed, folder).endswith(f"--preset {preset} --seed=7")
+    for samples in (np.zeros((2, 3)), TensorDataset(torch.zeros(2, 3))):
+        source["description"] = open_source(samples).description
+        assert _fit_command(changed, folder) is None
 
 
 def test_time_is_counted_over_interruptions():

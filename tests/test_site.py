@@ -101,5 +101,14 @@ def test_pictures_are_small_and_all_shown():
         assert f"pictures/{picture.name}" in pages, picture
 
 
+def test_the_reference_says_ranges_and_choices_as_people_do():
+    page = (DOCS / "reference.md").read_text()
+    assert not re.search(r"e\+\d|One of ,", page)
+    for setting, default, presets, _ in re.findall(
+        r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*)$", page, re.M
+    ):
+        assert default not in presets.replace("&nbsp;", " ").split(), setting
+
+
 def test_the_reference_is_what_the_package_says():
     subprocess.run([sys.executable, DOCS / "make_reference.py", "--check"], check=True)

@@ -7,7 +7,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from historyad.cli.common import DataRoot, Device, Run, command_line, load_model, open_for
+from historyad.cli.common import (
+    DataRoot,
+    Device,
+    Run,
+    command_line,
+    load_model,
+    open_for,
+    report_unreadable,
+)
 from historyad.console import print_table
 from historyad.errors import RunError
 
@@ -134,6 +142,8 @@ def report(
         None if name is None else open_for(model, name, data_root, skip_unreadable=True)
         for name in (source, normal, anomalous)
     ]
+    for samples in filter(None, sources):
+        report_unreadable(samples)
     train, normals, anomalies = sources
     write_report(
         run,
