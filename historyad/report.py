@@ -323,16 +323,16 @@ def _trial(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
         **judge(negatives, positives),
         "at": at,
         "names": (normal.description, anomalous.description),
-        "reused": normal.fingerprint in _used(model),
+        "reused": was_used(normal, model),
         "charts": drawn,
         "slider": _slider(model.calibration.threshold, at, negatives, positives, drawn),
     }
 
 
-def _used(model: Model) -> set[Any]:
-    """Return the fingerprints of what the detector was fitted and calibrated on."""
-    sources = (model.source, model.calibration_source or {})
-    return {source.get("fingerprint") for source in sources}
+def was_used(source: Source, model: Model) -> bool:
+    """Whether the detector was fitted or calibrated on these samples, and so finds them normal."""
+    used = (model.source, model.calibration_source or {})
+    return source.fingerprint in {one.get("fingerprint") for one in used}
 
 
 def _rates(negatives: Array, positives: Array, at: dict[str, float]) -> dict[str, charts.Chart]:

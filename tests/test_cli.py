@@ -178,6 +178,12 @@ def test_evaluate_prints_and_writes_its_figures(run, tmp_path, capsys):
     assert f"prevalence {figures['prevalence']:.3f}" in table
 
 
+def test_evaluate_says_when_the_normals_are_those_fitted_on(run, folder, capsys):
+    for normal, n_notes in ((str(folder), 1), ("digits:test:!0", 0)):
+        assert main(["evaluate", str(run), "--normal", normal, "--anomalous", "digits:test:0"]) == 0
+        assert capsys.readouterr().err.count(f"fitted or calibrated on {normal}") == n_notes
+
+
 def test_inspect_shows_data_config_and_checks(run, folder, capsys):
     assert main(["inspect", str(run)]) == 0
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
+from tiny import write_idx
 
 from historyad import datasets, images, sources
 from historyad.datasets import open_source, open_stream
@@ -363,8 +364,8 @@ def test_csv_with_and_without_header(tmp_path):
         ("", "no rows of numbers"),
         ("1e300,2", "row 0, column 0"),
         ("a;b\n1;2\n", "line 2, column 1: '1;2' .* by semicolons: separate cells by commas"),
-        ("1\t2\n", "line 1, column 1: .* by tabs: separate cells by commas"),
-        ("1 2\n", "line 1, column 1: '1 2' .* by spaces: separate cells by commas"),
+        ("1\t2\n3\t4\n", "line 2, column 1: .* by tabs: separate cells by commas"),
+        ("1 2\n3 4\n", "line 2, column 1: '3 4' .* by spaces: separate cells by commas"),
         (" x \n1\n \n", "line 3, column 1: ' ' is not a finite number; fill or remove it"),
     ],
 )
@@ -521,13 +522,6 @@ def test_digits_split_is_fixed_and_disjoint(digits):
     assert set(open_source("digits:train:0,1,2").labels.tolist()) == {0, 1, 2}
     assert 3 not in open_source("digits:train:!3").labels
     assert open_stream("digits:test:5").labels.tolist() == [5] * (test.labels == 5).sum()
-
-
-def write_idx(path, values):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
-    data = header + values.tobytes()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

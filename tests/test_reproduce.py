@@ -3,13 +3,12 @@
 import importlib
 import json
 import shutil
-import struct
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import TINY, write_idx
 
 from historyad.cli import main
 from historyad.config import make_config
@@ -25,11 +24,6 @@ from historyad.reproduce.spread import fit_on_ray
 from historyad.storage import RunDirectory, read_rows
 
 SCALE = {**TINY, "epoch_images": 256, "detector_epochs": 0.5}
-
-
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(header + array.tobytes())
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import save_table
+from tiny import save_table, write_idx
 
 from historyad.errors import InputError
 from historyad.splits import NAMED_SPLITS, find_splits, load_split, on_some, select, training_set
@@ -103,14 +103,11 @@ def test_tiles_are_read_from_folders(tmp_path):
 def write_digits(root, n_per_digit=10):
     """Write MNIST's files with images of one grey value each, different in all of them."""
     folder = root / "mnist"
-    folder.mkdir(parents=True)
     for offset, part in enumerate(("train", "t10k")):
         labels = np.tile(np.arange(10, dtype=np.uint8), n_per_digit)
         images = np.arange(len(labels), dtype=np.uint8) * 2 + offset
-        header = bytes([0, 0, 8, 1]) + len(labels).to_bytes(4, "big")
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-        header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (len(labels), 1, 1))
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
+        write_idx(folder / f"{part}-images-idx3-ubyte", images.reshape(-1, 1, 1))
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,10 +41,16 @@ def evaluate(
     """Measure a detector on labelled samples: AUROC, AUPRC with prevalence, false positives."""
     from historyad.datasets import read_masks
     from historyad.evaluation import evaluate_model, judge_pixels, table_of
+    from historyad.report import was_used
     from historyad.storage import save_json
 
     model = load_model(run, device)
     sources = [open_for(model, name, data_root) for name in (normal, anomalous)]
+    if was_used(sources[0], model):
+        print(
+            f"note: the detector was fitted or calibrated on {normal}: these figures are too good",
+            file=sys.stderr,
+        )
     figures = {
         "run": str(run),
         "normal": normal,
