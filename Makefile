@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: demo test lint format docs clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.package
 	$(BIN)/historyad demo
 
 test: lint
@@ -27,10 +27,19 @@ format: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict --site-dir site
 
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+# The package and what it needs.
+$(VENV)/.package: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) .
+	touch $@
+
+# And what tests, checks and the site need.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	$(INSTALL) '.[dev]'
+	touch $(VENV)/.package $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov site

@@ -23,12 +23,12 @@ from ablation_sums import sums_of
 from ablation_views import views_of
 from pages import ROWS
 
-from historyad.benchmark import read_rows
 from historyad.config import make_config
 from historyad.environment import versions
 from historyad.metrics import auprc, auroc
 from historyad.model import VERSION
 from historyad.splits import load_split
+from historyad.storage import read_rows
 
 OUT = ROWS / "ablation" / "rows.jsonl"
 SPLITS = (

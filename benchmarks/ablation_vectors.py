@@ -27,8 +27,8 @@ from historyad.environment import machine, versions
 from historyad.estimator import split_rows
 from historyad.metrics import auroc
 from historyad.preprocessing import Preprocessing
-from historyad.reproduce.figure import append_rows
 from historyad.splits import load_split
+from historyad.storage import append_rows
 from historyad.views import RANGE, SMALLEST_SPREAD
 
 View = Callable[[Tensor], Tensor]

@@ -24,9 +24,9 @@ from pages import table
 from scaling_measure import measure_constants, measure_ray
 from scaling_simulation import Estimate, Kind, simulate_scoring, simulate_training, steps_of_a_fit
 
-from historyad.benchmark import read_rows
 from historyad.environment import machine, versions
 from historyad.scale import CHUNK
+from historyad.storage import read_rows
 
 Row = dict[str, Any]
 

@@ -27,8 +27,8 @@ from speed_growth import fit_many, write_images
 from speed_scoring import measure_folder, measure_scoring, measure_start
 from speed_steps import Variant, ladder, measure_variants, others
 
-from historyad.benchmark import read_rows
 from historyad.environment import machine, versions
+from historyad.storage import read_rows
 
 Row = dict[str, Any]
 

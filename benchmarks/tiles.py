@@ -31,7 +31,6 @@ from tiles_peers import PEERS, Maps, Pixels, fit_windows, window_maps, worst_of
 from tiles_picture import draw
 
 from historyad.batches import Crops
-from historyad.benchmark import read_rows
 from historyad.config import make_config
 from historyad.datasets import open_source, read_masks
 from historyad.detector import Detector
@@ -43,7 +42,7 @@ from historyad.networks import Critic, initialise
 from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views
 from historyad.randomness import Stream, torch_generator
 from historyad.sources import Source
-from historyad.storage import RunDirectory
+from historyad.storage import RunDirectory, read_rows
 
 Row = dict[str, Any]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import multiprocessing
 import os
 import resource
 import shutil
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -49,7 +49,7 @@ from historyad.splits import (
     select,
     training_set,
 )
-from historyad.storage import RunDirectory
+from historyad.storage import RunDirectory, append_rows, read_rows
 
 Row = dict[str, Any]
 Key = tuple[str, str, int, int | None]  # of a row: split, method, seed, most
@@ -120,15 +120,15 @@ def run_benchmark(
                 failures.append(f"{fit}: {result}")
                 continue
             row = {**result, "command": command}
-            with table.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_rows(table, [row])
             rows[_key(row)] = row
             if on_row is not None:
                 on_row(row)
     if failures:
         listed = "\n  ".join(failures)
         raise RunError(f"{len(failures)} of {len(fits)} fits failed; rows are kept\n  {listed}")
-    shutil.rmtree(runs, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not there, or another command's fits are
+        runs.rmdir()
     return [rows[*key, most] for key in product(splits, methods, seeds)]
 
 
@@ -156,11 +156,6 @@ def measure(fit: Fit, runs: Path, data_root: Path | None) -> Iterator[Row]:
             row["most"] = fit.most
         yield {**row, **_score(score, split, facts)}
     shutil.rmtree(run, ignore_errors=True)
-
-
-def read_rows(table: Path) -> list[Row]:
-    """Return the rows of a JSONL file, none when it is not there."""
-    return [json.loads(line) for line in table.read_text().splitlines()] if table.exists() else []
 
 
 def _key(row: Row) -> Key:
@@ -289,11 +284,16 @@ def _score(score: Scorer, split: Split, facts: Row) -> Row:
     seconds = time.perf_counter() - started
     row = {**judge(normal, anomalous), **facts, "score_seconds": seconds}
     row["images_per_second"] = (len(normal) + len(anomalous)) / seconds
-    row["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    row["peak_memory_mb"] = _peak_memory_mb()
     if "threshold" in facts:
         row["false_positive_rate"] = float((normal > facts["threshold"]).mean())
         row["detection_rate"] = float((anomalous > facts["threshold"]).mean())
     return row
+
+
+def _peak_memory_mb() -> float:
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[Scorer, Row]:

@@ -118,7 +118,10 @@ def select(patterns: Iterable[str], known: list[str], what: str) -> list[str]:
 
 def training_set(name: str) -> str:
     """Return what the splits that train on the same samples have in common."""
-    return name if name.startswith(("vectors-", _EIGHTY_TWENTY)) else _sources_of(name)[0]
+    if _is_table(name) or _is_named(name, _EIGHTY_TWENTY) or name in _OF_PHOTOS:
+        return name  # a part of what its sources hold
+    # Tiles are reduced, other than those of the same folder in a triple.
+    return "magnetic-tile" if _is_named(name, "magnetic-tile") else _sources_of(name)[0]
 
 
 def load_split(name: str, seed: int, data_root: Path | None) -> Split:
@@ -126,14 +129,14 @@ def load_split(name: str, seed: int, data_root: Path | None) -> Split:
 
     Raises InputError for an unknown name, absent data, or samples that differ in shape.
     """
-    if name.startswith("vectors-"):
+    if _is_table(name):
         return _halve(_open_table(name.removeprefix("vectors-"), data_root), seed)
-    if name.startswith("magnetic-tile"):
+    if _is_named(name, "magnetic-tile"):
         paths = [_root(data_root) / source for source in _sources_of(name)]
         sources = [open_source(path, mixed=_TILE_SIDE) for path in paths]
     else:
         sources = [open_source(source, data_root=data_root) for source in _sources_of(name)]
-    if name.startswith(_EIGHTY_TWENTY):
+    if _is_named(name, _EIGHTY_TWENTY):
         return _leave_out(_join(sources), int(name.removeprefix(_EIGHTY_TWENTY)), seed)
     shapes = {source.samples.shape[1:] for source in sources}
     if len(shapes) > 1:
@@ -142,7 +145,7 @@ def load_split(name: str, seed: int, data_root: Path | None) -> Split:
         sources = [*_cut(sources[0]), *sources[1:]]
     train, normal, *anomalous = sources
     anomalies = _join(anomalous)
-    if name in _OF_PHOTOS or name.startswith("svhn-vs-"):  # as many as there are normal ones
+    if name in _OF_PHOTOS or _is_named(name, "svhn-vs-"):  # as many as there are normal ones
         anomalies = _take(anomalies, np.arange(min(len(normal), len(anomalies))))
     return Split(train, normal, anomalies)
 
@@ -162,6 +165,15 @@ def _sources_of(name: str) -> tuple[str, ...]:
     if name not in NAMED_SPLITS and not _is_triple(name):
         raise InputError(f"unknown split '{name}': give a name or TRAIN|NORMAL|ANOMALOUS")
     return NAMED_SPLITS.get(name) or tuple(name.split(_SEPARATOR))
+
+
+def _is_named(name: str, prefix: str) -> bool:
+    """Whether it is one of ours: a path in a triple may begin like any of them."""
+    return name in NAMED_SPLITS and name.startswith(prefix)
+
+
+def _is_table(name: str) -> bool:
+    return name.startswith("vectors-") and not _is_triple(name)
 
 
 def _is_triple(name: str) -> bool:

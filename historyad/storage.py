@@ -18,7 +18,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +290,48 @@ def _cannot_write(path: Path, error: OSError) -> RunError:
         f"cannot write {path}: {error.strerror}. What was written before is intact: free space "
         "or make the directory writable, and run the same command again"
     )
+
+
+def read_rows(table: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file; none when it is not there, nor a last one cut short.
+
+    Raises RunError for damage anywhere else.
+    """
+    rows: list[dict[str, Any]] = []
+    lines = table.read_bytes().splitlines(keepends=True) if table.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break  # a full disk or the end of the process: what it was is measured again
+            raise RunError(
+                f"{table}, line {number} is damaged (not JSON: {error}): restore or delete the line"
+            ) from error
+    return rows
+
+
+def save_rows(table: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file, atomically. NaN and infinity are refused (ValueError)."""
+    write_atomic(table, _lines(rows))
+
+
+def append_rows(table: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows to a JSONL file, with one write: other processes may add theirs.
+
+    A last row that was cut short is dropped. Raises RunError when the disk does not take them, and
+    ValueError for NaN and infinity.
+    """
+    lines = _lines(rows)
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        if table.exists() and not table.read_bytes().endswith(b"\n"):
+            save_rows(table, read_rows(table))
+        with table.open("ab") as file:
+            file.write(lines)
+    except OSError as error:
+        raise _cannot_write(table, error) from error
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()

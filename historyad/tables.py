@@ -76,21 +76,26 @@ def _npz_shape(archive: Any, key: str) -> tuple[int, ...]:
 
 
 def load_csv(path: Path) -> Samples:
-    """Read a comma-separated table as float64 (N, F); the first line may be a header."""
+    """Read a comma-separated table as float64 (N, F); the first line may be a header.
+
+    Raises InputError for what is no table of finite numbers, and for names or numbers of rows and
+    columns that would pass for data.
+    """
     values = array("d")
     width = 0
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             lines = csv.reader(stream)
             for cells in lines:
-                if not cells or (not width and lines.line_num == 1 and _is_header(cells)):
+                where = f"{path}, line {lines.line_num}"
+                if lines.line_num == 1:
+                    _refuse_numbering(cells, where)
+                if not cells or (lines.line_num == 1 and _is_header(cells)):
                     continue
                 width = width or len(cells)
                 if len(cells) != width:
-                    raise InputError(
-                        f"{path}, line {lines.line_num}: {len(cells)} cells, {width} expected"
-                    )
-                values.extend(_numbers(cells, f"{path}, line {lines.line_num}"))
+                    raise InputError(f"{where}: {len(cells)} cells, {width} expected")
+                values.extend(_numbers(cells, where))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path} cannot be read as a table ({error}); save it as comma-separated UTF-8 text"
@@ -98,6 +103,20 @@ def load_csv(path: Path) -> Samples:
     if not width:
         raise InputError(f"{path} holds no rows of numbers; give one line per sample")
     return np.frombuffer(values).reshape(-1, width)
+
+
+def _refuse_numbering(cells: list[str], where: str) -> None:
+    """Refuse a first line of pandas' that numbers rows or columns: the numbers look like data."""
+    if len(cells) > 1 and not cells[0] and all(cells[1:]):
+        raise InputError(
+            f"{where}: column 1 has no name and looks like row numbers: write the file with "
+            "index=False, or name the column if it is data"
+        )
+    if len(cells) > 1 and cells == list(map(str, range(len(cells)))):
+        raise InputError(
+            f"{where}: 0 to {len(cells) - 1} looks like column numbers: write the file with "
+            "header=False, or put a line of names above it if it is data"
+        )
 
 
 def _is_header(cells: list[str]) -> bool:
@@ -122,9 +141,18 @@ def _numbers(cells: list[str], where: str) -> list[float]:
         if not math.isfinite(number):
             raise InputError(
                 f"{where}, column {column}: '{cells[column - 1]}' is not a finite number; "
-                "fill or remove it"
+                f"{_remedy(cells)}"
             )
     return numbers
+
+
+def _remedy(cells: list[str]) -> str:
+    """Say what to do about a line with a cell that is no number."""
+    if len(cells) == 1:
+        for separator, name in ((";", "semicolons"), ("\t", "tabs"), (" ", "spaces")):
+            if separator in cells[0].strip():
+                return f"the line is separated by {name}: separate cells by commas"
+    return "fill or remove it"
 
 
 def whole_numbers(labels: Any) -> Labels | None:

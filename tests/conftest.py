@@ -26,3 +26,11 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     return images, bunch.target
+
+
+@pytest.fixture(scope="session")
+def split(digits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Digits for the peers: all but the zeros, half to fit on, half to test on, and the zeros."""
+    images, labels = digits
+    normal = images[labels != 0]
+    return normal[::2], normal[1::2], images[labels == 0]

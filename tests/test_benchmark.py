@@ -10,10 +10,11 @@ import torch
 from tiny import TINY, save_table
 
 from historyad import benchmark
-from historyad.benchmark import Fit, measure, read_rows, run_benchmark
+from historyad.benchmark import Fit, measure, run_benchmark
 from historyad.errors import InputError, RunError
 from historyad.peers import PEERS
 from historyad.peers.memae import MemAE
+from historyad.storage import read_rows
 
 
 @pytest.fixture
@@ -70,6 +71,32 @@ def test_the_parameters_of_a_peer_with_networks_are_counted(monkeypatch, tmp_pat
     assert row["parameters"] > 100 * 4  # the memory and more
     (row,) = measure(Fit("pca-residual", ("digits-without-0",), 0), tmp_path, None)
     assert "parameters" not in row
+
+
+def test_fits_of_another_command_in_the_same_folder_stay(tables, tmp_path):
+    ask = {"splits": ["vectors-blob"], "methods": ["pca-residual"], "out": tmp_path / "out"}
+    running = tmp_path / "out" / "runs" / "historyad-0"
+    running.mkdir(parents=True)
+    run_benchmark(**ask, seeds=[0], data_root=tables)
+    assert running.is_dir()
+    running.rmdir()
+    run_benchmark(**ask, seeds=[1], data_root=tables)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["rows.jsonl"]
+
+
+def test_a_row_that_was_cut_short_is_measured_again(tables, tmp_path):
+    ask = {"splits": ["vectors-blob"], "methods": ["pca-residual"], "seeds": [0, 1]}
+    first, second = run_benchmark(**ask, out=tmp_path, data_root=tables)
+    table = tmp_path / "rows.jsonl"
+    table.write_bytes(table.read_bytes()[:-40])
+    seen = []
+    again = run_benchmark(**ask, out=tmp_path, data_root=tables, on_row=seen.append)
+    assert [row["seed"] for row in seen] == [1]
+    assert read_rows(table) == again == [first, *seen]
+    assert seen[0]["auroc"] == second["auroc"]
+    table.write_bytes(b"{" + table.read_bytes())
+    with pytest.raises(RunError, match=r"rows\.jsonl, line 1 is damaged"):
+        run_benchmark(**ask, out=tmp_path, data_root=tables)
 
 
 def test_fits_run_side_by_side_and_share_the_threads(tables, tmp_path):

@@ -13,12 +13,12 @@ from PIL import Image
 from tiny import TINY, TINY_OPTIONS
 
 from historyad import HistoryAD, __version__
-from historyad.cli import _in_flags, app, main
+from historyad.cli import _continues, _in_flags, app, judging, main
 from historyad.config import PRESETS, settings
 from historyad.model import VERSION
 from historyad.storage import RunDirectory, load_json
 
-COMMANDS = ["fit", "score", "evaluate", "inspect", "demo"]
+COMMANDS = [name for name in app if not name.startswith("-")]
 COLUMNS = ["path", "anomaly_score", "p_value", "is_anomalous"]
 
 
@@ -178,6 +178,12 @@ def test_evaluate_prints_and_writes_its_figures(run, tmp_path, capsys):
     assert f"prevalence {figures['prevalence']:.3f}" in table
 
 
+def test_evaluate_says_when_the_normals_are_those_fitted_on(run, folder, capsys):
+    for normal, n_notes in ((str(folder), 1), ("digits:test:!0", 0)):
+        assert main(["evaluate", str(run), "--normal", normal, "--anomalous", "digits:test:0"]) == 0
+        assert capsys.readouterr().err.count(f"fitted or calibrated on {normal}") == n_notes
+
+
 def test_inspect_shows_data_config_and_checks(run, folder, capsys):
     assert main(["inspect", str(run)]) == 0
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
@@ -228,6 +234,17 @@ def test_who_fits_large_images_whole_is_told_of_crops(tmp_path, capsys):
         notes = [line for line in capsys.readouterr().err.splitlines() if "note:" in line]
         assert len(notes) == bool(words)
         assert words in "".join(notes)
+
+
+@pytest.mark.parametrize(("top", "said"), [(4095, "16 of 255"), (255, "1 of 255"), (8191, "")])
+def test_who_fits_nearly_black_images_is_told(tmp_path, capsys, top, said):
+    pixels = np.random.default_rng(0).integers(0, top + 1, (100, 8, 8), np.uint16)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+    assert main(["fit", str(tmp_path), "--out", str(tmp_path / "run"), *TINY_OPTIONS]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "note:" in line]
+    assert len(notes) == bool(said)
+    assert f"values reach only {said}" in "".join(notes) or not said
 
 
 # --- settings
@@ -349,6 +366,18 @@ def test_unreadable_images_are_refused_when_fitting(refused, unreadable, tmp_pat
     assert not (tmp_path / "run").exists()
     assert main([*map(str, arguments), "--skip-unreadable"]) == 0
     assert "100 normal samples (1 could not be read)" in capsys.readouterr().out
+
+
+def test_who_leaves_out_unreadable_images_names_them(run, few, tmp_path, capsys):
+    save_images(few, np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8))
+    (few / "x.png").write_bytes(b"hello")
+    copy, out = shutil.copytree(run, tmp_path / "copy"), str(tmp_path / "report.html")
+    for command in (
+        ["calibrate", str(copy), str(few), "--skip-unreadable"],
+        ["report", str(run), "--normal", str(few), "--anomalous", "digits:test:0", "--out", out],
+    ):
+        assert main(command) == 0
+        assert capsys.readouterr().err.startswith("historyad: skipped x.png: ")
 
 
 def test_a_folder_without_any_readable_image(refused, run, tmp_path):
@@ -485,6 +514,8 @@ def test_a_benchmark_of_what_does_not_exist(refused, tmp_path):
     ask = ["benchmark", "--split", "digits-without-0", "--out", str(tmp_path)]
     assert "unknown method 'magic'" in refused(*ask, "--method", "magic")
     assert "no list of seeds" in refused(*ask, "--method", "neighbours", "--seeds", "x")
+    (tmp_path / "rows.jsonl").write_text("{}\n{]\n{}\n")
+    assert "rows.jsonl, line 2 is damaged" in refused(*ask, "--method", "neighbours")
 
 
 def test_figures_that_cannot_be_written(refused, run, few, capsys):
@@ -505,6 +536,21 @@ def test_a_benchmark_with_a_fit_that_fails_has_status_1_and_the_other_rows(capsy
     assert "1 of 2 fits failed" in error
     assert "nowhere does not exist" in error
     assert main([*ask, "--split", "digits-without-0"]) == 0  # from the row that is there
+
+
+def test_an_interrupted_command_is_said_to_continue_only_where_it_does(run, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(judging, "load_model", interrupt)
+    assert main(["inspect", str(run)]) == 130
+    assert capsys.readouterr().err == "historyad: interrupted\n"
+    commands = {"fit X --out R", "benchmark", "reproduce all", "score R X --shard 1/2"}
+    commands |= {"score R X --engine=ray", "score R fit", "evaluate R", "demo", ""}
+    assert {command for command in commands if _continues(command.split())} == {
+        *("fit X --out R", "benchmark", "reproduce all"),
+        *("score R X --shard 1/2", "score R X --engine=ray"),
+    }
 
 
 def test_our_own_mistakes_have_status_1_and_a_traceback(monkeypatch, capsys):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import row_of
 
 from historyad import standings
 
@@ -24,13 +25,6 @@ def page():
 @pytest.fixture(scope="module")
 def numbers(page):
     return sys.modules["comparison_numbers"]
-
-
-def row(method, split, auroc, seed=1, **more):
-    facts = {"auprc": auroc / 2, "prevalence": 0.5, "n_train": 9, "n_normal": 5, "n_anomalous": 5}
-    facts |= {"fit_seconds": 1.0, "score_seconds": 2.0, "images_per_second": 5.0, "threads": 1}
-    facts |= {"peak_memory_mb": 300.0, "command": "historyad benchmark --out docs/rows/comparison"}
-    return {"method": method, "split": split, "seed": seed, "auroc": auroc, **facts, **more}
 
 
 def test_the_page_is_what_the_rows_say():
@@ -70,9 +64,18 @@ def test_commands_of_a_section_are_few(page):
 
 
 def test_losses_name_what_is_better_and_by_how_much(page, numbers):
-    rows = [row("historyad", "mnist-vs-kmnist", 0.9), row("historyad", "mnist-vs-fashion", 0.99)]
-    rows += [row("vae", "mnist-vs-kmnist", 0.92), row("memae", "mnist-vs-kmnist", 0.95)]
-    rows += [row("historyad-paper", "mnist-vs-kmnist", 0.97), row("vae", "mnist-vs-fashion", 0.5)]
+    rows = [
+        row_of("historyad", "mnist-vs-kmnist", 0.9),
+        row_of("historyad", "mnist-vs-fashion", 0.99),
+    ]
+    rows += [
+        row_of("vae", "mnist-vs-kmnist", 0.92),
+        row_of("memae", "mnist-vs-kmnist", 0.95),
+    ]
+    rows += [
+        row_of("historyad-paper", "mnist-vs-kmnist", 0.97),
+        row_of("vae", "mnist-vs-fashion", 0.5),
+    ]
     text = page.losses_section(standings.cells_of(rows))
     assert "| mnist-vs-kmnist | 0.9000 | `memae` +0.0500, `vae` +0.0200 |" in text
     assert "on 1 of the 2 splits" in text
@@ -80,13 +83,15 @@ def test_losses_name_what_is_better_and_by_how_much(page, numbers):
 
 
 def test_losses_on_a_table_compare_the_same_halves(numbers):
-    rows = [row("historyad", "t", auroc, seed) for seed, auroc in ((1, 0.9), (2, 0.7))]
-    rows += [row("vae", "t", auroc, seed) for seed, auroc in ((1, 0.8), (2, 0.8), (3, 1.0))]
+    rows = [row_of("historyad", "t", auroc, seed) for seed, auroc in ((1, 0.9), (2, 0.7))]
+    rows += [row_of("vae", "t", auroc, seed) for seed, auroc in ((1, 0.8), (2, 0.8), (3, 1.0))]
     assert numbers.better_peers(standings.cells_of(rows), "t", "historyad") == {}
 
 
 def test_a_seed_on_which_settings_were_chosen_does_not_count(numbers, tmp_path):
-    rows = [row("historyad", "vectors-cable", auroc, seed) for seed, auroc in ((2, 0.9), (3, 0.7))]
+    rows = [
+        row_of("historyad", "vectors-cable", auroc, seed) for seed, auroc in ((2, 0.9), (3, 0.7))
+    ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     cells = numbers.read_cells(tmp_path)
     assert standings.mean(cells, "historyad", ["vectors-cable"], "auroc") == 0.7
@@ -94,17 +99,17 @@ def test_a_seed_on_which_settings_were_chosen_does_not_count(numbers, tmp_path):
 
 def test_what_verdicts_find_is_told(page, numbers):
     found = {"detection_rate": 0.25, "false_positive_rate": 0.0125}
-    rows = [row("historyad", "magnetic-tile", 0.9, **found)]
+    rows = [row_of("historyad", "magnetic-tile", 0.9, **found)]
     text = page.family_section(standings.cells_of(rows), numbers.TILES)
     assert "`historyad` finds 25.0 % of the anomalies\nand flags 1.2 % of the normal" in text
     assert "At its threshold" not in page.family_section(
-        standings.cells_of([row("vae", "magnetic-tile", 0.9)]), numbers.TILES
+        standings.cells_of([row_of("vae", "magnetic-tile", 0.9)]), numbers.TILES
     )
 
 
 def test_what_is_missing_is_a_dash(page, numbers):
-    rows = [row("vae", "mnist-vs-kmnist", 0.9), row("memae", "mnist-vs-kmnist", 0.95)]
-    rows += [row("memae", "mnist-vs-fashion", 0.95)]
+    rows = [row_of("vae", "mnist-vs-kmnist", 0.9), row_of("memae", "mnist-vs-kmnist", 0.95)]
+    rows += [row_of("memae", "mnist-vs-fashion", 0.95)]
     text = page.build(standings.cells_of(rows))
     assert "| `vae` | 1 | 0.9000 | 0.4500 | – | – |" in text
     assert "| `memae` | 1 | **0.9500** | **0.4750** | **0.9500** | **0.4750** |" in text
@@ -120,8 +125,11 @@ def test_the_last_row_of_all_files_counts(numbers, tmp_path):
 
 
 def test_a_row_of_all_test_samples_goes_before_one_of_a_part(page, numbers, tmp_path):
-    whole, part = row("vae", "mnist-vs-kmnist", 0.9), row("vae", "mnist-vs-kmnist", 0.8, most=2)
-    slow = row("anogan", "mnist-vs-kmnist", 0.7, most=2, n_normal=2, n_anomalous=2)
+    whole, part = (
+        row_of("vae", "mnist-vs-kmnist", 0.9),
+        row_of("vae", "mnist-vs-kmnist", 0.8, most=2),
+    )
+    slow = row_of("anogan", "mnist-vs-kmnist", 0.7, most=2, n_normal=2, n_anomalous=2)
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (whole, part, slow)))
     cells = numbers.read_cells(tmp_path)
     assert standings.mean(cells, "vae", ["mnist-vs-kmnist"], "auroc") == 0.9
@@ -131,7 +139,7 @@ def test_a_row_of_all_test_samples_goes_before_one_of_a_part(page, numbers, tmp_
 
 
 def test_the_reproduction_at_full_scale_is_a_row_of_the_paper(numbers):
-    found = row("paper", "svhn-vs-cifar10", 0.8, seed=3) | {"train": {"n": 7000}}
+    found = row_of("paper", "svhn-vs-cifar10", 0.8, seed=3) | {"train": {"n": 7000}}
     rows = [found | {"scale": "full"}, found | {"scale": "quick"}]
     rows.append(found | {"scale": "full", "method": "default"})
     (kept,) = numbers.rows_of_paper(rows)

@@ -8,12 +8,14 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
+from tiny import write_idx
 
 from historyad import datasets, images, sources
 from historyad.datasets import open_source, open_stream
@@ -361,6 +363,10 @@ def test_csv_with_and_without_header(tmp_path):
         ("a,b\n", "no rows of numbers"),
         ("", "no rows of numbers"),
         ("1e300,2", "row 0, column 0"),
+        ("a;b\n1;2\n", "line 2, column 1: '1;2' .* by semicolons: separate cells by commas"),
+        ("1\t2\n3\t4\n", "line 2, column 1: .* by tabs: separate cells by commas"),
+        ("1 2\n3 4\n", "line 2, column 1: '3 4' .* by spaces: separate cells by commas"),
+        (" x \n1\n \n", "line 3, column 1: ' ' is not a finite number; fill or remove it"),
     ],
 )
 def test_bad_csv(tmp_path, text, message):
@@ -368,6 +374,41 @@ def test_bad_csv(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         open_source(path)
+
+
+TABLE = np.random.default_rng(0).normal(size=(50, 3))
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        (["a", "b", "c"], {}, "line 1: column 1 has no name .* row numbers: .* index=False"),
+        (None, {}, "line 1: column 1 has no name and looks like row numbers"),
+        (None, {"index": False}, "line 1: 0 to 2 looks like column numbers: .* header=False"),
+        (["a", "b", "c"], {"index": False, "sep": ";"}, "line 2, column 1: .* by semicolons"),
+    ],
+)
+def test_a_csv_that_pandas_numbers_or_separates_otherwise_is_refused(
+    tmp_path, columns, options, message
+):
+    pandas.DataFrame(TABLE, columns=columns).to_csv(tmp_path / "x.csv", **options)
+    with pytest.raises(InputError, match=message):
+        open_source(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        (["a", "b", "c"], {"index": False}),
+        (None, {"index": False, "header": False}),
+        (["a", "b", "c"], {"index_label": "n"}),
+    ],
+)
+def test_a_csv_of_pandas_without_numbering_is_read_whole(tmp_path, columns, options):
+    pandas.DataFrame(TABLE, columns=columns).to_csv(tmp_path / "x.csv", **options)
+    samples = open_source(tmp_path / "x.csv").samples
+    np.testing.assert_allclose(samples[:, -3:], TABLE, rtol=1e-6)
+    assert samples.shape[1] == (4 if "index_label" in options else 3)
 
 
 def test_csv_that_is_not_text(tmp_path):
@@ -481,13 +522,6 @@ def test_digits_split_is_fixed_and_disjoint(digits):
     assert set(open_source("digits:train:0,1,2").labels.tolist()) == {0, 1, 2}
     assert 3 not in open_source("digits:train:!3").labels
     assert open_stream("digits:test:5").labels.tolist() == [5] * (test.labels == 5).sum()
-
-
-def write_idx(path, values):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
-    data = header + values.tobytes()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -12,8 +12,8 @@ from PIL import Image
 from tiny import TINY_OPTIONS
 
 from historyad import cli
-from historyad.benchmark import read_rows
 from historyad.cli import main
+from historyad.storage import read_rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -69,11 +69,45 @@ def test_the_make_targets_of_the_readme_exist():
         assert f"\n{target}:" in makefile
 
 
+def test_make_demo_installs_the_package_alone(tmp_path):
+    planned = {
+        target: subprocess.run(
+            ["make", "-n", target, f"VENV={tmp_path}"],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        ).stdout
+        for target in ("demo", "test")
+    }  # fmt: skip
+    assert "[dev]" not in planned["demo"]
+    assert re.search(
+        r"pip install .*constraints\.txt --editable \.$", planned["demo"], re.MULTILINE
+    )
+    assert "[dev]" in planned["test"]
+
+
+def test_every_script_of_numbers_stands_in_the_table_of_pages():
+    table = (ROOT / "CONTRIBUTING.md").read_text()
+    scripts = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "docs" / "make_paper.py"]
+    for script in scripts:
+        if '__name__ == "__main__"' in script.read_text():
+            assert f"{script.name}" in table, script.name
+    for page in (ROOT / "docs").glob("*.md"):
+        if f"`{page.name}`" not in table:
+            assert "python benchmarks/" not in page.read_text(), page.name
+
+
+def anchors_of(page):
+    """Return the anchors of the headings, as GitHub and the site call them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            file = page.parent / target if target else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors_of(file), f"{target}#{anchor}"
 
 
 def test_every_command_is_in_the_documentation():

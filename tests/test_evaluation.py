@@ -5,7 +5,7 @@ from tiny import tiny_config
 from historyad.datasets import open_source
 from historyad.errors import InputError
 from historyad.estimator import fit_model
-from historyad.evaluation import evaluate_model, judge, table_of
+from historyad.evaluation import AUPRO_LIMIT, evaluate_model, judge, judge_maps, table_of
 from historyad.metrics import auprc, auroc, fpr_at_tpr
 from historyad.storage import RunDirectory
 
@@ -68,3 +68,17 @@ def test_the_table_puts_auprc_beside_its_prevalence(model, sources):
     assert rows["AUPRC"].endswith("prevalence 0.250")
     assert rows["samples"] == "90 normal, 30 anomalous"
     assert "0.05 was asked for" in rows["false positives"]
+
+
+def test_maps_are_judged_pixel_by_pixel_and_region_by_region():
+    masks = np.zeros((2, 4, 4), bool)
+    masks[0, :2, :2] = masks[1, 3, 3] = True
+    figures = judge_maps(np.zeros((3, 4, 4)), masks.astype(float), masks)
+    assert figures["pixel_auroc"] == figures["pixel_auprc"] == figures["aupro"] == 1
+    assert figures["pixel_prevalence"] == 5 / (5 * 16)
+    assert (figures["n_masks"], figures["aupro_fpr_limit"]) == (2, AUPRO_LIMIT)
+    blind = judge_maps(np.zeros((3, 4, 4)), np.zeros((2, 4, 4)), masks)
+    assert blind["pixel_auroc"] == 0.5
+    assert blind["aupro"] == pytest.approx(AUPRO_LIMIT / 2)
+    with pytest.raises(InputError, match="one mask"):
+        judge_maps(np.zeros((3, 4, 4)), np.zeros((2, 4, 4)), masks[:1])

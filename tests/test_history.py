@@ -95,6 +95,14 @@ def test_a_history_comes_back_from_its_folder(history):
         torch.testing.assert_close(tensor, generator.state_dict()[name], rtol=1e-3, atol=1e-6)
 
 
+def test_the_critic_of_a_snapshot_is_the_recorded_one(history):
+    _, critic = networks_of(1)
+    loaded = history.load_critic(1)
+    assert not loaded.training
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(tensor, critic.state_dict()[name], rtol=1e-3, atol=1e-6)
+
+
 def test_rewind_forgets_what_came_later(history):
     history.rewind(150)
     assert [s.images_seen for s in history.snapshots] == [100, 150]

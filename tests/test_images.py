@@ -15,6 +15,7 @@ from historyad import images
 from historyad.errors import InputError
 from historyad.images import (
     as_uint8,
+    conform,
     decode_image,
     decode_many,
     find_images,
@@ -415,6 +416,14 @@ def test_with_channels():
     assert (with_channels(with_channels(grey, 3), 1) == grey).all()
     with pytest.raises(InputError, match="3 channels cannot become one of 2"):
         with_channels(colour, 2)
+
+
+def test_an_image_is_made_to_conform_in_what_is_asked_for_alone():
+    grey, colour = random_pixels(4, 6, 1), random_pixels(4, 6, 3)
+    assert conform(colour, None, None) is colour
+    assert (conform(grey, None, 3) == with_channels(grey, 3)).all()
+    assert (conform(colour, 8, None) == place_on_grid(colour[None], 8)[0]).all()
+    assert (conform(colour, 8, 1) == place_on_grid(with_channels(colour, 1)[None], 8)[0]).all()
 
 
 # --- folders

@@ -4,8 +4,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from tiny import auroc_of
 
-from historyad.metrics import auroc
 from historyad.networks import Critic
 from historyad.peers import PEERS, early_stopped
 from historyad.peers.adgan import ADGAN
@@ -47,10 +47,10 @@ STEP = 64  # the images of one step
 
 
 @pytest.fixture(scope="module")
-def split(digits):
-    images, labels = digits
-    normal = images[labels != 0]
-    return normal[::2], normal[1:120:2], images[labels == 0][:60]
+def split(split):
+    """As for the others, with fewer to test on: what searches latents is slow."""
+    train, normal, anomalous = split
+    return train, normal[:60], anomalous[:60]
 
 
 @pytest.fixture(scope="module", params=MAKE)
@@ -63,12 +63,6 @@ def fitted(make, split):
     return make().fit(split[0])
 
 
-def auroc_of(peer, split):
-    scores = [peer.anomaly_score(samples) for samples in split[1:]]
-    y = np.repeat([0, 1], [len(part) for part in scores])
-    return auroc(y, np.concatenate(scores))
-
-
 def test_these_are_the_peers_of_the_benchmark():
     for name, make in MAKE.items():
         peer = PEERS[name](7)
@@ -79,7 +73,7 @@ def test_these_are_the_peers_of_the_benchmark():
 
 def test_a_peer_learns_on_digits(fitted, make, split):
     untrained = make(n_images=STEP).fit(split[0])
-    assert auroc_of(fitted, split) > max(0.65, auroc_of(untrained, split) + 0.1)
+    assert auroc_of(fitted, *split[1:]) > max(0.65, auroc_of(untrained, *split[1:]) + 0.1)
 
 
 def test_a_score_depends_on_its_own_sample_alone(fitted, split):

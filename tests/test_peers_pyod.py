@@ -4,9 +4,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from tiny import auroc_of
 
 from historyad.errors import InputError
-from historyad.metrics import auroc
 from historyad.peers.pyod import PyOD
 
 # Passes over 800 digits that suffice to learn.
@@ -16,13 +16,6 @@ LENGTHS = {"autoencoder": 30, "vae": 40, "deepsvdd": 60, "alad": 40}
 def make(detector, n_epochs, seed=0):
     hidden = (128, 64) if detector == "alad" else (256, 128)
     return PyOD(detector, n_epochs=n_epochs, hidden=hidden, latent_dim=16, seed=seed)
-
-
-@pytest.fixture(scope="module")
-def split(digits):
-    images, labels = digits
-    normal = images[labels != 0]
-    return normal[::2], normal[1::2], images[labels == 0]
 
 
 @pytest.fixture(scope="module", params=LENGTHS)
@@ -35,15 +28,9 @@ def fitted(detector, split):
     return make(detector, LENGTHS[detector]).fit(split[0])
 
 
-def auroc_of(peer, split):
-    scores = [peer.anomaly_score(samples) for samples in split[1:]]
-    y = np.repeat([0, 1], [len(part) for part in scores])
-    return auroc(y, np.concatenate(scores))
-
-
 def test_a_detector_learns_on_digits(fitted, detector, split):
     untrained = make(detector, 0).fit(split[0])
-    assert auroc_of(fitted, split) > max(0.65, auroc_of(untrained, split) + 0.1)
+    assert auroc_of(fitted, *split[1:]) > max(0.65, auroc_of(untrained, *split[1:]) + 0.1)
 
 
 def test_a_score_depends_on_its_own_sample_alone(fitted, split):

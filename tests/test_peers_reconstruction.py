@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny import auroc_of
 from torch.distributions import Normal, kl_divergence
 
-from historyad.metrics import auroc
 from historyad.peers.memae import MemAE, entropy, hard_shrinkage
 from historyad.peers.one_class_svm import OneClassSVMPeer
 from historyad.peers.vae import VAE, divergence, gaussian_log_likelihood
@@ -19,13 +19,6 @@ MAKE = {
 LENGTH = 16_000  # images seen: a second or two
 
 
-@pytest.fixture(scope="module")
-def split(digits):
-    images, labels = digits
-    normal = images[labels != 0]
-    return normal[::2], normal[1::2], images[labels == 0]
-
-
 @pytest.fixture(scope="module", params=MAKE)
 def make(request):
     return MAKE[request.param]
@@ -36,15 +29,9 @@ def fitted(make, split):
     return make(LENGTH).fit(split[0])
 
 
-def auroc_of(peer, split):
-    scores = [peer.anomaly_score(samples) for samples in split[1:]]
-    y = np.repeat([0, 1], [len(part) for part in scores])
-    return auroc(y, np.concatenate(scores))
-
-
 def test_a_peer_learns_on_digits(fitted, make, split):
     untrained = make(0).fit(split[0])
-    assert auroc_of(fitted, split) > max(0.7, auroc_of(untrained, split) + 0.1)
+    assert auroc_of(fitted, *split[1:]) > max(0.7, auroc_of(untrained, *split[1:]) + 0.1)
 
 
 def test_a_score_depends_on_its_own_sample_alone(fitted, split):

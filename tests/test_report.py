@@ -7,15 +7,20 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import tiny_config
+from torch.utils.data import TensorDataset
 
 from historyad import Model, fit_model, open_source
 from historyad.cli import main
 from historyad.config import make_config
 from historyad.errors import InputError
 from historyad.evaluation import judge
-from historyad.report import _fit_command, _nearest_preset, _picture, _seconds, write_report
+from historyad.report import write_report
+from historyad.report.pictures import as_picture
+from historyad.report.settings import fit_command, nearest_preset
+from historyad.report.training import seconds_of
 from historyad.storage import RunDirectory
 
 EVIL = "<img src=x onerror=alert(1)>'\"&"
@@ -257,6 +262,7 @@ def test_a_report_on_vectors(tmp_path, n_features):
     write_report(tmp_path / "run", tmp_path / "report.html", model=model, train=source)
     page = Page((tmp_path / "report.html").read_text())
     assert "in the plane where the training data" in " ".join(page.text.split())
+    assert "historyad fit" not in page.text  # an array has no name that a command could give
     assert not [tag for tag, _ in page.elements if tag == "img"]
 
 
@@ -272,18 +278,21 @@ def test_the_nearest_preset_leaves_the_fewest_settings_to_name(fitted):
         resolved = {} if preset == "quick" else {"epoch_images": 60_000}
         config = make_config(preset, **resolved, seed=7)
         changed = Model(model.detector, model.preprocessing, model.calibration, config, source)
-        assert _nearest_preset(changed) == (preset, [("seed", 7, 0)])
-        assert _fit_command(changed, folder).endswith(f"--preset {preset} --seed=7")
+        assert nearest_preset(changed) == (preset, [("seed", 7, 0)])
+        assert fit_command(changed, folder).endswith(f"--preset {preset} --seed=7")
+    for samples in (np.zeros((2, 3)), TensorDataset(torch.zeros(2, 3))):
+        source["description"] = open_source(samples).description
+        assert fit_command(changed, folder) is None
 
 
 def test_time_is_counted_over_interruptions():
-    assert _seconds([1.0, 2.0, 5.0, 0.5, 3.0]) == 8.0
-    assert _seconds([]) == 0
+    assert seconds_of([1.0, 2.0, 5.0, 0.5, 3.0]) == 8.0
+    assert seconds_of([]) == 0
 
 
 @pytest.mark.parametrize(("channels", "first"), [(1, 10), (2, 15), (3, 10), (5, 30)])
 def test_images_of_any_channels_can_be_shown(channels, first):
     image = np.arange(1, channels + 1, dtype=np.uint8) * 10
-    shown = _picture(np.broadcast_to(image, (4, 4, channels)))
+    shown = as_picture(np.broadcast_to(image, (4, 4, channels)))
     assert shown.shape == (4, 4, 3)
     assert shown[0, 0, 0] == first

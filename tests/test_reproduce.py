@@ -2,13 +2,13 @@
 
 import importlib
 import json
-import struct
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import TINY, write_idx
 
 from historyad.cli import main
 from historyad.config import make_config
@@ -21,14 +21,9 @@ from historyad.reproduce.fig8 import interpolate
 from historyad.reproduce.figure import EDGES, histogram, separation
 from historyad.reproduce.runs import Recipe, Runs
 from historyad.reproduce.spread import fit_on_ray
-from historyad.storage import RunDirectory
+from historyad.storage import RunDirectory, read_rows
 
 SCALE = {**TINY, "epoch_images": 256, "detector_epochs": 0.5}
-
-
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(header + array.tobytes())
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +164,16 @@ def test_a_figure_of_other_settings_is_measured_anew(everything_once, root, monk
     again = reproduce("fig6", out, seeds=[1], scale="quick", data_root=root)
     assert again[0]["detectors"] != rows["fig6"][0]["detectors"]
     assert len((out / "fig6.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_figure_goes_on_after_rows_that_were_cut_short(everything_once, root, tmp_path):
+    out, rows, _ = everything_once
+    shutil.copytree(out / "runs", tmp_path / "runs")
+    table = tmp_path / "fig6.jsonl"
+    table.write_bytes((out / "fig6.jsonl").read_bytes()[:100])
+    again = reproduce("fig6", tmp_path, seeds=[1], scale="quick", data_root=root)
+    assert [row["mean_scores"] for row in again] == [row["mean_scores"] for row in rows["fig6"]]
+    assert read_rows(table) == again
 
 
 def test_an_interrupted_figure_keeps_the_detectors_it_has(root, tiny_scale, tmp_path, monkeypatch):

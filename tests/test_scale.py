@@ -19,7 +19,7 @@ from PIL import Image
 from tiny import save_table, tiny_config
 
 from historyad import cluster, parts, scale
-from historyad.benchmark import read_rows, run_benchmark
+from historyad.benchmark import run_benchmark
 from historyad.cli import main
 from historyad.datasets import open_source
 from historyad.errors import InputError, RunError
@@ -27,7 +27,7 @@ from historyad.estimator import fit_model
 from historyad.model import Model
 from historyad.parts import Job
 from historyad.scale import Scorer, score_dataset, score_shard
-from historyad.storage import RunDirectory, load_json, save_json
+from historyad.storage import RunDirectory, load_json, read_rows, save_json
 
 # Of Ray itself: its own settings, and files and processes that it leaves to the interpreter.
 pytestmark = [

@@ -1,6 +1,7 @@
 """The site is built strictly, asks nobody else for anything, and its pages are up to date."""
 
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -35,12 +36,36 @@ class Assets(HTMLParser):
         self.addresses += [given[name] for name in FETCHED.get(tag, ()) if given.get(name)]
 
 
+def build(project, out):
+    """Build as `make docs` does. Not quietly: then mkdocs counts no warning, and fails for none."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", out]
+    return subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", out]
-    subprocess.run(command, cwd=ROOT, check=True)
+    built = build(ROOT, out)
+    assert built.returncode == 0, built.stderr
     return out
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "words"),
+    [
+        ("index.md", "[page](nowhere.md)", "'nowhere.md'"),
+        ("index.md", "[part](guide.md#nowhere)", "'#nowhere'"),
+        ("lost.md", "# A page that the navigation lacks", "lost.md"),
+    ],
+)
+def test_what_leads_nowhere_fails_the_build(tmp_path, page, text, words):
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs" / page).open("a") as file:
+        file.write(f"\n{text}\n")
+    built = build(tmp_path, tmp_path / "site")
+    assert built.returncode != 0
+    assert words in built.stderr
 
 
 def test_every_page_is_there(site):
@@ -74,6 +99,15 @@ def test_pictures_are_small_and_all_shown():
     for picture in pictures:
         assert picture.stat().st_size <= 150_000, picture
         assert f"pictures/{picture.name}" in pages, picture
+
+
+def test_the_reference_says_ranges_and_choices_as_people_do():
+    page = (DOCS / "reference.md").read_text()
+    assert not re.search(r"e\+\d|One of ,", page)
+    for setting, default, presets, _ in re.findall(
+        r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*)$", page, re.M
+    ):
+        assert default not in presets.replace("&nbsp;", " ").split(), setting
 
 
 def test_the_reference_is_what_the_package_says():

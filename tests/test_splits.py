@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import save_table
+from tiny import save_table, write_idx
 
 from historyad.errors import InputError
 from historyad.splits import NAMED_SPLITS, find_splits, load_split, on_some, select, training_set
@@ -33,6 +33,20 @@ def test_three_sources_make_a_split():
         set(source.labels.tolist()) for source in (split.train, split.normal, split.anomalous)
     )
     assert (train, normal, anomalous) == ({1, 2}, {1}, {0, 3, 4, 5, 6, 7, 8, 9})
+
+
+@pytest.mark.parametrize("folder", ["magnetic-tile-mine", "vectors-mine", "svhn-vs-mine"])
+def test_three_sources_may_begin_like_a_split_of_ours(folder, tmp_path, monkeypatch):
+    for kind, n in (("good", 5), ("fresh", 2), ("bad", 3)):
+        (tmp_path / folder / kind).mkdir(parents=True)
+        for i in range(n):
+            Image.new("L", (80, 80), i).save(tmp_path / folder / kind / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    (name,) = find_splits([f"{folder}/good|{folder}/fresh|{folder}/bad"], tmp_path / "elsewhere")
+    assert training_set(name) == f"{folder}/good"
+    split = load_split(name, 0, tmp_path / "elsewhere")
+    assert [len(part) for part in vars(split).values()] == [5, 2, 3]
+    assert split.train.samples.shape[1:3] == (80, 80)  # as they are
 
 
 def test_samples_of_different_shapes_make_none(tmp_path):
@@ -67,6 +81,10 @@ def test_splits_that_train_on_the_same_samples_are_known_by_them():
     assert training_set("mnist-vs-kmnist") == training_set("mnist-vs-fashion") == "mnist:train"
     assert training_set("mnist:train|mnist:test|digits:test") == "mnist:train"
     assert training_set("magnetic-tile") == training_set("magnetic-tile-crack")
+    assert training_set("mnist-vs-kmnist") == training_set("mnist:train|a|b")
+    assert training_set("celeba-vs-svhn") != training_set("celeba:test|a|b")  # three quarters
+    tiles = NAMED_SPLITS["magnetic-tile"][0]
+    assert training_set("magnetic-tile") != training_set(f"{tiles}|a|b")  # reduced
     assert training_set("vectors-a") != training_set("vectors-b")
 
 
@@ -85,14 +103,11 @@ def test_tiles_are_read_from_folders(tmp_path):
 def write_digits(root, n_per_digit=10):
     """Write MNIST's files with images of one grey value each, different in all of them."""
     folder = root / "mnist"
-    folder.mkdir(parents=True)
     for offset, part in enumerate(("train", "t10k")):
         labels = np.tile(np.arange(10, dtype=np.uint8), n_per_digit)
         images = np.arange(len(labels), dtype=np.uint8) * 2 + offset
-        header = bytes([0, 0, 8, 1]) + len(labels).to_bytes(4, "big")
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-        header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (len(labels), 1, 1))
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
+        write_idx(folder / f"{part}-images-idx3-ubyte", images.reshape(-1, 1, 1))
     return root
 
 

@@ -3,25 +3,32 @@
 import sys
 
 import pytest
+from tiny import row_of
 
 from historyad import standings
 
 
-def row(method, split, auroc, seed=1, **more):
-    facts = {"auprc": auroc / 2, "images_per_second": 5000.0, "peak_memory_mb": 300.0}
-    facts |= {"fit_seconds": 1.0}
-    return {"method": method, "split": split, "seed": seed, "auroc": auroc, **facts, **more}
-
-
 def test_ranks_are_means_over_splits_and_ties_share_them():
-    rows = [row("vae", "a", 0.9), row("memae", "a", 0.8), row("neighbours", "a", 0.8)]
-    rows += [row("vae", "b", 0.5), row("memae", "b", 0.6), row("neighbours", "b", 0.7)]
+    rows = [
+        row_of("vae", "a", 0.9),
+        row_of("memae", "a", 0.8),
+        row_of("neighbours", "a", 0.8),
+    ]
+    rows += [
+        row_of("vae", "b", 0.5),
+        row_of("memae", "b", 0.6),
+        row_of("neighbours", "b", 0.7),
+    ]
     ranks = standings.mean_ranks(standings.cells_of(rows), ["a", "b"])
     assert ranks == {"vae": (1 + 3) / 2, "memae": (2.5 + 2) / 2, "neighbours": (2.5 + 1) / 2}
 
 
 def test_who_was_not_measured_on_every_split_has_no_rank_and_takes_none():
-    rows = [row("vae", "a", 0.9), row("memae", "a", 0.8), row("memae", "b", 0.6)]
+    rows = [
+        row_of("vae", "a", 0.9),
+        row_of("memae", "a", 0.8),
+        row_of("memae", "b", 0.6),
+    ]
     cells = standings.cells_of(rows)
     assert standings.mean_ranks(cells, ["a", "b"]) == {"memae": 1.0}
     assert standings.mean_ranks(cells, ["a"]) == {"vae": 1.0, "memae": 2.0}
@@ -29,13 +36,21 @@ def test_who_was_not_measured_on_every_split_has_no_rank_and_takes_none():
 
 
 def test_a_rank_is_that_of_the_mean_over_seeds():
-    rows = [row("vae", "a", 0.9, seed=1), row("vae", "a", 0.5, seed=2), row("memae", "a", 0.8)]
+    rows = [
+        row_of("vae", "a", 0.9, seed=1),
+        row_of("vae", "a", 0.5, seed=2),
+        row_of("memae", "a", 0.8),
+    ]
     assert standings.mean_ranks(standings.cells_of(rows), ["a"]) == {"memae": 1.0, "vae": 2.0}
 
 
 def test_the_spread_is_that_of_the_mean_over_splits():
-    rows = [row("vae", "a", 0.6, seed=1), row("vae", "a", 0.8, seed=2)]
-    rows += [row("vae", "b", 0.8, seed=1), row("vae", "b", 0.6, seed=2), row("vae", "b", 0.7, 3)]
+    rows = [row_of("vae", "a", 0.6, seed=1), row_of("vae", "a", 0.8, seed=2)]
+    rows += [
+        row_of("vae", "b", 0.8, seed=1),
+        row_of("vae", "b", 0.6, seed=2),
+        row_of("vae", "b", 0.7, 3),
+    ]
     cells = standings.cells_of(rows)
     assert standings.mean(cells, "vae", ["a", "b"], "auroc") == pytest.approx(0.7)
     assert standings.spread(cells, "vae", ["a", "b"], "auroc") == pytest.approx(0)
@@ -46,9 +61,9 @@ def test_the_spread_is_that_of_the_mean_over_splits():
 
 def test_a_mean_over_splits_is_of_the_seeds_that_all_have():
     rows = [
-        row("vae", "a", 0.6, seed=1),
-        row("vae", "a", 0.8, seed=2),
-        row("vae", "b", 0.4, seed=2),
+        row_of("vae", "a", 0.6, seed=1),
+        row_of("vae", "a", 0.8, seed=2),
+        row_of("vae", "b", 0.4, seed=2),
     ]
     cells = standings.cells_of(rows)
     assert standings.mean(cells, "vae", ["a", "b"], "auroc") == pytest.approx(0.6)
@@ -63,14 +78,26 @@ def test_the_chart_is_drawn_for_methods_with_gaps(tmp_path):
 
 
 def test_of_several_rows_for_one_seed_the_last_of_all_samples_counts():
-    rows = [row("vae", "a", 0.9), row("vae", "a", 0.8), row("vae", "a", 0.1, most=2)]
+    rows = [
+        row_of("vae", "a", 0.9),
+        row_of("vae", "a", 0.8),
+        row_of("vae", "a", 0.1, most=2),
+    ]
     cells = standings.cells_of(rows)
     assert [found["auroc"] for found in cells["vae", "a"]] == [0.8]
 
 
 def test_the_overview_is_in_the_order_of_ranks_and_leaves_out_who_lacks_a_split():
-    rows = [row("vae", "a", 0.7), row("vae", "a", 0.9, seed=2), row("vae", "b", 0.9, fit_seconds=3)]
-    rows += [row("memae", "a", 0.9), row("memae", "b", 0.95), row("neighbours", "a", 1.0)]
+    rows = [
+        row_of("vae", "a", 0.7),
+        row_of("vae", "a", 0.9, seed=2),
+        row_of("vae", "b", 0.9, fit_seconds=3),
+    ]
+    rows += [
+        row_of("memae", "a", 0.9),
+        row_of("memae", "b", 0.95),
+        row_of("neighbours", "a", 1.0),
+    ]
     head, *lines = standings.overview(standings.cells_of(rows))
     assert head[:4] == ["method", "seeds", "mean rank", "AUROC"]
     assert [line[:4] for line in lines] == [
@@ -87,7 +114,11 @@ def test_a_table_has_its_columns_below_each_other():
 
 
 def test_standings_are_a_page_and_a_chart(tmp_path):
-    rows = [row("vae", "a", 0.7), row("vae", "a", 0.9, seed=2), row("historyad", "b", 0.9)]
+    rows = [
+        row_of("vae", "a", 0.7),
+        row_of("vae", "a", 0.9, seed=2),
+        row_of("historyad", "b", 0.9),
+    ]
     page, chart = standings.write_standings(standings.cells_of(rows), tmp_path)
     assert "| vae       | 0.8000 ± 0.1414 | –      |" in page.read_text()
     assert chart.stat().st_size > 1000
@@ -95,5 +126,5 @@ def test_standings_are_a_page_and_a_chart(tmp_path):
 
 def test_without_matplotlib_there_is_no_chart(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    cells = standings.cells_of([row("vae", "a", 0.7)])
+    cells = standings.cells_of([row_of("vae", "a", 0.7)])
     assert standings.write_standings(cells, tmp_path) == [tmp_path / "standings.md"]

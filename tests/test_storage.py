@@ -27,9 +27,12 @@ from historyad.networks import Critic
 from historyad.storage import (
     Checkpoint,
     RunDirectory,
+    append_rows,
     load_json,
     load_tensors,
+    read_rows,
     save_json,
+    save_rows,
     save_tensors,
     write_atomic,
 )
@@ -428,6 +431,38 @@ def test_two_locks_in_one_process_exclude_each_other(run):
         pass
 
 
+def test_rows_are_added_after_a_last_one_that_was_cut_short(tmp_path):
+    table = tmp_path / "new" / "rows.jsonl"
+    assert read_rows(table) == []
+    rows = [{"auroc": 0.1 + 0.2, "name": "é"}, {"auroc": 1.0, "name": "\u2028"}]
+    append_rows(table, rows)
+    whole = table.read_bytes()
+    for cut in range(1, len(whole)):
+        table.write_bytes(whole[:cut])
+        kept = read_rows(table)
+        assert kept == rows[: len(kept)]
+        append_rows(table, [{"n": cut}])
+        assert read_rows(table) == [*kept, {"n": cut}]
+        assert len(kept) == whole[: cut + 1].count(b"\n")  # a row without its newline is whole
+
+
+def test_damage_within_rows_is_told_with_its_line(tmp_path):
+    table = tmp_path / "rows.jsonl"
+    for damaged in ('{"n": 1}\n{"n\n{"n": 3}\n', '{"n": 1}\n{"n\n'):
+        table.write_text(damaged)
+        with pytest.raises(RunError, match=r"rows\.jsonl, line 2 is damaged"):
+            read_rows(table)
+
+
+def test_rows_that_json_cannot_hold_are_refused(tmp_path):
+    table = tmp_path / "rows.jsonl"
+    append_rows(table, [{"n": 1}])
+    for write in (append_rows, save_rows):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write(table, [{"n": 2}, {"n": float("nan")}])
+    assert read_rows(table) == [{"n": 1}]
+
+
 def test_log_lines_that_a_crash_cut_short_are_dropped(run):
     records = [{"step": "gan", "images_seen": n} for n in range(3)]
     for record in records:
@@ -515,6 +550,18 @@ def table():
 def files_of(run):
     paths = [*sorted(run.history.glob("*.safetensors")), *(run.path / name for name in MODEL)]
     return {path.relative_to(run.path).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_rows_that_a_full_disk_cuts_short_can_be_written_again(disk):
+    table, row = disk.path / "rows.jsonl", {"text": "x" * 10_000}
+    append_rows(table, [{"n": 1}])
+    disk.fill()
+    with pytest.raises(RunError, match=r"cannot write .*rows\.jsonl"):
+        append_rows(table, [row])
+    assert read_rows(table) == [{"n": 1}]
+    disk.free()
+    append_rows(table, [row])
+    assert read_rows(table) == [{"n": 1}, row]
 
 
 def test_a_full_disk_is_an_error_and_the_old_file_stays(disk):

@@ -1,5 +1,7 @@
 """Settings and shortcuts that several tests share: everything runs, in a second or two."""
 
+import gzip
+
 import numpy as np
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
@@ -7,6 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from historyad.batches import Batches
 from historyad.config import make_config
 from historyad.history import History
+from historyad.metrics import auroc
 from historyad.preprocessing import Preprocessing
 
 # 2 epochs of 8 steps of 64 images; snapshots at every step from epoch 1 on.
@@ -60,3 +63,26 @@ def save_table(root):
     folder.mkdir(parents=True)
     np.savez(folder / "blob.npz", X=x.astype(np.float32), y=np.repeat([0, 1], [60, 10]))
     return root
+
+
+def write_idx(path, values):
+    """Write a uint8 array in the format of MNIST, compressed where the name ends in .gz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+    data = header + values.tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def auroc_of(detector, normal, anomalous):
+    """Return how well a detector or peer tells samples apart."""
+    scores = [detector.anomaly_score(samples) for samples in (normal, anomalous)]
+    y = np.repeat([0, 1], [len(normal), len(anomalous)])
+    return auroc(y, np.concatenate(scores))
+
+
+def row_of(method, split, auroc, seed=1, **more):
+    """Return a row as a benchmark writes it."""
+    facts = {"auprc": auroc / 2, "prevalence": 0.5, "n_train": 9, "n_normal": 5, "n_anomalous": 5}
+    facts |= {"fit_seconds": 1.0, "score_seconds": 2.0, "images_per_second": 5000.0, "threads": 1}
+    facts |= {"peak_memory_mb": 300.0, "command": "historyad benchmark --out docs/rows/comparison"}
+    return {"method": method, "split": split, "seed": seed, "auroc": auroc, **facts, **more}

@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"historyad: {_in_flags(str(error))}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("historyad: interrupted; the same command continues", file=sys.stderr)
+        words = sys.argv[1:] if arguments is None else arguments
+        hint = "; the same command continues" if _continues(words) else ""
+        print(f"historyad: interrupted{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as after `| head`
         sys.stderr.close()
@@ -61,6 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"historyad {__version__}: this is our mistake, please report it", file=sys.stderr)
         return OUR_ERROR
     return status if isinstance(status, int) else 0
+
+
+def _continues(words: list[str]) -> bool:
+    """Whether the command, given again, finds what it has done: a fit, rows, parts of scores."""
+    command, *options = words or [""]
+    in_parts = any(option.startswith(("--shard", "--engine")) for option in options)
+    return command in ("fit", "benchmark", "reproduce") or (command == "score" and in_parts)
 
 
 def _in_flags(message: str) -> str:

@@ -19,6 +19,7 @@ from historyad.cli.common import (
     load_model,
     open_for,
     open_samples,
+    report_unreadable,
 )
 from historyad.config import PRESETS, Config, make_config, settings
 from historyad.console import print_table, progress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from historyad.sources import Source
 
 _PATCH, _SCALES = 32, 2  # that suit most images with small defects
+_TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
 
 def _overrides() -> type:
@@ -87,6 +89,7 @@ def fit(
         )
         if distributed.is_main():
             _mention_crops(samples, config)
+            _mention_dark(samples)
         with progress() as on_progress:
             model = fit_model(
                 samples, config, RunDirectory(out), command=command_line(), on_progress=on_progress
@@ -120,6 +123,22 @@ def _mention_crops(samples: Source, config: Config) -> None:
         )
 
 
+def _mention_dark(samples: Source) -> None:
+    """Say that images are nearly black, as those of 12 bits in files of 16 are when they come."""
+    import numpy as np
+
+    pixels = samples.samples
+    if pixels.ndim != 4 or not isinstance(pixels, np.ndarray):  # of shards, only a part was seen
+        return
+    highest = int(pixels.max())
+    if highest <= _TWELVE_BITS:
+        print(
+            f"note: values reach only {highest} of 255: scale 12-bit data to 0..65535, which "
+            "16-bit files hold, and 8-bit data to 0..255",
+            file=sys.stderr,
+        )
+
+
 def calibrate(
     run: Run,
     source: SourceName,
@@ -138,6 +157,7 @@ def calibrate(
 
     model = load_model(run, device)
     samples = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
+    report_unreadable(samples)
     renewed = calibrate_model(model, samples, false_positive_rate)
     renewed.save(run)
     before, after = model.calibration, renewed.calibration

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from historyad.cli.common import DataRoot, Device, Run, command_line, load_model, open_for
+from historyad.cli.common import (
+    DataRoot,
+    Device,
+    Run,
+    command_line,
+    load_model,
+    open_for,
+    report_unreadable,
+)
 from historyad.console import print_table
 from historyad.errors import RunError
 
@@ -32,10 +41,16 @@ def evaluate(
     """Measure a detector on labelled samples: AUROC, AUPRC with prevalence, false positives."""
     from historyad.datasets import read_masks
     from historyad.evaluation import evaluate_model, judge_pixels, table_of
+    from historyad.report import was_used
     from historyad.storage import save_json
 
     model = load_model(run, device)
     sources = [open_for(model, name, data_root) for name in (normal, anomalous)]
+    if was_used(sources[0], model):
+        print(
+            f"note: the detector was fitted or calibrated on {normal}: these figures are too good",
+            file=sys.stderr,
+        )
     figures = {
         "run": str(run),
         "normal": normal,
@@ -134,6 +149,8 @@ def report(
         None if name is None else open_for(model, name, data_root, skip_unreadable=True)
         for name in (source, normal, anomalous)
     ]
+    for samples in filter(None, sources):
+        report_unreadable(samples)
     train, normals, anomalies = sources
     write_report(
         run,

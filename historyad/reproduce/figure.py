@@ -5,9 +5,8 @@ Rows are kept in OUT/NAME.jsonl, and a picture is a function of rows alone.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from historyad.benchmark import read_rows
 from historyad.environment import machine, versions
 from historyad.metrics import auprc, auroc
 from historyad.model import VERSION
 from historyad.reproduce.drawing import draw_figure
 from historyad.reproduce.runs import Recipe, Runs, Scale
+from historyad.storage import read_rows, save_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -59,17 +58,17 @@ def reproduce_figure(
 
     Rows of earlier calls count when they come from detectors of the same settings and data.
     """
+    table = out / f"{figure.name}.jsonl"
     rows = []
     for unit in figure.units(seeds):
         recipes = figure.recipes(scale, unit)
         keys = {name: runs.key(recipe) for name, recipe in recipes.items()}
         same = {"what": figure.name, "scale": scale, **unit, "detectors": keys}
-        found = [
-            row for row in read_rows(out / f"{figure.name}.jsonl") if same.items() <= row.items()
-        ]
+        found = [row for row in read_rows(table) if same.items() <= row.items()]
         if not found:
             found = _measure(figure, runs, unit, recipes, same)
-            append_rows(out / f"{figure.name}.jsonl", found)
+            # At once, not row by row: a unit that is there has all its rows.
+            save_rows(table, [*read_rows(table), *found])
         if not figure.shares_histories:
             for recipe in recipes.values():
                 runs.forget_history(recipe)
@@ -106,13 +105,6 @@ def environment() -> Row:
         "model_version": VERSION,
         "machine": {"name": machine(), "threads": torch.get_num_threads()},
     }
-
-
-def append_rows(table: Path, rows: Iterable[Row]) -> None:
-    """Add rows to a JSONL file, all with one write."""
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("a") as file:
-        file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def separation(normal: Scores, anomalous: Scores) -> Row:

@@ -1,0 +1,111 @@
+"""The page: its sections, and the template that shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from historyad import __version__
+from historyad.errors import ConfigError, InputError
+from historyad.history import History
+from historyad.model import Model
+from historyad.report.decisions import decision_of, probe_of, scores_of, trial_of
+from historyad.report.history import history_of
+from historyad.report.pictures import thumbnail
+from historyad.report.settings import fit_command, settings_of
+from historyad.report.training import training_of
+from historyad.sources import Source
+from historyad.storage import RunDirectory, load_json, write_atomic
+
+_HIGHEST = 24  # training samples shown
+
+
+def write_report(
+    run: Path,
+    out: Path,
+    *,
+    model: Model,
+    train: Source | None = None,
+    normal: Source | None = None,
+    anomalous: Source | None = None,
+    command: str = "",
+) -> None:
+    """Write a report on ``model``, which belongs to the directory ``run``, to the file ``out``.
+
+    ``train`` is the source it was fitted on, whose highest-scoring samples are shown: InputError
+    when it is another. With ``normal`` and ``anomalous`` samples, the errors are shown at any
+    threshold. Normal samples of either kind are damaged to show what the detector sees. What the
+    directory does not hold, a log or a history, is left out. ConfigError when the extra ``report``
+    is not installed.
+    """
+    _require_extra()
+    if (normal is None) != (anomalous is None):
+        raise InputError("give both normal and anomalous samples, or neither")
+    if train is not None and train.fingerprint != model.source.get("fingerprint"):
+        raise InputError(
+            f"{train.description} is not what the detector was trained on, "
+            f"{model.source.get('description')}: give that source, unchanged"
+        )
+    directory = RunDirectory(run)
+    history = History(directory.history, model.config, model.preprocessing.network_shape)
+    record = load_json(directory.config) if directory.config.exists() else {}
+    page = {
+        "run": str(run),
+        "version": __version__,
+        "command": command,
+        "fit_command": record.get("command") or fit_command(model, run),
+        "versions": record.get("versions", {}),
+        "model": model.describe(),
+        "settings": settings_of(model),
+        "training": training_of(directory.read_log(), model.config),
+        "history": history_of(history, model, train) if len(history) else None,
+        "decision": decision_of(model),
+        "probe": probe_of(model, train if normal is None else normal),
+        "trial": trial_of(model, normal, anomalous) if normal and anomalous else None,
+        "pixelated": max(model.preprocessing.input_shape) <= 64,
+        "highest": None if train is None else _highest(model, train),
+    }
+    write_atomic(out, _render(page).encode())
+
+
+def _require_extra() -> None:
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"a report needs {error.name}: pip install 'historyad[report]'"
+        ) from error
+
+
+def _render(page: dict[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Whatever comes from a user, as names of files do, is escaped.
+    environment = Environment(
+        loader=PackageLoader("historyad"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(page)
+
+
+def _highest(model: Model, train: Source) -> list[dict[str, Any]]:
+    """Return the training samples that look most anomalous."""
+    scores = scores_of(model, train)
+    highest = np.argsort(-scores, kind="stable")[:_HIGHEST]
+    p_values = model.calibration.p_value(scores[highest])
+    return [
+        {
+            "name": train.names[row],
+            "label": None if train.labels is None else int(train.labels[row]),
+            "score": float(scores[row]),
+            "p_value": float(p_value),
+            "picture": thumbnail(train.samples[row]) if train.kind == "image" else None,
+        }
+        for row, p_value in zip(highest.tolist(), p_values, strict=True)
+    ]
