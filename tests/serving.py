@@ -1,5 +1,6 @@
 """A real service on a free port, for the tests of the service and of its page."""
 
+import io
 import os
 import re
 import subprocess
@@ -9,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
 import httpx
+import numpy as np
+from PIL import Image
 
 from historyad.model import Model
-from historyad.service.app import listen, make_server
+from historyad.service.server import listen, make_server
 from historyad.service.settings import Settings
 
 
@@ -50,6 +53,16 @@ def serving_process(*arguments, **environment):
     finally:
         process.kill()
         process.communicate()
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    Image.fromarray(np.squeeze(image)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def form(files):
+    return [("files", (name, data)) for name, data in files]
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ TESTED_WITH = {
     "demo": "cli",
     "console": "cli",
     "service.bodies": "service_app",
+    "service.connections": "service_server",
     "service.metrics": "service_app",
     "service.schema": "service_app",
     "service.scorer": "service_app",

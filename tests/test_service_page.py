@@ -3,7 +3,6 @@
 import csv
 import os
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -355,6 +354,20 @@ def test_a_file_that_is_too_large_is_not_sent(browser, model, files, tmp_path):
         assert "Larger than" in text_of(cards(browser)[-1], "meaning")
 
 
+def test_images_that_are_seen_in_crops_are_sent_one_at_a_time(browser, digits, tmp_path):
+    photos = np.kron(digits[0][:110], np.ones((3, 3, 1), np.uint8))
+    run = RunDirectory(tmp_path / "run")
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, photo in zip(paths, photos, strict=False):
+        Image.fromarray(photo[..., 0]).save(path)
+    model = fit_model(open_source(photos), tiny_config(patch=8, epoch_images=256), run)
+    with serving(model, max_work_pixels=1000) as client:  # an image has 576
+        open_page(browser, client)
+        wait(browser, lambda: find(browser, "images").is_displayed())
+        choose_and_wait(browser, paths)
+        assert find(browser, "status").text.endswith("of 3 anomalous.")
+
+
 def test_a_model_of_vectors_shows_how_it_is_asked(browser, digits, tmp_path):
     samples = digits[0].reshape(-1, 64)[:, 10:20].astype(np.float32)
     run = RunDirectory(tmp_path / "run")
@@ -364,5 +377,8 @@ def test_a_model_of_vectors_shows_how_it_is_asked(browser, digits, tmp_path):
         assert not find(browser, "images").is_displayed()
         assert "trained on 320 vectors of 10 numbers" in find(browser, "model").text
         assert find(browser, "curl").text.startswith(f"curl {str(client.base_url).rstrip('/')}")
-        time.sleep(0.1)
-        assert browser.get_log("browser") == []
+        browser.execute_script("console.warn('the end')")
+        log = []
+        wait(browser, lambda: log.extend(browser.get_log("browser")) or log)
+        assert len(log) == 1  # nothing was written before it
+        assert "the end" in log[0]["message"]

@@ -188,7 +188,7 @@ def serve(
     Ends on SIGTERM or Ctrl-C when it has answered what it accepted.
     """
     try:
-        from historyad.service.app import listen, run_server
+        from historyad.service.server import listen, run_server
     except ImportError as error:
         raise InputError(f"serve needs {error.name}: install historyad[serve]") from error
 

@@ -11,7 +11,7 @@
 ====================  ============================================================================
 
 No answer depends on a path or a name that a client chooses. Overload is answered 503 with
-Retry-After, and every wait has an end.
+Retry-After, and every wait has an end; `historyad.service.server` bounds that for a connection.
 """
 
 from __future__ import annotations
@@ -19,18 +19,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
-import math
 import secrets
-import signal
-import socket
-import sys
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -60,8 +53,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_MOST_CONNECTIONS = 512
-_MOST_HEADER_BYTES = 32 * 2**10
 
 _RATE = hyperparameters()["false_positive_rate"].metadata
 Rate = Annotated[
@@ -111,52 +102,6 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
     paths = {route.path for route in app.routes if hasattr(route, "path")}
     app.add_middleware(CountRequests, metrics=metrics, paths=paths, headers=_HEADERS)
     return app
-
-
-def listen(host: str, port: int) -> tuple[socket.socket, str]:
-    """Return a listening socket, and its URL; InputError when the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    if not 0 <= port < 2**16:
-        raise InputError(f"there is no port {port}: choose one below 65536, or 0 for a free one")
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_MOST_CONNECTIONS)
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {host}, port {port} ({error}): choose another --host or --port"
-        ) from error
-    # Inherited by the connections: asyncio sets it only where the protocol is named, which it is
-    # not here, and without it each answer waits 40 ms for an acknowledgement.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    host, port = listener.getsockname()[:2]
-    return listener, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def make_server(model: Model, settings: Settings) -> uvicorn.Server:
-    """Return a server of `create_app` that ends gracefully: it answers what it accepted."""
-    config = uvicorn.Config(
-        create_app(model, settings),
-        http="h11",
-        ws="none",
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
-        h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
-        timeout_graceful_shutdown=math.ceil(settings.deadline) + 1,
-    )
-    return uvicorn.Server(config)
-
-
-def run_server(model: Model, settings: Settings, listener: socket.socket) -> None:
-    """Serve on ``listener`` until SIGTERM or Ctrl-C, and exit with status 0."""
-    # What is odd about a request is answered to the one who sent it, and must not fill the log.
-    warnings.filterwarnings("ignore", module="PIL")
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    # The server ends gracefully on both signals, and then raises them again.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
-    make_server(model, settings).run(sockets=[listener])
 
 
 def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Settings) -> None:
@@ -214,7 +159,11 @@ def _add_state(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Setting
     @app.get("/model", dependencies=[authorised])
     async def describe_model() -> dict[str, Any]:
         """Say what the model was fitted on and how it decides."""
-        limits = {"max_files": settings.max_files, "max_body_bytes": settings.max_body_bytes}
+        limits = {
+            "max_files": settings.max_files,
+            "max_body_bytes": settings.max_body_bytes,
+            "max_work_pixels": scorer.max_work_pixels,
+        }
         return {**scorer.model.describe(), "limits": limits, "version": __version__}
 
     @app.get("/metrics", dependencies=[authorised])
@@ -229,8 +178,8 @@ def _add_state(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Setting
 
     @app.get("/readyz")
     async def ready() -> dict[str, str]:
-        """Answer 200 while what is sent will be scored."""
-        if not scorer.batcher.is_running:
+        """Answer 200 while what is sent will be scored within the deadline."""
+        if not scorer.batcher.is_running or scorer.batcher.busy_for > settings.deadline:
             raise HTTPException(503, "not scoring", {"Retry-After": "1"})
         return {"status": "ready"}
 

@@ -7,6 +7,7 @@ one gathers. The queue is bounded, so that a service that is asked too much says
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,6 +31,11 @@ class _Work:
     alone: Callable[[Samples], Any] | None  # instead of the score; such work is never merged
     answer: Future[Any] = field(default_factory=Future)
 
+    def merges_with(self, other: _Work) -> bool:
+        """Whether one call can score both: images seen in crops come in many sizes."""
+        same = self.samples.shape[1:] == other.samples.shape[1:]
+        return same and self.alone is None and other.alone is None
+
 
 class Batcher:
     """Calls ``score`` on batches of about ``batch_size`` samples, from one thread alone.
@@ -43,6 +49,7 @@ class Batcher:
         self._queue_size = queue_size
         self._queue: deque[_Work] = deque()
         self._waiting = 0
+        self._busy_since: float | None = None
         self._open = True
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -57,6 +64,12 @@ class Batcher:
     def is_running(self) -> bool:
         """Whether what is submitted will be answered."""
         return self._open and self._thread.is_alive()
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds since the work began that is being done now; 0 when there is none."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def submit(
         self, samples: Samples, alone: Callable[[Samples], Any] | None = None
@@ -86,7 +99,9 @@ class Batcher:
         while (batch := self._take()) is not None:
             wanted = [work for work in batch if work.answer.set_running_or_notify_cancel()]
             if wanted:
+                self._busy_since = time.monotonic()
                 self._answer(wanted)
+                self._busy_since = None
 
     def _take(self) -> list[_Work] | None:
         """Wait for work and return the oldest; None when there will be no more."""
@@ -96,7 +111,7 @@ class Batcher:
                 return None
             batch = [self._queue.popleft()]
             size = len(batch[0].samples)
-            while self._queue and _merge(batch[0], self._queue[0]):
+            while self._queue and batch[0].merges_with(self._queue[0]):
                 size += len(self._queue[0].samples)
                 if size > self._batch_size:
                     break
@@ -117,7 +132,3 @@ class Batcher:
         ends = np.cumsum([len(work.samples) for work in batch])
         for work, its_scores in zip(batch, np.split(scores, ends[:-1]), strict=True):
             work.answer.set_result(its_scores)
-
-
-def _merge(first: _Work, second: _Work) -> bool:
-    return first.alone is None and second.alone is None

@@ -73,13 +73,25 @@ async def read_vectors(request: Request, settings: Settings) -> NDArray[np.float
     return _as_vectors(rows)
 
 
-def _as_vectors(rows: list[Any]) -> NDArray[np.float32]:
+def _as_vectors(rows: list[list[Any]]) -> NDArray[np.float32]:
+    """Return rows of numbers as float32 (N, F); InputError names the row that is none.
+
+    All are looked at before there is an array: one text among them would make numpy reserve as
+    much room for every value.
+    """
+    for i, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise InputError(
+                f"the vectors differ in length: vector {i} has {len(row)} values, vector 0 has "
+                f"{len(rows[0])}; give vectors of one length"
+            )
+        if others := set(map(type, row)) - {int, float}:
+            kinds = ", ".join(sorted(kind.__name__ for kind in others))
+            raise InputError(f"vector {i} holds {kinds}: give numbers alone")
     try:
-        array = np.array(rows)
-    except (ValueError, OverflowError) as error:
-        raise InputError("the vectors differ in length: give vectors of one length") from error
-    if array.ndim != 2:
-        raise InputError(f"the vectors have shape {array.shape}: give a list of lists of numbers")
+        array = np.array(rows, np.float64)
+    except OverflowError as error:
+        raise InputError("a vector holds a number that is too large: scale it") from error
     return open_source(array).samples
 
 

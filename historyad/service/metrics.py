@@ -14,6 +14,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -52,7 +53,10 @@ class Metrics:
 
 
 class CountRequests:
-    """ASGI middleware that counts answers by path and status and adds ``headers`` to each."""
+    """ASGI middleware that counts answers by path and status and adds ``headers`` to each.
+
+    An error of ours is answered here, since Starlette would answer it outside of all middleware.
+    """
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, paths: set[str], headers: dict[str, str]
@@ -69,14 +73,23 @@ class CountRequests:
             return
         # A label for each path that someone may think of would fill the memory.
         path = scope["path"] if scope["path"] in self._paths else "other"
-        started = time.monotonic()
+        started, answered = time.monotonic(), False
 
         async def counting(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
                 message["headers"] = [*message["headers"], *self._headers]
                 self._metrics.requests.labels(path, str(message["status"])).inc()
                 if path == "/score":
                     self._metrics.seconds.observe(time.monotonic() - started)
             await send(message)
 
-        await self._app(scope, receive, counting)
+        try:
+            await self._app(scope, receive, counting)
+        except Exception:
+            if not answered:
+                content = {"detail": "an error of the service, which its log describes"}
+                answer = JSONResponse(content, 500, {"Connection": "close"})
+                await answer(scope, receive, counting)
+            raise  # for the log; the server then closes the connection

@@ -84,11 +84,14 @@ async function work() {
 }
 
 function nextPortion() {
+  const { max_files: maxFiles, max_body_bytes: maxBytes, max_work_pixels: maxPixels } = model.limits;
+  // Where each pixel is work, one image may be all that is taken at a time.
+  const most = maxPixels ? 1 : Math.min(MOST_FILES, maxFiles);
   const portion = [];
   let bytes = 0;
   for (const item of items.filter((other) => !other.result)) {
     bytes += item.file.size + 1000; // and the form around it
-    if (portion.length && (portion.length === MOST_FILES || bytes > model.limits.max_body_bytes)) {
+    if (portion.length && (portion.length === most || bytes > maxBytes)) {
       break;
     }
     portion.push(item);

@@ -7,17 +7,20 @@ import base64
 import contextlib
 import io
 import itertools
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 
 from historyad.calibration import Calibration
 from historyad.errors import InputError
-from historyad.images import Pixels, conform, decode_image
+from historyad.images import FORMATS, Pixels, conform, decode_image
 from historyad.model import Model
 from historyad.service.batcher import Batcher, QueueFullError
 from historyad.service.bodies import Files
@@ -34,7 +37,12 @@ class Scorer:
     def __init__(self, model: Model, settings: Settings) -> None:
         self.model = model
         self._settings = settings
-        self._in_work = 0  # samples, counted in the event loop alone
+        self.max_work_pixels: int | None = None  # at any size, an image takes the same work
+        if model.preprocessing.scales:
+            normal = math.prod(model.preprocessing.input_shape[:2])
+            self.max_work_pixels = max(settings.max_work_pixels, normal)
+        self._in_work = 0  # samples, counted in the event loop alone, and pixels likewise
+        self._pixels_in_work = 0
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "decoder")
         self.batcher = Batcher(
             model.anomaly_score,
@@ -60,21 +68,30 @@ class Scorer:
             return calibration
         return Calibration.fit(calibration.scores, false_positive_rate)
 
-    def check_room(self, n: int = 1) -> None:
-        """Raise QueueFullError unless ``n`` more samples can be taken on now."""
-        if self._in_work + n > self._settings.max_samples:
+    def check_room(self, n: int = 1, pixels: int = 0) -> None:
+        """Raise QueueFullError unless ``n`` more samples, of ``pixels``, can be taken on now."""
+        most = self.max_work_pixels or math.inf
+        if self._in_work + n > self._settings.max_samples or self._pixels_in_work + pixels > most:
             raise QueueFullError
 
     async def score_files(
         self, files: Files, calibration: Calibration, with_maps: bool = False
     ) -> list[Result]:
-        """Return, for each file, its verdict or the error that its content gave."""
+        """Return, for each file, its verdict or the error that its content gave.
+
+        Raises InputError for a model of vectors, QueueFullError while there is no room, and
+        HTTPException 413 for images that there will never be room for.
+        """
         if self.model.preprocessing.kind != "image":
             raise InputError('this model scores vectors: send {"vectors": [[...], ...]} as JSON')
-        with self._taken_on(len(files)):
+        pixels = await self._pixels_to_work_on(files)
+        if pixels > (most := self.max_work_pixels or math.inf):
+            reason = f"the images have {pixels:,} pixels together, more than {most:,}"
+            raise HTTPException(413, f"{reason}: send fewer at a time")
+        with self._taken_on(len(files), pixels):
             decoded = await self._decode(files)
             images = [image for image in decoded if not isinstance(image, InputError)]
-            verdicts = await self._score(np.stack(images), calibration) if images else []
+            verdicts = await self._score_images(images, calibration)
             if with_maps:
                 maps = await asyncio.gather(*map(self._map, images))
                 verdicts = [{**v, "map": m} for v, m in zip(verdicts, maps, strict=True)]
@@ -96,17 +113,38 @@ class Scorer:
         return [{"name": str(i), **verdict} for i, verdict in enumerate(verdicts)]
 
     @contextlib.contextmanager
-    def _taken_on(self, n: int) -> Iterator[None]:
+    def _taken_on(self, n: int, pixels: int = 0) -> Iterator[None]:
         """Hold room for ``n`` samples from before they are decoded until they are scored.
 
-        So none waits for more than ``max_samples`` others, whatever part of the way is slow.
+        So none waits for more than ``max_samples`` others, whatever part of the way is slow, nor
+        for more than ``max_work_pixels``.
         """
-        self.check_room(n)
+        self.check_room(n, pixels)
         self._in_work += n
+        self._pixels_in_work += pixels
         try:
             yield
         finally:
             self._in_work -= n
+            self._pixels_in_work -= pixels
+
+    async def _pixels_to_work_on(self, files: Files) -> int:
+        """Return how many pixels of files will be worked on, by their headers; 0: no matter."""
+        most = self.max_work_pixels
+        if most is None:
+            return 0
+        sizes = await self._in_pool(lambda: [_pixels_of(data) for _, data in files])
+        return sum(n for n in sizes if n <= most)  # what is larger will be refused undecoded
+
+    async def _score_images(self, images: list[Pixels], calibration: Calibration) -> list[Result]:
+        """Return a verdict for each image; those of one size are scored together."""
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, image in enumerate(images):
+            alike[image.shape].append(i)
+        groups = (np.stack([images[i] for i in places]) for places in alike.values())
+        verdicts = await asyncio.gather(*(self._score(group, calibration) for group in groups))
+        found = dict(zip(itertools.chain(*alike.values()), itertools.chain(*verdicts), strict=True))
+        return [found[i] for i in range(len(images))]
 
     async def _score(self, samples: NDArray[Any], calibration: Calibration) -> list[Result]:
         scores = await asyncio.wrap_future(self.batcher.submit(samples))
@@ -135,8 +173,9 @@ class Scorer:
     def _decode_one(self, name: str, data: bytes) -> Pixels | InputError:
         """Return the pixels as a source would hold them, all of the shape that the model takes."""
         prepare = self.model.preprocessing
+        most = min(self._settings.max_pixels, self.max_work_pixels or math.inf)
         try:
-            image = decode_image(data, name=name, max_pixels=self._settings.max_pixels)
+            image = decode_image(data, name=name, max_pixels=int(most))
             image = conform(image, prepare.side if prepare.any_size else None, None)
             prepare.check(image.shape)
         except InputError as error:
@@ -147,6 +186,15 @@ class Scorer:
         return await asyncio.get_running_loop().run_in_executor(
             self._decoders, function, *arguments
         )
+
+
+def _pixels_of(data: bytes) -> int:
+    """Return how many pixels an image says that it has; 0 of what is none, as decoding will say."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # Pillow's decoders raise whatever comes
+        return 0
 
 
 def _png_url(image: Pixels) -> str:

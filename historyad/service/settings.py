@@ -28,6 +28,15 @@ class Settings:
     max_pixels: Annotated[
         int, Parameter(help="Most pixels of an image, looked up before it is decoded.")
     ] = 25_000_000
+    max_work_pixels: Annotated[
+        int,
+        Parameter(
+            help="Pixels worked on at the same time by a detector of crops (--patch), whose work "
+            "grows with the image; more are answered 503. Set it to what is scored within the "
+            "deadline: two cores manage about a million pixels a second. An image of more is "
+            "refused, unless those of the fit were as large."
+        ),
+    ] = 2**22
     max_requests: Annotated[
         int, Parameter(help="Requests worked on at the same time; more are answered 503.")
     ] = 32
