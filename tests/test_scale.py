@@ -178,13 +178,12 @@ def test_parts_of_a_tar_file_leave_out_what_cannot_be_scored(run, shard, images,
 
 
 def test_a_damaged_tar_file_is_told_once(run, shard, images, tmp_path):
-    whole = write_shard(tmp_path / "y.tar", [(f"{i}.png", png_of(images[i])) for i in range(9)])
+    write_shard(tmp_path / "y.tar", [(f"{i}.png", png_of(images[i])) for i in range(9)])
     shard.write_bytes(shard.read_bytes()[:1600])
     job = Job(run, str(tmp_path / "*.tar"), tmp_path / "out", 12)
     parts = [score_shard(job, i) for i in range(12)]
     assert [name for part in parts for name, _ in part.unreadable] == ["x.tar"]
     assert sum(part.scored for part in parts) == 10
-    assert whole.exists()
 
 
 def test_another_tar_file_does_not_continue_a_folder(run, shard, images, tmp_path):
