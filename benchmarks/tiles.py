@@ -32,11 +32,11 @@ from tiles_picture import draw
 
 from historyad.batches import Crops
 from historyad.config import make_config
-from historyad.datasets import open_source, read_masks
+from historyad.datasets import open_source
 from historyad.detector import Detector
 from historyad.environment import machine, versions
 from historyad.estimator import calibrate_model, fit_model, split_rows
-from historyad.evaluation import judge, judge_maps
+from historyad.evaluation import judge, judge_maps, read_masks
 from historyad.model import Model
 from historyad.networks import Critic, initialise
 from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views

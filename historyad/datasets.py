@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from historyad import streams
@@ -317,33 +316,6 @@ def _item_array(item: Any, name: str, mixed: int | None, channels: int | None) -
             raise InputError(f"{name} has shape {values.shape}; give an image or a vector")
         image = as_uint8(values[None], name)[0]
     return conform(image, mixed, channels)
-
-
-# --- masks
-
-
-def read_masks(folder: Path, source: Source) -> NDArray[np.bool_]:
-    """Return the masks of the images of a folder, bool (N, H, W): True where a pixel is not 0.
-
-    The mask of ``a/b.png`` is ``a/b.png`` or ``a/b_mask.png`` in ``folder``. Raises InputError for
-    one that is missing or of another size.
-    """
-    shape = source.samples.shape[1:3]
-    masks = np.empty((len(source), *shape), bool)
-    for mask, name in zip(masks, source.names, strict=True):
-        path = folder / name
-        choices = [path, path.with_name(f"{path.stem}_mask.png")]
-        found = next((choice for choice in choices if choice.is_file()), None)
-        if found is None:
-            raise InputError(f"{name} has no mask: {' or '.join(map(str, choices))} is missing")
-        pixels = decode_image(found)
-        if pixels.shape[:2] != shape:
-            raise InputError(
-                f"{found} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its image "
-                f"{shape[1]} x {shape[0]}: give a mask of the image's size"
-            )
-        mask[:] = pixels.any(-1)
-    return masks
 
 
 # --- labels

@@ -8,7 +8,8 @@ scikit-learn is imported inside the functions: it would otherwise dominate the s
 that measures nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from historyad.errors import InputError
 
 Metric = Callable[[NDArray[np.int8], NDArray[np.float64]], float]
+Masks = Sequence[NDArray[np.bool_]] | NDArray[np.bool_]
+Maps = Sequence[NDArray[np.floating]] | NDArray[np.floating]
 
 
 def auroc(y: ArrayLike, score: ArrayLike) -> float:
@@ -63,14 +66,15 @@ def fpr_at_tpr(y: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
     return float(false_positive_rate[np.searchsorted(true_positive_rate, tpr)])
 
 
-def aupro(masks: NDArray[np.bool_], maps: NDArray[np.floating], *, fpr_limit: float = 0.3) -> float:
+def aupro(masks: Masks, maps: Maps, *, fpr_limit: float = 0.3) -> float:
     """Area under the per-region-overlap curve up to ``fpr_limit``, divided by it: 0 to 1.
 
-    ``masks`` and ``maps`` are (N, H, W). A region is a connected set of anomalous pixels, corners
-    included; the overlap is the mean over regions of the share that a threshold catches, whatever
-    their size, and the false-positive rate is over all normal pixels (Bergmann et al., 2020,
-    "Uninformed Students"). A map that knows nothing has fpr_limit / 2. Raises InputError unless
-    there are normal and anomalous pixels and the maps are finite.
+    ``masks`` and ``maps`` are N images (H, W), of one size or of several. A region is a connected
+    set of anomalous pixels, corners included; the overlap is the mean over regions of the share
+    that a threshold catches, whatever their size, and the false-positive rate is over all normal
+    pixels (Bergmann et al., 2020, "Uninformed Students"). A map that knows nothing has
+    fpr_limit / 2. Raises InputError unless there are normal and anomalous pixels and the maps are
+    finite.
     """
     from scipy.ndimage import label
     from sklearn.metrics import roc_curve
@@ -78,31 +82,36 @@ def aupro(masks: NDArray[np.bool_], maps: NDArray[np.floating], *, fpr_limit: fl
     if not 0 < fpr_limit <= 1:
         raise InputError(f"fpr_limit is {fpr_limit}: give a rate above 0 and at most 1")
     y, score = check_pixels(masks, maps)
-    weight = np.ones(masks.shape)
-    for mask, weights in zip(masks, weight, strict=True):
+    weights = [np.ones(mask.shape) for mask in masks]
+    for mask, weight in zip(masks, weights, strict=True):
         regions, _ = label(mask, structure=np.ones((3, 3)))
-        weights[mask] = 1 / np.bincount(regions.ravel())[regions[mask]]
+        weight[mask] = 1 / np.bincount(regions.ravel())[regions[mask]]
     # With a weight of 1 for each region, the true-positive rate is the mean overlap.
-    fpr, overlap, _ = roc_curve(y, score, sample_weight=weight.ravel(), drop_intermediate=False)
+    fpr, overlap, _ = roc_curve(y, score, sample_weight=_flat(weights), drop_intermediate=False)
     inside = fpr < fpr_limit
     x = np.append(fpr[inside], fpr_limit)
     area = np.trapezoid(np.append(overlap[inside], np.interp(fpr_limit, fpr, overlap)), x)
     return float(area / fpr_limit)
 
 
-def check_pixels(
-    masks: NDArray[np.bool_], maps: NDArray[np.floating]
-) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-    """Return the labels and scores of all pixels of ``masks`` and ``maps`` (N, H, W), flat.
+def check_pixels(masks: Masks, maps: Maps) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Return the labels and scores of all pixels of ``masks`` and ``maps``, (H, W) each, flat.
 
     Raises InputError unless their shapes agree and there are pixels of both classes.
     """
-    if masks.shape != maps.shape or masks.ndim != 3:
-        raise InputError(
-            f"masks of shape {masks.shape} and maps of shape {maps.shape}: give one mask (H, W) "
-            "for each map"
-        )
-    return _check(masks.ravel(), maps.ravel())
+    if len(masks) != len(maps):
+        raise InputError(f"{len(masks)} masks and {len(maps)} maps: give one mask for each map")
+    for i, (mask, found) in enumerate(zip(masks, maps, strict=True)):
+        if mask.shape != found.shape or mask.ndim != 2:
+            raise InputError(
+                f"mask {i} is of shape {mask.shape} and its map of shape {found.shape}: give one "
+                "mask (H, W) for each map"
+            )
+    return _check(_flat(masks), _flat(maps))
+
+
+def _flat(images: Masks | Maps) -> NDArray[Any]:
+    return np.concatenate([image.ravel() for image in images])
 
 
 def bootstrap_interval(

@@ -28,8 +28,10 @@ from numpy.typing import NDArray
 from historyad.cluster import require
 from historyad.console import open_table
 from historyad.errors import InputError, RunError
+from historyad.shards import printable
 from historyad.sources import Folder, Source
 from historyad.storage import load_json, save_json
+from historyad.streams import ImageStream
 
 FileFormat = Literal["parquet", "csv", "jsonl"]
 Columns = dict[str, NDArray[Any]]
@@ -144,12 +146,14 @@ def rows_of(columns: Columns) -> Iterator[dict[str, Any]]:
 
 def _fingerprint(samples: Source | Folder) -> str:
     """Return a digest of the names or, of an array, of its type and shape: not of every pixel."""
+    if isinstance(samples, Source) and isinstance(samples.samples, ImageStream):
+        return samples.fingerprint
     if isinstance(samples, Source):
         text = f"{samples.samples.shape} {samples.samples.dtype.str}"
         return hashlib.sha256(text.encode()).hexdigest()
     digest = hashlib.sha256()
     for path in samples.paths:
-        digest.update(samples.name_of(path).encode(errors="surrogateescape") + b"\0")
+        digest.update(printable(samples.name_of(path)).encode() + b"\0")
     return digest.hexdigest()
 
 

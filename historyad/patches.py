@@ -24,6 +24,7 @@ from historyad.detector import Detector
 from historyad.networks import COARSEST, Critic
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
+from historyad.streams import in_parts
 from historyad.views import RANGE, ZERO, bounded_score, total_of
 
 PATCH_VIEWS = ("map",)
@@ -252,7 +253,11 @@ def pixel_map(views: PatchViews, image: NDArray[np.uint8], prepare: Preprocessin
 def patch_totals(views: PatchViews, images: NDArray[np.uint8], prepare: Preprocessing) -> Tensor:
     """Return the mean over the `worst` cells of each image of (N, H, W, C), (N,)."""
     prepare.check(tuple(images.shape[1:]))
-    totals = [worst(cell_map(views, image, prepare)) for image in images]
+    totals = [
+        worst(cell_map(views, image, prepare))
+        for part in in_parts(images, np.arange(len(images)))
+        for image in part
+    ]
     return torch.stack(totals) if totals else views.center.new_empty(0)
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from threadpoolctl import threadpool_limits
 from historyad.cluster import cluster
 from historyad.datasets import open_stream
 from historyad.errors import HistoryADError, InputError, RunError
-from historyad.images import Pixels, decode_many
 from historyad.model import Model
 from historyad.named_sets import SETS
 from historyad.networks import choose_device
@@ -39,7 +38,9 @@ from historyad.parts import (
     number_of_parts,
     save_part,
 )
-from historyad.sources import Batch, Folder, Source
+from historyad.shards import printable
+from historyad.sources import Folder, Source
+from historyad.streams import ImageStream
 
 CHUNK = 1024  # samples scored between two reads or writes
 _ATTEMPTS = 3  # at a part whose worker was killed
@@ -58,7 +59,7 @@ def score_chunk(
     else:
         scores, views = model.anomaly_score(samples), {}
     columns: Columns = {
-        "path": np.array(names, dtype=object),
+        "path": np.array([printable(name) for name in names], dtype=object),
         "anomaly_score": scores,
         "p_value": model.calibration.p_value(scores),
         "is_anomalous": scores > model.calibration.threshold,
@@ -86,7 +87,7 @@ def score_shard(job: Job, shard: int, *, device: str = "auto") -> Part:
     model = Model.load(job.run, choose_device(device))
     samples = _open(job, model)
     claim(job, samples, column_names(model, view_scores=job.view_scores))
-    return _score_part(job, model, _slice(samples, job.range_of(shard, len(samples))), shard)
+    return _score_part(job, model, samples, job.range_of(shard, len(samples)), shard)
 
 
 def score_dataset(
@@ -139,7 +140,11 @@ def _items(job: Job, samples: Source | Folder, parts: list[int]) -> list[dict[st
     if isinstance(samples, Folder):
         for item in items:
             here = job.range_of(item["part"], len(samples))
-            item["names"] = [samples.name_of(path) for path in samples.paths[here]]
+            # Quoted, since Ray takes only text that is UTF-8, and names need not be.
+            item["names"] = [
+                quote(samples.name_of(path), errors="surrogateescape")
+                for path in samples.paths[here]
+            ]
     return items
 
 
@@ -162,7 +167,7 @@ def _score_on_ray(
     most = max(int(node["Resources"].get("CPU", 0)) for node in nodes)  # that an actor can have
     threads = max(1, min(most, cpus // actors))
     finished = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        Scorer,
+        PartActor,
         fn_constructor_args=(job, threads, device),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=actors),
@@ -184,7 +189,7 @@ def _score_on_ray(
         ) from error
 
 
-class Scorer:
+class PartActor:
     """An actor of Ray Data: scores one part after the other in a process of its own."""
 
     def __init__(self, job: Job, threads: int, device: str) -> None:
@@ -210,7 +215,7 @@ class Scorer:
             self._score(int(batch["part"][0]), batch.get("names"))
             error = ""
         except HistoryADError as found:
-            error = str(found)
+            error = printable(str(found))
         return {"part": batch["part"], "error": np.array([error])}
 
     def _score(self, part: int, names: NDArray[Any] | None) -> None:
@@ -218,11 +223,13 @@ class Scorer:
         _count_attempt(attempts, part)
         if names is not None:
             root = Path(self._job.source)
-            paths = [root / name for name in names[0]]
+            paths = [root / unquote(name, errors="surrogateescape") for name in names[0]]
             samples: Source | Folder = Folder(root, paths, self._job.source, _grid(self._model))
+            here = slice(0, len(paths))
         else:
-            samples = _slice(self._samples, self._job.range_of(part, len(self._samples)))
-        _score_part(self._job, self._model, samples, part)
+            samples = self._samples
+            here = self._job.range_of(part, len(samples))
+        _score_part(self._job, self._model, samples, here, part)
         attempts.unlink(missing_ok=True)
 
 
@@ -247,7 +254,8 @@ def _count_attempt(path: Path, part: int) -> None:
 
 def _open(job: Job, model: Model) -> Source | Folder:
     samples = open_stream(job.source, data_root=job.data_root, mixed=_grid(model))
-    if isinstance(samples, Source):  # of one shape: all of it can be scored, or nothing
+    if isinstance(samples, Source) and not isinstance(samples.samples, ImageStream):
+        # Of one shape: all of it can be scored, or nothing.
         model.preprocessing.check(tuple(samples.samples.shape[1:]))
     return samples
 
@@ -256,21 +264,15 @@ def _grid(model: Model) -> int | None:
     return model.preprocessing.side if model.preprocessing.any_size else None
 
 
-def _slice(samples: Source | Folder, here: slice) -> Source | Folder:
-    if isinstance(samples, Folder):
-        return replace(samples, paths=samples.paths[here], unreadable=[])
-    return replace(samples, samples=samples.samples[here], names=samples.names[here])
-
-
-def _score_part(job: Job, model: Model, samples: Source | Folder, number: int) -> Part:
-    """Score ``samples`` into the files of a part, unless they are there."""
+def _score_part(job: Job, model: Model, samples: Source | Folder, here: slice, number: int) -> Part:
+    """Score the rows ``here`` of ``samples`` into the files of a part, unless they are there."""
     if job.path(number).exists():
         return load_part(job, number)
     started = time.perf_counter()
-    unreadable: list[tuple[str, str]] = []
+    rows = here.start, here.stop
     chunks = [
         score_chunk(model, names, some, view_scores=job.view_scores)
-        for names, some in _chunks(samples, model, unreadable)
+        for names, some in samples.chunks(CHUNK, *rows, check=model.preprocessing.check)
     ]
     names = column_names(model, view_scores=job.view_scores)
     columns = {
@@ -281,7 +283,7 @@ def _score_part(job: Job, model: Model, samples: Source | Folder, number: int) -
         number,
         len(columns["path"]),
         int(columns["is_anomalous"].sum()),
-        unreadable,
+        samples.unreadable_in(*rows),
         time.perf_counter() - started,
         os.getpid(),
     )
@@ -292,35 +294,3 @@ def _score_part(job: Job, model: Model, samples: Source | Folder, number: int) -
 def _type_of(column: str) -> type:
     types = {"path": object, "p_value": np.float64, "is_anomalous": np.bool_}
     return types.get(column, np.float32)
-
-
-def _chunks(
-    samples: Source | Folder, model: Model, unreadable: list[tuple[str, str]]
-) -> Iterator[Batch]:
-    """Yield (names, samples) that the model can score; what cannot be read goes to a list."""
-    if isinstance(samples, Source):
-        yield from samples.chunks(CHUNK)
-        return
-    images = _readable(samples, model, unreadable)
-    while some := list(islice(images, CHUNK)):
-        names, pixels = zip(*some, strict=True)
-        yield names, np.stack(pixels)
-
-
-def _readable(
-    folder: Folder, model: Model, unreadable: list[tuple[str, str]]
-) -> Iterator[tuple[str, Pixels]]:
-    """Yield (name, image); one that is damaged, or of another shape, stops nothing here."""
-    decoded = decode_many(
-        folder.paths, side=folder.mixed, channels=folder.channels, look_ahead=CHUNK
-    )
-    for path, image in zip(folder.paths, decoded, strict=True):
-        name = folder.name_of(path)
-        try:
-            if isinstance(image, InputError):
-                raise image
-            model.preprocessing.check(image.shape)
-        except InputError as error:
-            unreadable.append((name, str(error)))
-        else:
-            yield name, image

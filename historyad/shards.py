@@ -24,6 +24,11 @@ _MOST_BYTES = 1 << 28  # of one image file
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
+def printable(name: str) -> str:
+    """Return the name of a file as UTF-8 can hold it: other bytes become ``\\udcXX``."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def find_shards(source: str | Path) -> list[Path]:
     """Return the tar files that ``source`` names, in order, or none if it is something else.
 
@@ -83,7 +88,8 @@ class Shards:
             try:
                 for member in _members(path):
                     self._places.extend((member.offset, member.offset_data, member.size))
-                    digest.update(f"{member.name} {member.size} {member.mtime}\n".encode())
+                    line = f"{printable(member.name)} {member.size} {member.mtime}\n"
+                    digest.update(line.encode())
             except (tarfile.TarError, OSError, ValueError) as error:
                 reason = f"shard {path} cannot be read ({error})"
                 if not skip_unreadable:

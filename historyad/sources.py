@@ -14,7 +14,7 @@ import numpy as np
 
 from historyad.errors import InputError
 from historyad.images import Pixels, decode_many
-from historyad.streams import ImageStream
+from historyad.streams import Check, ImageStream, any_shape, fitting, in_chunks
 from historyad.tables import Labels, Samples
 
 Kind = Literal["image", "vector"]
@@ -56,13 +56,31 @@ class Source:
             digest.update(np.ascontiguousarray(self.samples[start : start + step]).data)
         return digest.hexdigest()
 
-    def chunks(self, size: int) -> Iterator[Batch]:
-        """Yield (names, samples) of at most ``size`` samples at a time, in order."""
+    def chunks(
+        self, size: int, start: int = 0, stop: int | None = None, *, check: Check = any_shape
+    ) -> Iterator[Batch]:
+        """Yield (names, samples) of rows ``start`` to ``stop``, at most ``size`` at a time.
+
+        ``check`` raises InputError for samples of a shape that is of no use.
+        """
         if isinstance(self.samples, ImageStream):
-            yield from self.samples.chunks(size)
+            yield from self.samples.chunks(size, start, stop, check=check)
             return
-        for start in range(0, len(self), size):
-            yield self.names[start : start + size], self.samples[start : start + size]
+        check(tuple(self.samples.shape[1:]))
+        rows = range(len(self))[start:stop]
+        for first in rows[::size]:
+            some = slice(first, min(first + size, rows.stop))
+            yield self.names[some], self.samples[some]
+
+    def unreadable_in(self, start: int, stop: int) -> list[tuple[str, str]]:
+        """Return the ``unreadable`` of some rows; what has no row, as a whole shard, is of row 0.
+
+        Those of an `ImageStream` are found by its `chunks`.
+        """
+        known: dict[int, tuple[str, str]] = getattr(self.samples, "unreadable_rows", {})
+        without = [entry for entry in self.unreadable if entry not in known.values()]
+        found = [entry for row, entry in sorted(known.items()) if start <= row < stop]
+        return [*(without if start <= 0 < stop else ()), *found]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,38 +103,56 @@ class Folder:
         """Count the image files, readable or not."""
         return len(self.paths)
 
-    def chunks(self, size: int) -> Iterator[Batch]:
-        """Yield (names, uint8 (n, H, W, C)) of at most ``size`` images at a time, in order.
+    def chunks(
+        self, size: int, start: int = 0, stop: int | None = None, *, check: Check = any_shape
+    ) -> Iterator[Batch]:
+        """Yield (names, uint8 (n, H, W, C)) of the files ``start`` to ``stop``, in order.
 
-        Raises InputError for an image that differs from the first in size or channels.
+        They are chunks as of `in_chunks`. What ``check`` refuses counts as unreadable.
         """
-        names: list[str] = []
-        images: list[Pixels] = []
-        for name, image in alike(self.decoded(size)):
-            names.append(name)
-            images.append(image)
-            if len(images) == size:
-                yield names, np.stack(images)
-                names, images = [], []
-        if images:
-            yield names, np.stack(images)
+        yield from in_chunks(self.decoded(size, start, stop, check=check), size)
+
+    def unreadable_in(self, start: int, stop: int) -> list[tuple[str, str]]:
+        """Return the ``unreadable`` of the last `chunks`, which were of ``start`` to ``stop``."""
+        return list(self.unreadable)
 
     def name_of(self, path: Path) -> str:
         """Return what the image at ``path`` is called: its path within the folder."""
         return path.relative_to(self.path).as_posix()
 
-    def decoded(self, look_ahead: int) -> Iterator[tuple[str, Pixels]]:
+    def decoded(
+        self,
+        look_ahead: int,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        check: Check = any_shape,
+    ) -> Iterator[tuple[str, Pixels]]:
         """Yield (name, image) of those that can be read; what cannot goes to ``unreadable``."""
         self.unreadable.clear()
-        decoded = decode_many(
-            self.paths, side=self.mixed, channels=self.channels, look_ahead=look_ahead
-        )
-        for path, image in zip(self.paths, decoded, strict=True):
+        paths = self.paths[start:stop]
+        for path, image in zip(paths, self._ahead(paths, look_ahead), strict=True):
             name = self.name_of(path)
-            if isinstance(image, InputError):
-                self.unreadable.append((name, str(image)))
+            try:
+                if isinstance(image, InputError):
+                    raise image
+                check(image.shape)
+            except InputError as error:
+                self.unreadable.append((name, str(error)))
             else:
                 yield name, image
+
+    def _ahead(self, paths: Sequence[Path], look_ahead: int) -> Iterator[Pixels | InputError]:
+        """Decode in order, as far ahead as memory is for images like the first."""
+        for done, path in enumerate(paths, 1):
+            (image,) = self._decode([path], 0)
+            yield image
+            if not isinstance(image, InputError):
+                yield from self._decode(paths[done:], fitting(look_ahead, image.nbytes))
+                return
+
+    def _decode(self, paths: Sequence[Path], look_ahead: int) -> Iterator[Pixels | InputError]:
+        return decode_many(paths, side=self.mixed, channels=self.channels, look_ahead=look_ahead)
 
 
 def alike(images: Iterable[tuple[str, Pixels]]) -> Iterator[tuple[str, Pixels]]:
@@ -134,8 +170,8 @@ def _difference(name: str, image: Samples, other_name: str, other: Samples) -> s
     if 1 in (image.ndim, other.ndim):
         return found + "give samples of one shape"
     if image.shape[-1] != other.shape[-1]:
-        return found + "convert all images to grey or to colour first, or set channels to 1 or 3"
-    return found + "resize all images to one size first, or set image_size to a common grid"
+        return found + "convert all images to grey or to colour first"
+    return found + "resize all images to one size first, or fit with image_size, for any size"
 
 
 def _size(image: Samples) -> str:

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -182,6 +183,29 @@ def test_evaluate_says_when_the_normals_are_those_fitted_on(run, folder, capsys)
     for normal, n_notes in ((str(folder), 1), ("digits:test:!0", 0)):
         assert main(["evaluate", str(run), "--normal", normal, "--anomalous", "digits:test:0"]) == 0
         assert capsys.readouterr().err.count(f"fitted or calibrated on {normal}") == n_notes
+
+
+def test_evaluate_and_probe_leave_out_what_cannot_be_read(refused, run, unreadable, capsys):
+    commands = [
+        ["evaluate", run, "--normal", unreadable, "--anomalous", unreadable],
+        ["probe", run, unreadable, "--limit", "2"],
+    ]
+    for command in commands:
+        assert "leave them out with --skip-unreadable" in refused(*command)
+        assert main([*map(str, command), "--skip-unreadable"]) == 0
+        assert "historyad: skipped 0/0002a.png: " in capsys.readouterr().err
+    for path in unreadable.rglob("*.png"):
+        path.write_bytes(b"damaged")
+    for command in commands:
+        assert "6 of 6 images" in refused(*command, "--skip-unreadable")
+
+
+def test_a_probe_that_cannot_be_drawn_is_kept(run, few, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out = tmp_path / "out"
+    assert main(["probe", str(run), str(few), "--limit", "2", "--out", str(out)]) == 2
+    assert "drawing needs matplotlib" in capsys.readouterr().err
+    assert load_json(out / "probe.json")["n_samples"] == 2
 
 
 def test_inspect_shows_data_config_and_checks(run, folder, capsys):
@@ -394,11 +418,28 @@ def test_a_folder_without_any_readable_image(refused, run, tmp_path):
         ("RGB", (8, 8), "is 8 x 8 pixels with 1 channel but other.png is 8 x 8 pixels with 3"),
     ],
 )
-def test_images_of_mixed_sizes_or_channels(refused, run, few, tmp_path, mode, size, words):
+def test_images_of_mixed_sizes_or_channels(refused, run, few, tmp_path, capsys, mode, size, words):
     Image.new(mode, size).save(few / "other.png")
-    for command in (["fit", few, "--out", tmp_path / "run"], ["score", run, few]):
-        assert words in refused(*command)
+    assert words in refused("fit", few, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    # Scoring sets them aside.
+    assert main(["score", str(run), str(few)]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 1 + 5
+    assert "historyad: skipped other.png: the i" in captured.err
+    assert captured.err.endswith(" anomalous, 1 could not be read\n")
+    assert main(["score", str(run), str(few), "--strict"]) == 2
+    assert main(["drift", str(run), str(few)]) == 0
+    assert "skipped other.png" in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf8(run, few, tmp_path):
+    (few / "0" / "0001.png").rename(few / os.fsdecode(b"caf\xe9.png"))
+    assert main(["score", str(run), str(few), "--out", str(tmp_path / "s.csv")]) == 0
+    assert "\ncaf\\udce9.png," in (tmp_path / "s.csv").read_text()
+    scored = called("score", run, few, env=os.environ | {"PYTHONUTF8": "1"})
+    assert scored.stdout == (tmp_path / "s.csv").read_text()
+    assert main(["drift", str(run), str(few)]) == 0
 
 
 @pytest.mark.parametrize(
@@ -501,10 +542,11 @@ def test_scores_on_a_full_disk(refused, run, few):
 def test_older_scores_stay_until_the_new_ones_are_complete(refused, run, few, tmp_path):
     out = tmp_path / "s.csv"
     out.write_text("old")
-    Image.new("L", (9, 9)).save(few / "other.png")
-    refused("score", run, few, "--out", out)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(b"damaged")
+    message = refused("score", run, tmp_path / "bad", "--out", out)
+    assert message.startswith("none of 1 images can be scored. x.png: ")
     assert out.read_text() == "old"
-    (few / "other.png").unlink()
     assert main(["score", str(run), str(few), "--out", str(out)]) == 0
     assert len(out.read_text().splitlines()) == 6
     assert not (tmp_path / "s.csv.tmp").exists()
@@ -674,9 +716,15 @@ def test_maps_and_masks_of_images_larger_than_the_network(tmp_path, capsys):
         str(tmp_path / name) for name in ("run", "good", "fresh", "bad", "masks", "maps")
     )
     assert main(["fit", good, "--out", run, "--patch=8", *TINY_OPTIONS]) == 0
+    Image.new("L", (40, 30)).save(tmp_path / "bad" / "006.bmp")
+    Image.new("L", (40, 30)).save(tmp_path / "bad" / "006.jpg")
     assert main(["score", run, bad, "--maps", maps]) == 0
-    with Image.open(tmp_path / "maps" / "003.png") as shown:
-        assert shown.size == (64, 24)
+    for name, size in (("003.png", (64, 24)), ("006.bmp.png", (84, 30)), ("006.jpg.png", (84, 30))):
+        with Image.open(tmp_path / "maps" / name) as shown:
+            assert shown.size == size
+    for name in ("006.bmp", "006.jpg"):
+        (tmp_path / "bad" / name).unlink()
+    capsys.readouterr()
     found = tmp_path / "figures.json"
     judged = ["evaluate", run, "--normal", fresh, "--anomalous", bad]
     assert main([*judged, "--masks", masks, "--json", str(found)]) == 0
@@ -688,7 +736,9 @@ def test_maps_and_masks_of_images_larger_than_the_network(tmp_path, capsys):
     for file in (tmp_path / "masks").iterdir():
         Image.fromarray(np.zeros((24, 30), np.uint8)).save(file)
     assert main([*judged, "--masks", masks]) == 2
-    assert "both" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "both" in captured.err
+    assert "AUROC" in captured.out  # which has been measured, and is not lost
     (tmp_path / "masks" / "004_mask.png").unlink()
     assert main([*judged, "--masks", masks]) == 2
     assert "004.png has no mask" in capsys.readouterr().err

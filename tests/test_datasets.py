@@ -3,7 +3,6 @@ import gzip
 import subprocess
 import sys
 import threading
-import time
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from PIL import Image
 from scipy.io import savemat
 from tiny import write_idx
 
-from historyad import datasets, images, sources
+from historyad import datasets, images, sources, streams
 from historyad.datasets import open_source, open_stream
 from historyad.errors import InputError
 from historyad.named_sets import SETS
@@ -109,16 +108,15 @@ def test_empty_folder(tmp_path, opener):
         opener(tmp_path)
 
 
-@pytest.mark.parametrize("read", [open_source, lambda path: list(open_stream(path).chunks(4))])
-def test_images_that_differ_are_named(folder, read):
+def test_images_that_differ_are_named(folder):
     save(folder / "a/03.png", random_pixels(5, 6))
     with pytest.raises(
         InputError, match=r"a/00.png is 6 x 4 .* but a/03.png is 6 x 5 .*image_size"
     ):
-        read(folder)
+        open_source(folder)
     save(folder / "a/03.png", random_pixels(4, 6, 3))
-    with pytest.raises(InputError, match=r"with 1 channel but a/03.png .*3 channels.*channels"):
-        read(folder)
+    with pytest.raises(InputError, match=r"with 1 channel but a/03.png .*3 channels; convert all"):
+        open_source(folder)
 
 
 def test_mixed_images_on_a_grid(folder):
@@ -132,21 +130,37 @@ def test_mixed_images_on_a_grid(folder):
 
 
 def test_stream_decodes_ahead_but_never_the_whole_folder(folder, monkeypatch):
-    decoded = []
+    decoded, finished = [], threading.Semaphore(0)
     before = set(threading.enumerate())
+    decode = images.decode_image
+
+    def decode_and_tell(path):
+        decoded.append(path)
+        finished.release()
+        return decode(path)
+
+    monkeypatch.setattr("historyad.images.decode_image", decode_and_tell)
+    chunks = open_stream(folder).chunks(2)
+    next(chunks)
+    for _ in range(4):  # the consumer is busy; the next chunk is decoded meanwhile
+        assert finished.acquire(timeout=60)
+    chunks.close()  # waits for what was begun
+    assert len(decoded) == 4
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_stream_of_large_images_does_not_decode_far_ahead(folder, monkeypatch):
+    decoded = []
     decode = images.decode_image
     monkeypatch.setattr(
         "historyad.images.decode_image", lambda path: decoded.append(path) or decode(path)
     )
-    chunks = open_stream(folder).chunks(2)
-    next(chunks)
-    deadline = time.monotonic() + 5
-    while len(decoded) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)  # the consumer is busy; the next chunk is decoded meanwhile
-    time.sleep(0.05)
-    assert len(decoded) == 4
+    monkeypatch.setattr(streams, "_PART_BYTES", 24)  # those of one image
+    (folder / "a/00.png").write_bytes(b"damaged")
+    chunks = open_stream(folder).chunks(8)
+    assert next(chunks)[0] == ("a/02.png",)
     chunks.close()
-    assert set(threading.enumerate()) <= before
+    assert len(decoded) <= 4
 
 
 def test_single_image(tmp_path):

@@ -1,5 +1,5 @@
+import os
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from test_shards import png, write_shard
 from tiny import TINY, tiny_config
 
 from historyad import batches as batches_module
-from historyad import streams
+from historyad import shards, streams
 from historyad.batches import Batches, ShuffledRows
 from historyad.cli import main
 from historyad.datasets import open_source, open_stream
@@ -57,8 +57,13 @@ def png_of(image):
 def test_it_is_read_as_an_array_is(photos):
     stream, whole = stream_of(photos), open_source(photos)
     assert (stream.shape, stream.dtype, len(stream)) == ((12, 4, 6, 1), np.uint8, 12)
-    for index in (3, slice(2, 9, 3), slice(-2, None), np.array([5, 1, 5]), np.array([], int)):
+    mask = np.arange(12) % 5 == 1
+    for index in (3, -1, slice(2, 9, 3), slice(-2, None), np.array([5, 1, -5]), [], mask):
         np.testing.assert_array_equal(stream[index], whole.samples[index])
+    for index in (12, -13, np.array([0, 12]), mask[1:]):
+        with pytest.raises(IndexError):
+            stream[index]
+    assert [int(image[0, 0, 0]) for image in stream] == list(range(12))
     np.testing.assert_array_equal(np.asarray(stream), whole.samples)
     assert list(stream.names) == list(whole.names)
     assert stream.names[2:4] == ["02.png", "03.png"]
@@ -77,8 +82,10 @@ def test_an_unreadable_image_is_refused_or_replaced_by_the_next(photos):
     stream[:]
     assert sorted(name for name, _ in stream.unreadable) == ["00.png", "05.png", "11.png"]
     names, chunks = zip(*stream.chunks(4), strict=True)
-    assert [len(chunk) for chunk in chunks] == [3, 3, 3]
-    assert names[1] == ("04.png", "06.png", "07.png")
+    assert [len(chunk) for chunk in chunks] == [4, 4, 1]
+    assert names[1] == ("06.png", "07.png", "08.png", "09.png")
+    ((names, _),) = stream.chunks(9, 4, 7)
+    assert names == ("04.png", "06.png")
 
 
 def test_nothing_readable_at_all(tmp_path):
@@ -94,12 +101,61 @@ def test_images_that_differ_are_named(photos):
         stream[:]
 
 
+def refuse_others(shape):
+    if shape != (4, 6, 1):
+        raise InputError(f"of shape {shape}")
+
+
+@pytest.mark.parametrize("source_of", [stream_of, open_stream])
+def test_chunks_are_of_one_shape_and_leave_out_what_is_refused(photos, source_of):
+    skip = {"skip_unreadable": True} if source_of is stream_of else {}
+    Image.new("L", (5, 4), 7).save(photos / "07.png")
+    shapes = [chunk.shape for _, chunk in source_of(photos, **skip).chunks(20)]
+    assert shapes == [(7, 4, 6, 1), (1, 4, 5, 1), (4, 4, 6, 1)]
+    source = source_of(photos, **skip)
+    ((names, chunk),) = source.chunks(20, 3, 11, check=refuse_others)
+    assert names == ("03.png", "04.png", "05.png", "06.png", "08.png", "09.png", "10.png")
+    assert chunk[:, 0, 0, 0].tolist() == [3, 4, 5, 6, 8, 9, 10]
+    ((name, reason),) = source.unreadable
+    assert name == "07.png"
+    assert "of shape (4, 5, 1)" in reason
+
+
+@pytest.mark.parametrize("source_of", [stream_of, open_stream])
+def test_chunks_are_bounded_by_their_bytes(photos, source_of, monkeypatch):
+    monkeypatch.setattr(streams, "_PART_BYTES", 3 * 24)
+    assert [len(chunk) for _, chunk in source_of(photos).chunks(20)] == [3, 3, 3, 3]
+    monkeypatch.setattr(streams, "_PART_BYTES", 1)
+    assert [len(chunk) for _, chunk in source_of(photos).chunks(20)] == [1] * 12
+
+
 def test_the_fingerprint_tells_data_apart_without_reading_all(photos):
     first = stream_of(photos).fingerprint
     assert stream_of(photos).fingerprint == first
     assert stream_of(photos, side=8).fingerprint != first
     Image.new("L", (6, 4), 99).save(photos / "07.png")
     assert stream_of(photos).fingerprint != first
+
+
+def test_the_fingerprint_passes_over_what_cannot_be_read(photos, tmp_path, monkeypatch):
+    (photos / "05.png").unlink()
+    (photos / "05.png").symlink_to(photos / "gone.png")
+    assert len(stream_of(photos, skip_unreadable=True).fingerprint) == 64
+    monkeypatch.setattr(shards, "_MOST_BYTES", 80)
+    path = write_shard(tmp_path / "x.tar", [("a.png", png(1)), ("b.png", png(1) + bytes(80))])
+    source = open_source(path, skip_unreadable=True)
+    assert len(source.fingerprint) == 64
+    assert len(source.samples[:]) == 2
+    assert [name for name, _ in source.unreadable] == ["x.tar/b.png"]
+
+
+def test_names_need_not_be_utf8(photos, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (photos / "05.png").rename(photos / name)
+    assert len(stream_of(photos).fingerprint) == 64
+    source = open_source(write_shard(tmp_path / "x.tar", [(name, png(1))]))
+    assert len(source.fingerprint) == 64
+    assert source.names[0] == f"x.tar/{name}"
 
 
 def test_parts_are_bounded_by_their_bytes(monkeypatch):
@@ -186,13 +242,9 @@ def test_only_the_own_part_is_decoded_and_the_next_batches_meanwhile(photos, mon
     batches = Batches(stream, prepare=Preprocessing.fit(stream, 0), seed=0)
     decoded.clear()
     batches.at(0, 4, slice(0, 1))
-    deadline = time.monotonic() + 5
-    while len(decoded) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.05)
-    assert len(decoded) == 4  # one of this batch, one of each of the three that follow
-    batches.at(4, 4, slice(0, 1))
     assert any(thread.name.startswith("read") for thread in threading.enumerate())
+    batches._reader.shutdown()  # waits for what was asked for
+    assert len(decoded) == 4  # one of this batch, one of each of the three that follow
 
 
 def test_large_photos_are_reduced_once_where_that_fits(tmp_path, monkeypatch):

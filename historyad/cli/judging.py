@@ -20,6 +20,10 @@ from historyad.cli.common import (
 from historyad.console import print_table
 from historyad.errors import RunError
 
+SkipUnreadable = Annotated[
+    bool, Parameter(negative="", help="Leave out images that cannot be read.")
+]
+
 
 def evaluate(
     run: Run,
@@ -29,38 +33,49 @@ def evaluate(
     masks: Annotated[
         Path | None,
         Parameter(
-            help="Folder of the anomalous images' masks, NAME.png or NAME_mask.png: judge maps too."
+            help="Folder of the anomalous images' masks, NAME.png, NAME_mask.png or called as the "
+            "image: judge maps too."
         ),
     ] = None,
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write the figures to this file.")
     ] = None,
     data_root: DataRoot = None,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
     """Measure a detector on labelled samples: AUROC, AUPRC with prevalence, false positives."""
-    from historyad.datasets import read_masks
-    from historyad.evaluation import evaluate_model, judge_pixels, table_of
+    from historyad.evaluation import (
+        evaluate_model,
+        judge_pixels,
+        pixel_table_of,
+        read_masks,
+        table_of,
+    )
     from historyad.report import was_used
     from historyad.storage import save_json
 
     model = load_model(run, device)
-    sources = [open_for(model, name, data_root) for name in (normal, anomalous)]
-    if was_used(sources[0], model):
+    good, bad = (
+        open_for(model, name, data_root, skip_unreadable=skip_unreadable)
+        for name in (normal, anomalous)
+    )
+    if was_used(good, model):
         print(
             f"note: the detector was fitted or calibrated on {normal}: these figures are too good",
             file=sys.stderr,
         )
-    figures = {
-        "run": str(run),
-        "normal": normal,
-        "anomalous": anomalous,
-        **evaluate_model(model, *sources),
-    }
-    if masks is not None:
-        figures |= judge_pixels(model, sources[0], sources[1], read_masks(masks, sources[1]))
-    print_table(table_of(figures))
+    marks = None if masks is None else read_masks(masks, bad)
+    measured = evaluate_model(model, good, bad)
+    print_table(table_of(measured))
+    for source in (good, bad):
+        report_unreadable(source)
+    if marks is not None:
+        pixels = judge_pixels(model, good, bad, marks)
+        print_table(pixel_table_of(pixels))
+        measured |= pixels
     if json_file is not None:
+        figures = {"run": str(run), "normal": normal, "anomalous": anomalous, **measured}
         save_json(json_file, {**figures, "command": command_line()})
 
 
@@ -105,6 +120,7 @@ def probe(
     limit: Annotated[int, Parameter(help="Samples to look at, drawn from the source.")] = 200,
     seed: Annotated[int, Parameter(help="Of the draw and of the damage.")] = 0,
     data_root: DataRoot = None,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
     """Show what a detector can and cannot see: damage normal samples, more and more.
@@ -115,16 +131,17 @@ def probe(
     from historyad.storage import save_json
 
     model = load_model(run, device)
-    samples = open_for(model, source, data_root).samples
-    found = probe_model(model, samples, limit=limit, seed=seed)
+    opened = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
+    found = probe_model(model, opened.samples, limit=limit, seed=seed)
     print_table(table_of(found))
+    report_unreadable(opened)
     record = {"run": str(run), "source": source, **found, "command": command_line()}
-    if out is not None:
-        draw_probe(found, model, samples[0], out / "probe.png")
-        save_json(out / "probe.json", record)
-        print(f"written: {out / 'probe.png'}, {out / 'probe.json'}")
     if json_file is not None:
         save_json(json_file, record)
+    if out is not None:
+        save_json(out / "probe.json", record)
+        draw_probe(found, model, opened.samples[0], out / "probe.png")
+        print(f"written: {out / 'probe.png'}, {out / 'probe.json'}")
 
 
 def report(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,11 +34,50 @@ from historyad.service.settings import Settings
 if TYPE_CHECKING:
     from historyad.model import Model
     from historyad.parts import Job, Part
-    from historyad.sources import Folder, Source
+    from historyad.sources import Batch, Folder, Source
 
+Row = dict[str, Any]
 ServiceSettings = Annotated[Settings, Parameter(name="*", group="Limits")]
 
-_CHUNK = 1024  # samples scored between two writes
+
+@dataclass(frozen=True)
+class PartOptions:
+    """How a source is scored in parts."""
+
+    shard: Annotated[
+        str | None,
+        Parameter(help="Score one part of several, 0/10 to 9/10, each perhaps on its own machine."),
+    ] = None
+    engine: Engine | None = None
+    address: Address = None
+    actors: Annotated[
+        int,
+        Parameter(
+            help="Processes of the engine that score; 0: one for each accelerator or core.",
+            validator=validators.Number(gte=0),
+        ),
+    ] = 0
+    file_format: Annotated[
+        Literal["parquet", "csv", "jsonl"] | None,
+        Parameter(name="--format", help="Of the part files; parquet unless given."),
+    ] = None
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether there are parts at all."""
+        return self.shard is not None or self.engine is not None
+
+    def check(self) -> None:
+        """Raise InputError for options that would have no effect."""
+        if self.shard is not None and self.engine is not None:
+            raise InputError("--shard scores one part here, --engine all: leave out one of them")
+        if self.file_format is not None and not self.is_asked_for:
+            raise InputError("--format is that of part files: give --shard or --engine with it")
+        if self.engine is None:
+            if self.actors:
+                raise InputError("--actors are processes of an engine: give --engine with it")
+            if self.address not in (None, os.environ.get("RAY_ADDRESS")):
+                raise InputError("--address is that of an engine: give --engine with it")
 
 
 def score(
@@ -50,22 +91,7 @@ def score(
             "the folder of the part files."
         ),
     ] = "-",
-    shard: Annotated[
-        str | None,
-        Parameter(help="Score one part of several, 0/10 to 9/10, each perhaps on its own machine."),
-    ] = None,
-    engine: Engine | None = None,
-    address: Address = None,
-    actors: Annotated[
-        int,
-        Parameter(
-            help="Processes of the engine that score; 0: one for each accelerator or core.",
-            validator=validators.Number(gte=0),
-        ),
-    ] = 0,
-    file_format: Annotated[
-        Literal["parquet", "csv", "jsonl"], Parameter(name="--format", help="Of the part files.")
-    ] = "parquet",
+    parts: Annotated[PartOptions, Parameter(name="*")] | None = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     strict: Annotated[
@@ -93,15 +119,20 @@ def score(
     What one process cannot score in time is scored in parts, with --engine or --shard. The same
     command continues after an interruption; parts that are there are not scored again.
     """
-    if shard is not None or engine is not None:
+    parts = parts or PartOptions()
+    parts.check()
+    if parts.is_asked_for:
         from historyad.parts import Job
 
         if fdr is not None:
             raise InputError("--fdr takes all scores at once: leave out --shard and --engine")
+        if maps is not None:
+            raise InputError("--maps draws in one process: leave out --shard and --engine")
         if out == "-":
             raise InputError("part files need a folder: say which with --out")
+        file_format = parts.file_format or "parquet"
         job = Job(run, source, Path(out), 0, data_root, view_scores, file_format)
-        return _score_parts(job, shard, address, actors, device, strict=strict)
+        return _score_parts(job, parts, device, strict=strict)
     from historyad.scale import column_names
 
     model = load_model(run, device)
@@ -110,28 +141,11 @@ def score(
     rows = _score(model, samples, view_scores=view_scores, maps=maps)
     if fdr is not None:
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
-    n_scored = n_anomalous = n_discoveries = 0
-    with open_table(out, columns) as write:
-        for row in rows:
-            write(row)
-            n_scored += 1
-            n_anomalous += row["is_anomalous"]
-            n_discoveries += row.get("is_discovery", False)
+    counts = _write(out, columns, rows)
     report_unreadable(samples)
-    skipped = f", {len(samples.unreadable)} could not be read" if samples.unreadable else ""
-    print(f"{n_scored:,} scored, {n_anomalous:,} anomalous{skipped}", file=sys.stderr)
+    print(_summary(counts["scored"], counts["anomalous"], len(samples.unreadable)), file=sys.stderr)
     if fdr is not None:
-        print(
-            f"{n_discoveries:,} discoveries at a false discovery rate of {fdr:g}", file=sys.stderr
-        )
-        # k p-values at their smallest, 1 / (n + 1), are discoveries if that is <= Q k / N.
-        least = math.ceil(n_scored / (fdr * (len(model.calibration.scores) + 1)))
-        if least > max(1, n_discoveries):
-            print(
-                f"with {len(model.calibration.scores):,} held-out samples, only {least:,} or more "
-                f"of {n_scored:,} can be discoveries: calibrate on more, or score fewer at a time",
-                file=sys.stderr,
-            )
+        _report_discoveries(counts, fdr, len(model.calibration.scores))
     return USER_ERROR if strict and samples.unreadable else 0
 
 
@@ -157,14 +171,15 @@ def drift(
     import numpy as np
 
     from historyad.drift import detect_drift, table_of
+    from historyad.shards import printable
     from historyad.storage import save_json
 
     model = load_model(run, device)
     samples = open_stream_for(model, source, data_root)
     names: list[str] = []
     scores = [np.empty(0, np.float32)]
-    for some, chunk in samples.chunks(_CHUNK):
-        names += some
+    for some, chunk in _chunks(model, samples):
+        names += map(printable, some)
         scores.append(model.anomaly_score(chunk))
     report_unreadable(samples)
     found = detect_drift(model.calibration, np.concatenate(scores), level=level, seed=seed)
@@ -229,22 +244,63 @@ def export(
     print_table([("written", str(path)), *((name, str(value)) for name, value in found.items())])
 
 
+def _chunks(model: Model, samples: Source | Folder) -> Iterator[Batch]:
+    """Yield (names, samples) that ``model`` can score; InputError where there are none at all."""
+    from historyad.scale import CHUNK
+
+    found = False
+    for chunk in samples.chunks(CHUNK, check=model.preprocessing.check):
+        found = True
+        yield chunk
+    if not found:
+        name, reason = samples.unreadable[0]
+        raise InputError(f"none of {len(samples):,} images can be scored. {name}: {reason}")
+
+
 def _score(
     model: Model, samples: Source | Folder, *, view_scores: bool, maps: Path | None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """Yield the row of each sample."""
     from historyad.parts import rows_of
     from historyad.scale import score_chunk
 
-    for names, chunk in samples.chunks(_CHUNK):
+    for names, chunk in _chunks(model, samples):
         if maps is not None:
             _write_maps(model, names, chunk, maps)
         yield from rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
 
 
-def _score_parts(
-    job: Job, shard: str | None, address: str | None, actors: int, device: str, *, strict: bool
-) -> int:
+def _write(out: str, columns: tuple[str, ...], rows: Iterator[Row]) -> Counter[str]:
+    """Write the rows and count them, the anomalous ones and the discoveries."""
+    counts: Counter[str] = Counter()
+    with open_table(out, columns) as write:
+        for row in rows:
+            write(row)
+            counts["scored"] += 1
+            counts["anomalous"] += row["is_anomalous"]
+            counts["discoveries"] += row.get("is_discovery", False)
+    return counts
+
+
+def _summary(scored: int, anomalous: int, unreadable: int) -> str:
+    skipped = f", {unreadable:,} could not be read" if unreadable else ""
+    return f"{scored:,} scored, {anomalous:,} anomalous{skipped}"
+
+
+def _report_discoveries(counts: Counter[str], rate: float, n_held_out: int) -> None:
+    found, scored = counts["discoveries"], counts["scored"]
+    print(f"{found:,} discoveries at a false discovery rate of {rate:g}", file=sys.stderr)
+    # k p-values at their smallest, 1 / (n + 1), are discoveries if that is <= Q k / N.
+    least = math.ceil(scored / (rate * (n_held_out + 1)))
+    if least > max(1, found):
+        print(
+            f"with {n_held_out:,} held-out samples, only {least:,} or more "
+            f"of {scored:,} can be discoveries: calibrate on more, or score fewer at a time",
+            file=sys.stderr,
+        )
+
+
+def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -> int:
     """Score one part, or all on an engine; say what became of them and return the exit status."""
     from historyad.scale import score_dataset, score_shard
 
@@ -253,21 +309,18 @@ def _score_parts(
             print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
         print(f"part {part.number}: {part.scored:,} scored", file=sys.stderr, flush=True)
 
-    if shard is None:
+    if options.shard is None:
+        address, actors = options.address, options.actors
         parts = score_dataset(job, address=address, actors=actors, device=device, on_part=say)
     else:
-        number, slash, of = shard.partition("/")
+        number, slash, of = options.shard.partition("/")
         if not (slash and number.isdecimal() and of.isdecimal() and int(of)):
-            raise InputError(f"'{shard}' is no shard: write 0/10 for the first of ten")
+            raise InputError(f"'{options.shard}' is no shard: write 0/10 for the first of ten")
         parts = [score_shard(replace(job, parts=int(of)), int(number), device=device)]
         say(parts[0])
     unreadable = sum(len(part.unreadable) for part in parts)
-    skipped = f", {unreadable:,} could not be read" if unreadable else ""
-    print(
-        f"{sum(part.scored for part in parts):,} scored, "
-        f"{sum(part.anomalous for part in parts):,} anomalous{skipped}; in {job.out}",
-        file=sys.stderr,
-    )
+    scored, anomalous = (sum(getattr(part, n) for part in parts) for n in ("scored", "anomalous"))
+    print(f"{_summary(scored, anomalous, unreadable)}; in {job.out}", file=sys.stderr)
     return USER_ERROR if strict and unreadable else 0
 
 
@@ -277,12 +330,13 @@ def _write_maps(model: Model, names: Sequence[str], images: Any, folder: Path) -
     from historyad.explain import picture
 
     for name, image in zip(names, images, strict=True):
-        path = (folder / name).with_suffix(".png")
+        # The whole name, since a.bmp and a.jpg are two images.
+        path = folder / (name if name.endswith(".png") else f"{name}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture(model, image)).save(path)
 
 
-def _with_discoveries(rows: Iterator[dict[str, Any]], rate: float) -> Iterator[dict[str, Any]]:
+def _with_discoveries(rows: Iterator[Row], rate: float) -> Iterator[Row]:
     """Yield the rows with one column more, which depends on all of them."""
     import numpy as np
 
