@@ -95,8 +95,13 @@ def check_pixels(
 ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
     """Return the labels and scores of all pixels of ``masks`` and ``maps`` (N, H, W), flat.
 
-    Raises InputError unless their shapes agree and there are pixels of both classes.
+    Raises InputError unless their shapes agree, masks are bool and both classes have pixels.
     """
+    if masks.dtype != np.bool_:
+        raise InputError(
+            f"the masks are of type {masks.dtype}: give bool, True where a pixel is anomalous, "
+            "such as masks > 0"
+        )
     if masks.shape != maps.shape or masks.ndim != 3:
         raise InputError(
             f"masks of shape {masks.shape} and maps of shape {maps.shape}: give one mask (H, W) "

@@ -251,7 +251,7 @@ def pixel_map(views: PatchViews, image: NDArray[np.uint8], prepare: Preprocessin
 @torch.inference_mode()
 def patch_totals(views: PatchViews, images: NDArray[np.uint8], prepare: Preprocessing) -> Tensor:
     """Return the mean over the `worst` cells of each image of (N, H, W, C), (N,)."""
-    prepare.check(tuple(images.shape[1:]))
+    prepare.check_samples(images)
     totals = [worst(cell_map(views, image, prepare)) for image in images]
     return torch.stack(totals) if totals else views.center.new_empty(0)
 

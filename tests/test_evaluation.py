@@ -4,8 +4,8 @@ from tiny import tiny_config
 
 from historyad.datasets import open_source
 from historyad.errors import InputError
-from historyad.estimator import fit_model
 from historyad.evaluation import evaluate_model, judge, table_of
+from historyad.fitting import fit_model
 from historyad.metrics import auprc, auroc, fpr_at_tpr
 from historyad.storage import RunDirectory
 

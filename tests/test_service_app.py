@@ -23,7 +23,8 @@ from historyad.calibration import Calibration
 from historyad.cli import main
 from historyad.datasets import open_source
 from historyad.errors import ConfigError, InputError
-from historyad.estimator import HistoryAD, fit_model
+from historyad.estimator import HistoryAD
+from historyad.fitting import fit_model
 from historyad.model import Model
 from historyad.service.app import create_app, listen
 from historyad.service.settings import Settings
