@@ -24,7 +24,7 @@ from torch import Tensor
 from historyad.companions import NEIGHBOURS, Gaussian, Neighbours
 from historyad.config import make_config
 from historyad.environment import machine, versions
-from historyad.estimator import split_rows
+from historyad.fitting import split_rows
 from historyad.metrics import auroc
 from historyad.preprocessing import Preprocessing
 from historyad.splits import load_split

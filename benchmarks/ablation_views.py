@@ -18,7 +18,7 @@ from historyad.blocks import CANDIDATES, Blocks, Edges, Grey
 from historyad.companions import Gaussian, Neighbours, samples_to_fit
 from historyad.config import Config, make_config
 from historyad.detector import Detector, in_batches
-from historyad.estimator import fit_model, split_rows
+from historyad.fitting import fit_model, split_rows
 from historyad.history import History
 from historyad.model import Model
 from historyad.preprocessing import Preprocessing

@@ -36,7 +36,7 @@ from historyad.config import Config, make_config
 from historyad.datasets import open_source
 from historyad.detector import Detector, detector_step
 from historyad.environment import machine, versions
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.gan import build_gan, critic_step, generator_step, make_adam
 from historyad.networks import Critic
 from historyad.preprocessing import Preprocessing

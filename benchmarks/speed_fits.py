@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from speed_growth import peak_memory_mb
 
 from historyad.config import make_config
-from historyad.estimator import fit_model
 from historyad.evaluation import judge
+from historyad.fitting import fit_model
 from historyad.model import Model
 from historyad.networks import count_parameters
 from historyad.sources import Source

@@ -13,7 +13,7 @@ import torch
 
 from historyad.config import make_config
 from historyad.datasets import open_source
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.storage import RunDirectory
 
 Row = dict[str, Any]

@@ -21,8 +21,8 @@ from PIL import Image
 
 from historyad.config import make_config
 from historyad.datasets import open_source, open_stream
-from historyad.estimator import fit_model
 from historyad.export import export_onnx
+from historyad.fitting import fit_model
 from historyad.model import Model
 from historyad.storage import RunDirectory
 

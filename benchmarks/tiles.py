@@ -35,8 +35,8 @@ from historyad.config import make_config
 from historyad.datasets import open_source
 from historyad.detector import Detector
 from historyad.environment import machine, versions
-from historyad.estimator import calibrate_model, fit_model, split_rows
 from historyad.evaluation import judge, judge_maps, read_masks
+from historyad.fitting import calibrate_model, fit_model, split_rows
 from historyad.model import Model
 from historyad.networks import Critic, initialise
 from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from historyad.config import PRESETS, Config
     from historyad.datasets import open_source
-    from historyad.estimator import HistoryAD, fit_model
+    from historyad.estimator import HistoryAD
+    from historyad.fitting import fit_model
     from historyad.model import Model
     from historyad.sources import Source
 
@@ -24,7 +25,7 @@ _HOMES = {
     "Model": "model",
     "PRESETS": "config",
     "Source": "sources",
-    "fit_model": "estimator",
+    "fit_model": "fitting",
     "open_source": "datasets",
 }
 __all__ = ["PRESETS", "Config", "HistoryAD", "Model", "Source", "fit_model", "open_source"]

@@ -71,9 +71,7 @@ class Batches:
         self.seed = seed
         self.device = device
         self.shape = prepare.network_shape
-        self.augmentations = parse_augmentations(augment)
-        if self.augmentations and prepare.kind != "image":
-            raise ConfigError(f"augment is '{augment}', which is for images: leave it empty")
+        self.augmentations = parse_augmentations(augment, prepare.kind)
         rows = np.arange(len(samples)) if rows is None else rows
         self._samples = samples
         self._prepare: Preprocessing | None = prepare
@@ -225,12 +223,17 @@ Toss = Callable[[], Tensor]  # a coin for each sample of a batch, (B, 1, 1, 1)
 Augmentation = Callable[[Tensor, Toss], Tensor]
 
 
-def parse_augmentations(names: str) -> list[Augmentation]:
-    """Return the transformations of a comma-separated list; ConfigError names an unknown one."""
+def parse_augmentations(names: str, kind: str = "image") -> list[Augmentation]:
+    """Return the transformations of a comma-separated list.
+
+    ConfigError names an unknown one, or says that samples of ``kind`` have none.
+    """
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     for name in chosen:
         if name not in _AUGMENTATIONS:
             raise ConfigError(f"unknown augmentation '{name}': choose {', '.join(_AUGMENTATIONS)}")
+    if chosen and kind != "image":
+        raise ConfigError(f"augment is '{names}', which is for images: leave it empty")
     return [_AUGMENTATIONS[name] for name in chosen]
 
 

@@ -35,8 +35,8 @@ from historyad.cluster import cluster
 from historyad.config import PRESETS, make_config
 from historyad.environment import machine, versions
 from historyad.errors import HistoryADError, RunError
-from historyad.estimator import fit_model
 from historyad.evaluation import judge
+from historyad.fitting import fit_model
 from historyad.model import VERSION
 from historyad.networks import count_parameters
 from historyad.peers import PEERS

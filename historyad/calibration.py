@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from historyad.errors import InputError
 
+_MOST_SAMPLES = 2**21  # whose scores fit into the JSON of a model
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -27,13 +29,17 @@ class Calibration:
 
     @classmethod
     def fit(cls, scores: NDArray[np.float32], false_positive_rate: float) -> Calibration:
-        """Calibrate on ``scores`` (n,); InputError when they are too few for the rate."""
-        needed = samples_needed(false_positive_rate)
-        if len(scores) < needed:
+        """Calibrate on ``scores`` (n,).
+
+        InputError when they are too few for the rate, more than a model holds, or not finite.
+        """
+        check_number(len(scores), false_positive_rate)
+        n_bad = int((~np.isfinite(scores)).sum())
+        if n_bad:
             raise InputError(
-                f"{len(scores)} held-out normal samples are too few for a false-positive rate of "
-                f"{false_positive_rate:g}, which needs {needed}: give more normal data, or raise "
-                "false_positive_rate"
+                f"{n_bad} of {len(scores)} held-out scores are not finite, and so there is no "
+                "threshold: the detector's training diverged; lower detector_learning_rate and "
+                "fit anew"
             )
         return cls(np.sort(scores), false_positive_rate)
 
@@ -53,6 +59,22 @@ class Calibration:
         n = len(self.scores)
         below = np.searchsorted(self.scores, np.asarray(scores, np.float32), side="left")
         return (1 + n - below) / (n + 1)
+
+
+def check_number(n: int, false_positive_rate: float) -> None:
+    """Raise InputError unless a model can be calibrated on ``n`` samples, for this rate."""
+    needed = samples_needed(false_positive_rate)
+    if n < needed:
+        raise InputError(
+            f"{n} held-out normal samples are too few for a false-positive rate of "
+            f"{false_positive_rate:g}, which needs {needed}: give more normal data, or raise "
+            "false_positive_rate"
+        )
+    if n > _MOST_SAMPLES:
+        raise InputError(
+            f"{n:,} held-out normal samples are more than the {_MOST_SAMPLES:,} whose scores a "
+            "model file holds: give a part of them"
+        )
 
 
 def samples_needed(false_positive_rate: float) -> int:

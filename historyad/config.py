@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -204,7 +205,14 @@ def settings() -> dict[str, Field[Any]]:
 
 def as_dict(config: Config) -> dict[str, Any]:
     """Return the hyperparameters of ``config`` as JSON can hold them."""
-    return {name: getattr(config, name) for name in settings()}
+    return {name: _plain(getattr(config, name)) for name in settings()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as Python's own, as against numpy's."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def make_config(preset: str = "default", **values: Any) -> Config:
@@ -252,8 +260,8 @@ def _validate_crops(config: Config) -> None:
 def _validate_one(name: str, value: Any, setting: Field[Any]) -> None:
     default: Any = setting.default
     wanted = type(default)
-    allowed = (int, float) if wanted is float else (wanted,)
-    if isinstance(value, bool) or not isinstance(value, allowed):
+    kinds: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real}  # numpy's are such, too
+    if isinstance(value, bool) or not isinstance(value, kinds.get(wanted, wanted)):
         raise ConfigError(f"{name} is {value!r}: it must be of type {wanted.__name__}")
     low, high, choices = (setting.metadata[key] for key in ("low", "high", "choices"))
     if choices and value not in choices:

@@ -49,6 +49,9 @@ from historyad.sources import CHUNK_BYTES, Folder, Kind, Source, alike, gather
 from historyad.streams import Files, FolderFiles, ImageStream, Names
 from historyad.tables import Labels, Samples, load_csv, load_npy, load_npz, whole_numbers
 
+# A column needs a range of so many rounding errors of float32, and more than float64's own noise.
+_FEWEST_LEVELS, _FLOAT64_NOISE = 256, 2.0**-40
+
 
 def open_source(
     source: Any,
@@ -236,17 +239,20 @@ def _open_array(source: Any) -> Source:
 
 
 def _from_array(values: Samples, description: str, labels: Labels | None = None) -> Source:
+    imprecise = ""
     if values.ndim in (3, 4):
         kind: Kind = "image"
         samples: Samples = as_uint8(values, description)
     elif values.ndim == 2 and 0 not in values.shape:
         kind, samples = "vector", _as_vectors(values, description)
+        imprecise = _lost_of(values, samples, description)
     else:
         raise InputError(
             f"{description} has shape {values.shape}; give (N, F) vectors or (N, H, W), "
             "(N, H, W, C) or (N, C, H, W) images, at least one"
         )
-    return Source(kind, samples, Names(len(samples), str), description, labels)
+    names = Names(len(samples), str)
+    return Source(kind, samples, names, description, labels, imprecise=imprecise)
 
 
 def _as_vectors(values: Samples, name: str) -> Samples:
@@ -265,6 +271,32 @@ def _as_vectors(values: Samples, name: str) -> Samples:
                 "infinity and what float32 cannot hold must be filled or removed"
             )
     return vectors
+
+
+def _lost_of(values: Samples, vectors: Samples, name: str) -> str:
+    """Say which column of ``values`` (N, F) is hardly left in the float32 ``vectors``, if any is.
+
+    Unix times of one hour, for one: at 1.7e9, float32 tells only every 128th second apart. A column
+    that varies by no more than its own float64 is rounded by is taken for constant.
+    """
+    if np.can_cast(values.dtype, np.float32):
+        return ""
+    low, high, error = (np.full(values.shape[1], start) for start in (np.inf, -np.inf, 0.0))
+    step = max(1, CHUNK_BYTES // vectors[0].nbytes)
+    for start in range(0, len(vectors), step):
+        part = np.asarray(values[start : start + step], np.float64)
+        low, high = np.minimum(low, part.min(0)), np.maximum(high, part.max(0))
+        error = np.maximum(error, np.abs(part - vectors[start : start + step]).max(0))
+    range_, size = high - low, np.maximum(np.abs(low), np.abs(high))
+    lost = np.flatnonzero((error > range_ / _FEWEST_LEVELS) & (range_ > _FLOAT64_NOISE * size))
+    if not len(lost):
+        return ""
+    column = int(lost[0])
+    return (
+        f"{name}: column {column} (from 0) ranges from {low[column]:.12g} to {high[column]:.12g}, "
+        "of which float32, in which samples are held, keeps too little: subtract its mean first, "
+        "and the same number from what will be scored"
+    )
 
 
 def _is_dataset(source: Any) -> bool:
@@ -349,6 +381,7 @@ def _select(source: Source, labels: str) -> Source:
         source.description,
         source.labels[rows],
         source.unreadable,
+        source.imprecise,
     )
 
 

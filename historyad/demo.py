@@ -8,9 +8,10 @@ from pathlib import Path
 
 from historyad.config import make_config
 from historyad.datasets import open_source
-from historyad.estimator import OnProgress, fit_model
 from historyad.evaluation import evaluate_model, table_of
+from historyad.fitting import fit_model
 from historyad.storage import RunDirectory
+from historyad.training import OnProgress
 
 _ADVICE = """
 Try next, on your own data:

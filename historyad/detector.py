@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,23 +17,19 @@ from torch.optim import Adam
 from historyad import distributed
 from historyad.batches import Batches, to_float
 from historyad.config import Config
-from historyad.gan import (
-    CHECKPOINT_SECONDS,
-    SHARED_FOLDER,
-    OnProgress,
-    make_adam,
-    set_learning_rate,
-)
+from historyad.gan import make_adam, set_learning_rate
 from historyad.history import History
 from historyad.losses import detector_loss, total_variation_estimate
 from historyad.networks import Critic, initialise
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, torch_generator
 from historyad.storage import Checkpoint
+from historyad.training import OnProgress, Training
 
 T = TypeVar("T")
 
-_POOL_IMAGES = 65_536  # history samples drawn at a time: bounds the memory, whatever the data
+# History samples drawn at a time: fewer where they are large, which bounds the memory.
+_POOL_IMAGES, _POOL_BYTES = 65_536, 2**28
 _SCORE_BATCH = 256
 _SCORE_GRAIN = 16  # a batch is filled up to a multiple of it; with 8, AVX-512 rounds otherwise
 
@@ -100,44 +95,22 @@ def train_detector(
     if config.detector_start == "untrained":
         return detector.eval()
     optimizer = make_adam(detector, config.detector_learning_rate)
-    saved, optimizers = {"detector": detector}, {"optimizer": optimizer}
-    seen = 0
-    if checkpoint is not None and (state := checkpoint.restore(saved, optimizers)):
-        seen = state["images_seen"]
-    distributed.agree({"state of step 3": distributed.fingerprint(seen)}, SHARED_FOLDER)
-    distributed.broadcast([detector])
-
-    end = config.detector_epochs * config.epoch_images
-    save_every = config.epoch_images / config.saves_per_epoch
-    last_checkpoint = time.monotonic()
+    training = Training(3, config, checkpoint, {"detector": detector}, {"optimizer": optimizer})
+    length = config.detector_epochs * config.epoch_images
+    # Whole, as the pool needs it: a product such as 1.1 * 50,000 is rounded to a bit more.
+    end = max(1, round(length))
     part = distributed.own_part(config.batch_size)
-    pool, estimates = _Pool(history, round(end)), []
-    while seen < end:
-        set_learning_rate(optimizer, config.detector_learning_rate * (1 - seen / end))
+    pool = _Pool(history, end)
+    while (seen := training.images_seen) < end:
+        set_learning_rate(optimizer, config.detector_learning_rate * (1 - seen / length))
         real = batches.at(seen, config.batch_size, part)
         generated = pool.at(seen, config.batch_size, part)
-        estimates.append(detector_step(detector, optimizer, real, generated, config))
-        before, seen = seen, seen + config.batch_size
-
-        if seen // save_every == before // save_every:
-            continue
-        estimate = distributed.average(torch.stack(estimates).mean(), config.batch_size)
-        estimates.clear()
-        if not distributed.is_main():
-            continue
-        if on_progress is not None:
-            on_progress(
-                {
-                    "step": "detector",
-                    "images_seen": seen,
-                    "epoch": seen / config.epoch_images,
-                    "of": config.detector_epochs,
-                    "total_variation": float(estimate),
-                }
-            )
-        if checkpoint is not None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
-            checkpoint.save(saved, optimizers, {"images_seen": seen})
-            last_checkpoint = time.monotonic()
+        training.count(detector_step(detector, optimizer, real, generated, config))
+        if training.is_at_save:
+            estimate = training.take_figure()
+            training.report(on_progress, of=config.detector_epochs, total_variation=estimate)
+        training.save_in_time()
+    training.save()
     return detector.eval()
 
 
@@ -229,8 +202,11 @@ class _Pool:
     def __init__(self, history: History, n_samples: int) -> None:
         self._history = history
         self._n_batches = math.ceil(n_samples / history.config.batch_size)
+        n_bytes = math.prod(history.shape) * (1 if len(history.shape) == 3 else 4)
         # A batch never straddles two pools.
-        self._batches_at_a_time = max(1, _POOL_IMAGES // history.config.batch_size)
+        n_images = min(_POOL_IMAGES, _POOL_BYTES // n_bytes)
+        self._batches_at_a_time = max(1, n_images // history.config.batch_size)
+        self._samples: NDArray[Any] = np.empty(0)
         self._drawn = -1
 
     def at(self, position: int, size: int, part: slice) -> Tensor:
@@ -243,6 +219,7 @@ class _Pool:
         if number != self._drawn:
             first = batch - place
             n_batches = min(self._batches_at_a_time, self._n_batches - first)
+            self._samples = np.empty(0)  # never two pools at once
             self._samples = self._history.sample(n_batches * size, first * size)
             self._drawn = number
         samples = self._samples[place * size : (place + 1) * size]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +16,8 @@ from historyad.losses import critic_loss, generator_loss, gradient_penalty
 from historyad.networks import Critic, Generator, build_networks
 from historyad.randomness import Stream, torch_generator
 from historyad.storage import Checkpoint
+from historyad.training import OnProgress, Training
 
-OnProgress = Callable[[dict[str, Any]], None]
-
-CHECKPOINT_SECONDS = 30.0
-SHARED_FOLDER = "the run must be in one folder that every process sees; the same command continues"
 _BETAS = (0.5, 0.9)  # Adam's momentum; it makes P_G oscillate around P_data (section 3.2)
 
 
@@ -35,6 +29,16 @@ class Gan:
     critic: Critic
     generator_optimizer: Adam
     critic_optimizer: Adam
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks, as a checkpoint names them."""
+        return {"generator": self.generator, "critic": self.critic}
+
+    @property
+    def optimizers(self) -> dict[str, Adam]:
+        """The optimisers, as a checkpoint names them."""
+        return {"generator_adam": self.generator_optimizer, "critic_adam": self.critic_optimizer}
 
 
 def train_gan(
@@ -55,59 +59,19 @@ def train_gan(
     """
     config = history.config
     gan = gan or build_gan(batches.shape, config, batches.device)
-    networks = {"generator": gan.generator, "critic": gan.critic}
-    optimizers = {"generator_adam": gan.generator_optimizer, "critic_adam": gan.critic_optimizer}
-    state = {"images_seen": 0, "steps": 0}
-    if checkpoint is not None:
-        state = checkpoint.restore(networks, optimizers) or state
-    distributed.agree({"state of step 1": distributed.fingerprint(state)}, SHARED_FOLDER)
-    distributed.broadcast(networks.values())
-    history.rewind(state["images_seen"])
+    training = Training(1, config, checkpoint, gan.networks, gan.optimizers)
+    history.rewind(training.images_seen)
 
-    part = distributed.own_part(config.batch_size)
     start, end = recorded_interval(config)
-    save_every = config.epoch_images / config.saves_per_epoch
-    last_checkpoint = time.monotonic()
-    distances: list[Tensor] = []
-    while state["images_seen"] < end * config.epoch_images:
-        seen = state["images_seen"]
-        left = 1 - seen / (config.n_epochs * config.epoch_images)
-        for optimizer in optimizers.values():
-            set_learning_rate(optimizer, config.learning_rate * max(0.0, left))
-
-        random = torch_generator(config.seed, Stream.GAN, seen)
-        real = batches.at(seen, config.batch_size, part)
-        penalised = state["steps"] % config.penalty_interval == 0
-        distances.append(critic_step(gan, real, random, config, penalised=penalised))
-        state["steps"] += 1
-        if state["steps"] % config.critic_steps == 0:
-            generator_step(gan, random, config)
-
-        state["images_seen"] = seen + config.batch_size
-        if state["images_seen"] // save_every == seen // save_every:
-            continue
-        epoch = state["images_seen"] / config.epoch_images
-        if epoch >= start:
-            history.record(state["images_seen"], gan.generator, gan.critic)
-        distance = distributed.average(torch.stack(distances).mean(), config.batch_size)
-        distances.clear()
-        if not distributed.is_main():
-            continue
-        if on_progress is not None:
-            on_progress(
-                {
-                    "step": "gan",
-                    "images_seen": state["images_seen"],
-                    "epoch": epoch,
-                    "of": end,
-                    "wasserstein_distance": float(distance),
-                }
-            )
-        if checkpoint is not None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
-            checkpoint.save(networks, optimizers, state)
-            last_checkpoint = time.monotonic()
-    if checkpoint is not None and distributed.is_main():
-        checkpoint.save(networks, optimizers, state)
+    while training.images_seen < end * config.epoch_images:
+        training.count(gan_step(gan, batches, training.images_seen, config))
+        if training.is_at_save:
+            distance = training.take_figure()
+            if training.epoch >= start:
+                history.record(training.images_seen, gan.generator, gan.critic)
+            training.report(on_progress, of=end, wasserstein_distance=distance)
+        training.save_in_time()
+    training.save()
     distributed.barrier()
     history.reload()
     return gan
@@ -122,6 +86,24 @@ def build_gan(shape: tuple[int, ...], config: Config, device: torch.device | str
     generator, critic = generator.to(device), critic.to(device)
     rate = config.learning_rate
     return Gan(generator, critic, make_adam(generator, rate), make_adam(critic, rate))
+
+
+def gan_step(gan: Gan, batches: Batches, seen: int, config: Config) -> Tensor:
+    """Take the step that follows ``seen`` images; return the critic's estimate of the distance.
+
+    The generator follows at every ``critic_steps``-th step. The learning rate falls to 0.
+    """
+    left = 1 - seen / (config.n_epochs * config.epoch_images)
+    for optimizer in gan.optimizers.values():
+        set_learning_rate(optimizer, config.learning_rate * max(0.0, left))
+    step = seen // config.batch_size
+    random = torch_generator(config.seed, Stream.GAN, seen)
+    real = batches.at(seen, config.batch_size, distributed.own_part(config.batch_size))
+    penalised = step % config.penalty_interval == 0
+    distance = critic_step(gan, real, random, config, penalised=penalised)
+    if (step + 1) % config.critic_steps == 0:
+        generator_step(gan, random, config)
+    return distance
 
 
 def critic_step(

@@ -21,7 +21,7 @@ from torch import Tensor
 from historyad import distributed
 from historyad.batches import from_float
 from historyad.config import Config
-from historyad.errors import RunError
+from historyad.errors import ConfigError, RunError
 from historyad.networks import Critic, Generator, Shape
 from historyad.randomness import Stream, numpy_generator, torch_generator
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
@@ -53,6 +53,33 @@ def recorded_interval(config: Config) -> tuple[float, float]:
     total = 1 - math.exp(-rate * (end - start))
     left = math.exp(-rate * (end - start)) + config.mass_tolerance * total
     return start, min(end, start - math.log(left) / rate)
+
+
+def is_save(images_seen: int, config: Config) -> bool:
+    """Whether the batch that ended at ``images_seen`` is one after which a snapshot is due."""
+    every = config.epoch_images / config.saves_per_epoch
+    return images_seen // every != (images_seen - config.batch_size) // every
+
+
+def check_saves(config: Config) -> None:
+    """Raise ConfigError unless step 1, as it is set, records a snapshot at all."""
+    start, end = recorded_interval(config)
+    if _last_save(config, end) / config.epoch_images < start:
+        raise ConfigError(
+            f"saves_per_epoch = {config.saves_per_epoch} saves no snapshot from {start:g} to "
+            f"{end:g} epochs, where the history is recorded: raise saves_per_epoch, or lower "
+            "skip_epochs or mass_tolerance"
+        )
+
+
+def _last_save(config: Config, end: float) -> int:
+    """Return the images seen at the last save of step 1; -1 when there is none."""
+    batch, every = config.batch_size, config.epoch_images / config.saves_per_epoch
+    last = batch * math.ceil(end * config.epoch_images / batch)
+    save = batch * math.ceil(last // every * every / batch)
+    # That quotient may be rounded past a whole number.
+    near = (n for n in (save + batch, save, save - batch) if batch <= n <= last)
+    return next((n for n in near if is_save(n, config)), -1)
 
 
 def history_weights(times: NDArray[np.float64], config: Config) -> NDArray[np.float64]:
@@ -123,7 +150,7 @@ class History:
     def record(self, images_seen: int, generator: Generator, critic: Critic) -> None:
         """Append a snapshot, its weights in half precision, its batch-norm statistics in full.
 
-        Of several processes, rank 0 does.
+        Of several processes, rank 0 does. Raises RunError for weights that are not finite there.
         """
         if not distributed.is_main():
             return
@@ -133,6 +160,13 @@ class History:
             for role, network in (("generator", generator), ("critic", critic))
             for name, tensor in network.state_dict().items()
         }
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                epoch = images_seen / self.config.epoch_images
+                raise RunError(
+                    f"step 1 diverged at epoch {epoch:.4g} ({name} is beyond half precision, in "
+                    "which snapshots are stored): lower learning_rate, and fit in a new --out"
+                )
         sha256 = save_tensors(self.path / file, tensors)
         self.snapshots.append(Snapshot(images_seen, file, sha256))
         self._write_manifest()

@@ -97,11 +97,16 @@ def aupro(masks: Masks, maps: Maps, *, fpr_limit: float = 0.3) -> float:
 def check_pixels(masks: Masks, maps: Maps) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
     """Return the labels and scores of all pixels of ``masks`` and ``maps``, (H, W) each, flat.
 
-    Raises InputError unless their shapes agree and there are pixels of both classes.
+    Raises InputError unless their shapes agree, masks are bool and both classes have pixels.
     """
     if len(masks) != len(maps):
         raise InputError(f"{len(masks)} masks and {len(maps)} maps: give one mask for each map")
     for i, (mask, found) in enumerate(zip(masks, maps, strict=True)):
+        if mask.dtype != np.bool_:
+            raise InputError(
+                f"mask {i} is of type {mask.dtype}: give bool, True where a pixel is anomalous, "
+                "such as masks > 0"
+            )
         if mask.shape != found.shape or mask.ndim != 2:
             raise InputError(
                 f"mask {i} is of shape {mask.shape} and its map of shape {found.shape}: give one "

@@ -44,7 +44,6 @@ _EARLIER = (7, 8)  # still read, but for whole images, whose score had fewer vie
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24
-_MOST_BOUNDED = 1 - 2**-24  # the largest float32 below 1: a score of 1 is infinitely far
 _SMALLEST_EXCESS = 1e-6  # distance of the threshold from what is typical, on that scale
 
 
@@ -58,6 +57,7 @@ class Model:
     config: Config
     source: dict[str, Any]  # what it was fitted on: description, fingerprint, numbers of samples
     calibration_source: dict[str, Any] | None = None  # likewise; None: held out of ``source``
+    feature_names: tuple[str, ...] = ()  # of the columns of vectors, where they have names
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F): (N,)."""
@@ -73,7 +73,7 @@ class Model:
         held_out = np.median(self.calibration.scores)
         points = np.array([held_out, self.calibration.threshold, *scores], np.float64)
         if not isinstance(self.detector, Detector):
-            points = total_of(np.clip(points, -_MOST_BOUNDED, _MOST_BOUNDED))
+            points = total_of(points)
         typical, threshold = points[:2]
         excess: NDArray[np.float64] = (points[2:] - typical) / max(
             threshold - typical, _SMALLEST_EXCESS
@@ -156,12 +156,22 @@ class Model:
             "preprocessing": self.preprocessing.to_json(),
             "config": as_dict(self.config),
             "source": self.source,
-            "calibration": {
-                "source": self.calibration_source,
-                "scores": [float(str(score)) for score in self.calibration.scores],  # shortest
-            },
+            "calibration": self._calibration_json(),
         }
-        save_json(folder / "detector.json", {**content, "sha256": _checksum(content)})
+        if self.feature_names:
+            content["feature_names"] = list(self.feature_names)
+        _save_content(folder / "detector.json", content)
+
+    def save_calibration(self, folder: Path) -> None:
+        """Replace the calibration of this model in ``folder``, and nothing else: one file.
+
+        Errors are those of `load` about that file.
+        """
+        path = folder / "detector.json"
+        content = load_json(path)
+        _check_content(path, content)
+        renewed = {"config": as_dict(self.config), "calibration": self._calibration_json()}
+        _save_content(path, {**content, **renewed})
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Model:
@@ -182,11 +192,16 @@ class Model:
             detector = _detector(content, preprocessing, config, tensors)
             calibration = _calibration(content["calibration"]["scores"], config)
             calibrated_on = _calibration_source(content["calibration"]["source"])
+            names = _feature_names(content.get("feature_names", []), preprocessing)
         except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise RunError(f"{path} is damaged ({error}): restore it or fit again") from error
         detector = detector.to(device).eval()
         source = content["source"]
-        return cls(detector, preprocessing, calibration, config, source, calibrated_on)
+        return cls(detector, preprocessing, calibration, config, source, calibrated_on, names)
+
+    def _calibration_json(self) -> dict[str, Any]:
+        scores = [float(str(score)) for score in self.calibration.scores]  # shortest
+        return {"source": self.calibration_source, "scores": scores}
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"detector.{k}": v for k, v in self.detector.state_dict().items()}
@@ -198,6 +213,10 @@ class Model:
 
 def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _save_content(path: Path, content: dict[str, Any]) -> None:
+    save_json(path, {**content, "sha256": _checksum(content)})
 
 
 def _check_content(path: Path, content: Any) -> None:
@@ -317,3 +336,12 @@ def _calibration_source(value: Any) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise TypeError(f"a calibration on {value!r}")
     return value
+
+
+def _feature_names(value: Any, preprocessing: Preprocessing) -> tuple[str, ...]:
+    names = tuple(value)
+    if names and (preprocessing.kind, (len(names),)) != ("vector", preprocessing.input_shape):
+        raise ValueError(f"{len(names)} feature names")
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("feature names that are no text")
+    return names

@@ -252,7 +252,7 @@ def pixel_map(views: PatchViews, image: NDArray[np.uint8], prepare: Preprocessin
 @torch.inference_mode()
 def patch_totals(views: PatchViews, images: NDArray[np.uint8], prepare: Preprocessing) -> Tensor:
     """Return the mean over the `worst` cells of each image of (N, H, W, C), (N,)."""
-    prepare.check(tuple(images.shape[1:]))
+    prepare.check_samples(images)
     totals = [
         worst(cell_map(views, image, prepare))
         for part in in_parts(images, np.arange(len(images)))

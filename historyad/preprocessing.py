@@ -89,8 +89,8 @@ class Preprocessing:
             raise ValueError("its preprocessing contradicts itself")
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """Return uint8 (N, side, side, C) or float32 (N, F); InputError for another shape."""
-        self.check(tuple(samples.shape[1:]))
+        """Return uint8 (N, side, side, C) or float32 (N, F); InputError as `check_samples`."""
+        self.check_samples(samples)
         if self.kind == "image":
             assert not self.scales, "crops are cut from a pyramid"
             if samples.shape[1:3] == (self.side, self.side):
@@ -105,7 +105,7 @@ class Preprocessing:
 
     def pyramid(self, samples: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """Return what crops are cut from: images (N, H, W, C) at each scale, the finest first."""
-        self.check(tuple(samples.shape[1:]))
+        self.check_samples(samples)
         levels = [samples]
         for _ in range(1, self.scales):
             levels.append(halved(levels[-1]))
@@ -129,6 +129,17 @@ class Preprocessing:
     def shrinks(self) -> bool:
         """Whether samples get smaller, so that it pays to keep what this returns."""
         return self.kind == "image" and not self.scales and max(self.input_shape[:2]) > self.side
+
+    def check_samples(self, samples: NDArray[Any]) -> None:
+        """Raise InputError unless ``samples`` are what a source holds, and can be scored."""
+        self.check(tuple(samples.shape[1:]))
+        if self.kind == "image" and samples.dtype != np.uint8:
+            raise InputError(
+                f"the images are of type {samples.dtype}: give uint8, 0 to 255, or open them with "
+                "open_source, which converts"
+            )
+        if samples.dtype.kind not in "buif":
+            raise InputError(f"the vectors are of type {samples.dtype}: give numbers")
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError, naming both shapes, unless one sample of ``shape`` can be scored."""

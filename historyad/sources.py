@@ -29,7 +29,8 @@ class Source:
 
     ``samples`` is uint8 (N, H, W, C) for images and float32 (N, F) for vectors, possibly a
     read-only memmap or an `ImageStream`. ``names`` are relative paths or row numbers, ``labels``
-    int64 (N,) where the source has any, ``unreadable`` the (name, reason) of files left out.
+    int64 (N,) where the source has any, ``unreadable`` the (name, reason) of files left out;
+    ``imprecise`` says what float32 loses of vectors, where that is too much to learn from.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Source:
     description: str
     labels: Labels | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    imprecise: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -1,8 +1,8 @@
 """The run directory: what is written there is whole or absent, and never code.
 
-Every file is written under a temporary name, flushed to the disk and renamed, so that a process
-killed at any moment leaves the old file or the new one. Tensors are safetensors, the rest is
-JSON, and nothing that is loaded can execute. ::
+Every file is written under a temporary name of its own, flushed to the disk and renamed, so that a
+process killed at any moment leaves the old file or the new one, and so do two that write the same.
+Tensors are safetensors, the rest is JSON, and nothing that is loaded can execute. ::
 
     RUN/config.json          resolved config, source, versions, command
     RUN/log.jsonl            one record per save interval
@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import safetensors.torch
 import torch
@@ -30,8 +31,14 @@ from torch.optim import Optimizer
 
 from historyad.errors import RunError
 
+# More is not read, and so not written either.
 _MAX_JSON_BYTES = 64 * 2**20
 _MAX_TENSOR_BYTES = 4 * 2**30
+# What a run writes; a process that was killed may leave temporary files of these names.
+_OURS = ("config.json", "log.jsonl", "detector.json", "detector.safetensors")
+_OUR_FOLDERS = ("checkpoint", "history")
+# The rest of what describes a source, such as where it lies, may change while a run is interrupted.
+_IDENTIFIES_DATA = ("fingerprint", "n", "n_train")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -39,7 +46,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises RunError, leaving the old file alone, when the disk is full or not writable.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -55,8 +62,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically. NaN and infinity are refused (ValueError)."""
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    """Write ``value`` as indented JSON, atomically. NaN and infinity are refused (ValueError).
+
+    Raises RunError for what `load_json` would find too large.
+    """
+    data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    _refuse_large(path, len(data), _MAX_JSON_BYTES, "record less in it, such as fewer samples")
+    write_atomic(path, data)
 
 
 def load_json(path: Path) -> Any:
@@ -68,9 +80,13 @@ def load_json(path: Path) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: str = "") -> str:
-    """Write ``tensors`` and a text as safetensors, atomically. Return the file's sha256."""
+    """Write ``tensors`` and a text as safetensors, atomically. Return the file's sha256.
+
+    Raises RunError for what `load_tensors` would find too large.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = safetensors.torch.save(contiguous, metadata={"note": note})
+    _refuse_large(path, len(data), _MAX_TENSOR_BYTES, "lower width, hidden or the side of the grid")
     write_atomic(path, data)
     return hashlib.sha256(data).hexdigest()
 
@@ -192,8 +208,9 @@ class RunDirectory:
     def claim(self, record: Mapping[str, Any]) -> None:
         """Start this run, or find that it is the one that ``record`` describes.
 
-        ``record["config"]`` and ``record["source"]`` must equal what the directory holds: RunError
-        names the first difference, so that a run is never continued with other settings or data.
+        ``record["config"]``, and what identifies the data in ``record["source"]``, must equal what
+        the directory holds: RunError names the first difference, so that a run is never continued
+        with other settings or data.
         """
         if not self.config.exists():
             save_json(self.config, record)
@@ -203,7 +220,7 @@ class RunDirectory:
             old, new = found.get(part) if isinstance(found, dict) else None, record[part]
             if not isinstance(old, dict):
                 raise RunError(f"{self.config} was altered: restore it, or choose another --out")
-            for key in sorted({*old, *new}):
+            for key in _IDENTIFIES_DATA if part == "source" else sorted({*old, *new}):
                 if old.get(key) != new.get(key):
                     raise RunError(
                         f"{self.path} already holds a run with {key} = {old.get(key)!r}, not "
@@ -217,11 +234,30 @@ class RunDirectory:
         A directory of something else is refused, before anything is written there.
         """
         if self.path.is_dir() and not self.config.exists():
-            ours = {"lock", "config.json", "config.json.tmp"}
+            ours = {"lock", "config.json", *(file.name for file in self._temporary())}
             if not ours.issuperset(file.name for file in self.path.iterdir()):
                 raise RunError(f"{self.path} holds other files and no run: choose another --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        with self._hold():
+            yield
+
+    @contextlib.contextmanager
+    def lock_finished(self) -> Iterator[None]:
+        """Hold the folder of a model, which need not be that of its run, to change it.
+
+        RunError when there is no model, or another process holds the folder.
+        """
+        if not self.is_finished:
+            raise _missing(self.path / "detector.json")
+        with self._hold():
+            yield
+
+    @contextlib.contextmanager
+    def _hold(self) -> Iterator[None]:
+        try:
             file = (self.path / "lock").open("w")
         except OSError as error:
             raise _cannot_write(self.path, error) from error
@@ -230,7 +266,17 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunError(f"another process is writing to {self.path}: wait for it") from None
+            for left in self._temporary():
+                left.unlink(missing_ok=True)
             yield
+
+    def _temporary(self) -> list[Path]:
+        """Return the temporary files of a run: of none that writes, when the directory is held."""
+        patterns = [
+            *(f"{name}.*tmp" for name in _OURS),
+            *(f"{name}/*.tmp" for name in _OUR_FOLDERS),
+        ]
+        return [file for pattern in patterns for file in self.path.glob(pattern)]
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Add one line to the log."""
@@ -270,11 +316,23 @@ def _read(path: Path, limit: int) -> bytes:
             raise RunError(f"{path} has {size:,} bytes, more than the {limit:,} a run can have")
         return path.read_bytes()
     except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing: restore it, or fit again; is this the folder of a finished run?"
-        ) from None
+        raise _missing(path) from None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _missing(path: Path) -> RunError:
+    return RunError(
+        f"{path} is missing: restore it, or fit again; is this the folder of a finished run?"
+    )
+
+
+def _refuse_large(path: Path, size: int, limit: int, remedy: str) -> None:
+    if size > limit:
+        raise RunError(
+            f"{path} would have {size:,} bytes, more than the {limit:,} that are read again: "
+            f"{remedy}"
+        )
 
 
 def _sync_folder(folder: Path) -> None:

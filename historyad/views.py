@@ -68,6 +68,7 @@ _CHUNK = 512  # samples whose features are computed at a time
 RANGE = 0.95  # quantile of normal samples that is 1 on the scale of a view
 ZERO = 0.99  # quantile of normal samples where the score is 0
 _STEEPNESS = 4.0  # of the score at its 0, per unit of the scale
+_MOST_BOUNDED = 1 - 2**-24  # the largest float32 below 1: a score of 1 is infinitely far
 # A detector that is all but constant on normal samples has no scale of its own.
 SMALLEST_SPREAD, SMALLEST_SPREAD_OF_HISTORY = 1e-6, 0.05
 
@@ -292,8 +293,9 @@ def bounded_score(total: Tensor) -> Tensor:
 
 
 def total_of(score: _Number) -> _Number:
-    """Invert `bounded_score`."""
-    return score / (1 - abs(score)) / _STEEPNESS + 1
+    """Invert `bounded_score`; a score of 1 gives what the largest float32 below it does."""
+    inside: _Number = np.clip(score, -_MOST_BOUNDED, _MOST_BOUNDED)
+    return inside / (1 - abs(inside)) / _STEEPNESS + 1
 
 
 @torch.inference_mode()

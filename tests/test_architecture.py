@@ -17,7 +17,8 @@ ORDER = [
     *("errors", "config", "randomness", "theory", "losses", "metrics", "distributed"),
     *("images", "contrast", "shards", "streams", "tables", "sources", "named_sets", "datasets"),
     "preprocessing",
-    *("networks", "batches", "environment", "storage", "history", "gan", "detector"),
+    *("networks", "batches", "environment", "storage", "history"),
+    *("training", "gan", "detector"),
     *(
         "companions",
         "blocks",
@@ -25,6 +26,7 @@ ORDER = [
         "patches",
         "calibration",
         "model",
+        "fitting",
         "estimator",
         "explain",
         "evaluation",

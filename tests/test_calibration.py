@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from historyad.calibration import Calibration, samples_needed
+from historyad.calibration import Calibration, check_number, samples_needed
 from historyad.errors import InputError
 
 # Few different values, so that ties abound; and rates that equal a p-value, or just miss it.
@@ -54,6 +54,22 @@ def test_too_few_samples_are_refused_with_the_number_needed(rate, needed):
     Calibration.fit(np.zeros(needed, np.float32), rate)
     with pytest.raises(InputError, match=f"{needed - 1} held-out .* needs {needed}: give more"):
         Calibration.fit(np.zeros(needed - 1, np.float32), rate)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused(value):
+    scores = np.array([0.0] * 98 + [value], np.float32)
+    with pytest.raises(InputError, match="1 of 99 held-out scores are not finite"):
+        Calibration.fit(scores, 0.01)
+
+
+def test_more_samples_than_a_model_file_holds_are_refused():
+    check_number(2**21, 0.01)
+    with pytest.raises(InputError, match=r"2,097,153 .* more than the 2,097,152"):
+        check_number(2**21 + 1, 0.01)
+    # A line of the file for each: the longest of a float32.
+    line = f"   {np.float32(-1.1754944e-38)!s},\n"
+    assert 2**21 * len(line) < 0.7 * 64 * 2**20
 
 
 def test_p_values_of_normal_samples_are_super_uniform():

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +87,16 @@ def test_only_finite_numbers_are_numbers(name, value):
 def test_whole_numbers_are_whole(name):
     with pytest.raises(ConfigError, match=f"^{name} is 8.0: it must be of type int"):
         validate(changed(name, 8.0))
+
+
+def test_numbers_of_numpy_are_numbers_and_saved_as_pythons():
+    config = make_config(width=np.int64(16), n_epochs=np.float32(4), decay=np.int32(2))
+    values = [as_dict(config)[name] for name in ("width", "n_epochs", "decay")]
+    assert values == [16, 4, 2]
+    assert [type(value) for value in values] == [int, float, int]
+    for value in (np.float64(16), np.bool_(True)):
+        with pytest.raises(ConfigError, match=r"width is .*: it must be of type int"):
+            make_config(width=value)
 
 
 @pytest.mark.parametrize("name", TEXTS)

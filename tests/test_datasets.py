@@ -747,3 +747,30 @@ def test_real_parts(data_root):
 def test_fashion_mnist_of_the_debian_package(offline):
     assert open_source("fashion-mnist:test").samples.shape == (10000, 28, 28, 1)
     assert offline == []
+
+
+TIMES = 1.7e9 + 10 * np.arange(200.0)
+
+
+@pytest.mark.parametrize(
+    ("column", "is_lost"),
+    [
+        (TIMES, True),
+        (TIMES.astype(np.int64), True),
+        (TIMES - TIMES.mean(), False),
+        (TIMES.astype(np.float32), False),  # nothing is lost here
+        (1.7e9 + 86_400.0 * np.arange(200), False),  # days apart
+        (2**23 + np.arange(200), False),  # whole numbers that float32 holds
+        (np.full(200, 1.7e9 + 1), False),  # constant
+        (0.3 + 1e-16 * np.arange(200), False),  # constant but for rounding
+        (np.random.default_rng(0).normal(size=200), False),
+    ],
+)
+def test_columns_of_which_float32_keeps_too_little_are_named(column, is_lost):
+    values = (
+        np.stack([column, np.arange(200)], 1) if column.dtype != np.float32 else column[:, None]
+    )
+    source = open_source(values)
+    assert source.imprecise.partition(" ranges")[0].endswith("column 0 (from 0)" if is_lost else "")
+    assert bool(source.imprecise) == is_lost
+    assert not open_source(values[:1]).imprecise  # one sample has no range

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TINY, TINY_OPTIONS, tiny_config
 
-from historyad import HistoryAD, Model, fit_model, open_source
+from historyad import HistoryAD, Model, calibration, fit_model, open_source
 from historyad.calibration import Calibration, benjamini_hochberg
 from historyad.cli import main
 from historyad.errors import ConfigError, InputError
-from historyad.estimator import calibrate_model
+from historyad.fitting import calibrate_model
 from historyad.storage import RunDirectory, load_json
 
 JSON, TENSORS = "detector.json", "detector.safetensors"
@@ -115,6 +115,39 @@ def test_a_reader_finds_the_old_decision_or_the_new_one(fitted, run, tmp_path):
     calibrate_model(model, open_source(fitted / "new.npy")).save(tmp_path / "new")
     shutil.copy(run / JSON, tmp_path / "new" / JSON)
     assert Model.load(tmp_path / "new").calibration.threshold == model.calibration.threshold
+
+
+def test_calibrating_waits_for_who_writes_and_needs_a_model(fitted, run, capsys):
+    command = [str(fitted / "new.npy")]
+    before = (run / JSON).read_bytes()
+    with RunDirectory(run).lock():
+        assert main(["calibrate", str(run), *command]) == 2
+    assert "another process is writing" in capsys.readouterr().err
+    assert (run / JSON).read_bytes() == before
+    assert main(["calibrate", str(run.parent / "none"), *command]) == 2
+    assert "detector.json is missing" in capsys.readouterr().err
+    assert not (run.parent / "none").exists()
+
+
+def test_a_model_without_its_run_is_calibrated_in_its_json_alone(fitted, run, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in (JSON, TENSORS):
+        shutil.copy(run / name, folder / name)
+    (folder / TENSORS).chmod(0o444)
+    before = (folder / TENSORS).stat()
+    assert main(["calibrate", str(folder), str(fitted / "new.npy")]) == 0
+    assert (folder / TENSORS).stat().st_ino == before.st_ino
+    assert Model.load(folder).calibration_source is not None
+
+
+def test_more_samples_than_a_model_file_holds_are_refused_before_they_are_scored(
+    fitted, run, monkeypatch
+):
+    monkeypatch.setattr(calibration, "_MOST_SAMPLES", 100)
+    monkeypatch.setattr(Model, "anomaly_score", lambda *_: pytest.fail("they are scored"))
+    with pytest.raises(InputError, match="are more than the 100 whose scores"):
+        calibrate_model(Model.load(run), open_source(fitted / "new.npy"))
 
 
 def test_the_estimator_calibrates_too(digits):

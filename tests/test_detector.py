@@ -1,5 +1,6 @@
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from historyad.batches import Batches, to_float
 from historyad.config import make_config
 from historyad.detector import (
     Detector,
+    _Pool,
     anomaly_scores,
     detector_step,
     in_batches,
@@ -226,6 +228,40 @@ def test_only_as_many_history_samples_are_drawn_as_are_used(problem, monkeypatch
     train_detector(batches, with_config(history, detector_epochs=0.3))
     assert sum(drawn) == sum(used)
     assert max(drawn) <= 300
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_images"),
+    [((1, 28, 28), 65_536), ((1, 64, 64), 65_536), ((1024,), 65_536), ((3, 128, 128), 5460)],
+)
+def test_a_pool_has_no_more_bytes_than_a_quarter_of_a_gigabyte(tmp_path, shape, n_images):
+    class Counted(History):
+        drawn: ClassVar[list[int]] = []
+
+        def sample(self, size, position=0):
+            self.drawn.append(size)
+            return np.zeros((size, 1), np.float32)
+
+    history = Counted(tmp_path, tiny_config(batch_size=2), shape)
+    _Pool(history, 10**6).at(0, 2, slice(None))
+    assert history.drawn == [n_images]
+
+
+def test_the_last_batch_is_whole_where_the_length_is_rounded(problem, monkeypatch):
+    """1.1 * 50,000 is a bit more than 55,000; so is 1.1 * 50."""
+    batches, history = problem
+    assert 1.1 * 50 > 55
+    pairs, step = [], detector_module.detector_step
+
+    def counted(detector, optimizer, real, generated, config):
+        pairs.append((len(real), len(generated)))
+        return step(detector, optimizer, real, generated, config)
+
+    monkeypatch.setattr(detector_module, "detector_step", counted)
+    short = with_config(history, detector_epochs=1.1, batch_size=5, epoch_images=50)
+    short.snapshots = history.snapshots
+    train_detector(batches, short)
+    assert pairs == [(5, 5)] * 11
 
 
 def test_batches_are_filled_up_and_their_filling_is_not_scored():

@@ -21,8 +21,8 @@ from historyad.cli import main
 from historyad.datasets import open_source
 from historyad.detector import Detector, detector_step
 from historyad.errors import ConfigError, RunError
-from historyad.estimator import _share_unreadable
 from historyad.evaluation import evaluate_model
+from historyad.fitting import _share_unreadable
 from historyad.gan import build_gan, critic_step, generator_step, make_adam
 from historyad.model import Model
 from historyad.networks import WholeBatchNorm2d
@@ -245,10 +245,10 @@ def test_two_processes_reach_the_quality_of_one(tmp_path):
 KILLER = """
     import os, signal, sys
     from pathlib import Path
-    import historyad.gan, historyad.detector
+    import historyad.gan, historyad.detector, historyad.training
     from historyad.cli import main
 
-    historyad.gan.CHECKPOINT_SECONDS = historyad.detector.CHECKPOINT_SECONDS = 0
+    historyad.training.CHECKPOINT_SECONDS = 0
     marks, rank = Path(sys.argv.pop(1)), os.environ["RANK"]
 
     def mortal(step, name, fatal):

@@ -1,20 +1,17 @@
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from tiny import TINY, tiny_config
+from tiny import TINY
 
-from historyad import Config, HistoryAD
-from historyad.batches import Batches
+from historyad import HistoryAD
 from historyad.config import settings
 from historyad.datasets import open_source
-from historyad.detector import Detector, start_detector
 from historyad.errors import ConfigError, InputError, RunError
-from historyad.estimator import fit_model, split_rows
-from historyad.history import History
 from historyad.metrics import auroc
 from historyad.storage import RunDirectory, load_json
 
@@ -221,6 +218,27 @@ def test_save_and_load(detector, split, tmp_path):
         HistoryAD.load(tmp_path)
 
 
+def test_names_of_columns_are_kept(table, tmp_path):
+    frame = pandas.DataFrame(table, columns=["a", "b", "c"])
+    HistoryAD(**{**TINY, **SMALLEST}).fit(frame, run=tmp_path / "run").save(tmp_path / "model")
+    for folder in ("run", "model"):
+        loaded = HistoryAD.load(tmp_path / folder)
+        assert loaded.feature_names_in_.tolist() == ["a", "b", "c"]
+        assert loaded.anomaly_score(frame[:5]).shape == (5,)
+        with pytest.raises(ValueError, match="feature names"):
+            loaded.anomaly_score(frame[["b", "a", "c"]])
+    loaded.fit(open_source(table))
+    assert not hasattr(loaded, "feature_names_in_")
+
+
+def test_numbers_of_numpy_are_settings(table, tmp_path):
+    given = {**TINY, **SMALLEST, "hidden": np.int64(16), "false_positive_rate": np.float32(0.25)}
+    HistoryAD(**given).fit(table).save(tmp_path)
+    loaded = HistoryAD.load(tmp_path).get_params()
+    assert (loaded["hidden"], type(loaded["hidden"])) == (16, int)
+    assert loaded["false_positive_rate"] == 0.25
+
+
 def test_the_same_seed_gives_the_same_scores(split):
     scores = [
         HistoryAD(**TINY, seed=seed).fit(split[0][:300]).anomaly_score(split[1])
@@ -310,18 +328,6 @@ def test_too_few_samples(table, n, n_held_out, needed):
     assert "raise calibration_share or false_positive_rate" in message
 
 
-@pytest.mark.parametrize("share", [0.01, 0.15, 0.5, 0.9])
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
-def test_the_number_of_samples_that_is_asked_for_suffices(share, rate):
-    config = tiny_config(calibration_share=share, false_positive_rate=rate)
-    with pytest.raises(InputError) as caught:
-        split_rows(1, config)
-    enough = int(str(caught.value).split("Give about ")[1].split()[0])
-    train, held_out = split_rows(enough, config)
-    assert len(train) >= 2
-    assert sorted([*train, *held_out]) == list(range(enough))
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
 def test_numbers_that_are_none_are_named(table, value):
     spoilt = table.copy()
@@ -345,68 +351,3 @@ def test_vectors_have_a_shape(of_vectors):
 def test_a_source_that_is_not_there():
     with pytest.raises(InputError, match="does not exist"):
         HistoryAD(**TINY).fit("no/such/folder")
-
-
-def test_memory_mapped_data_are_not_read_whole(digits, tmp_path):
-    """Ten copies of the digits; only the rows of batches and of held-out samples are read."""
-    np.save(tmp_path / "x.npy", np.concatenate([digits[0]] * 10))
-    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    source = open_source(mapped)
-    assert isinstance(source.samples, np.memmap)
-    config = tiny_config(calibration_share=0.01)
-    model = fit_model(source, config, RunDirectory(tmp_path / "run"))
-    assert len(model.calibration.scores) == 180
-
-
-def test_steps_compose_as_the_paper_says(split, tmp_path):
-    """`fit_model` leaves a history that a user can open and go on from."""
-    config = Config(**TINY)
-    model = fit_model(open_source(split[0][:300]), config, RunDirectory(tmp_path))
-    history = History(tmp_path / "history", config, model.preprocessing.network_shape)
-    assert len(history) == 9
-    assert isinstance(start_detector(history), Detector)
-    batches = Batches(split[0], prepare=model.preprocessing, seed=0)
-    assert batches.shape == history.shape
-
-
-def test_another_detector_learns_from_a_recorded_history(split, tmp_path):
-    source = open_source(split[0][:300])
-    first = fit_model(source, Config(**TINY), RunDirectory(tmp_path / "first"))
-    config = Config(**{**TINY, "wide_share": 1.0})
-
-    def history_with(config):
-        return History(tmp_path / "first" / "history", config, first.preprocessing.network_shape)
-
-    second = fit_model(
-        source, config, RunDirectory(tmp_path / "second"), history=history_with(config)
-    )
-    assert not (tmp_path / "second" / "history").exists()
-    assert {record["step"] for record in RunDirectory(tmp_path / "second").read_log()} == {
-        "detector"
-    }
-    # Without its own step 1, it is what the whole fit would have made.
-    whole = fit_model(source, config, RunDirectory(tmp_path / "whole"))
-    images = split[1][:20]
-    np.testing.assert_array_equal(second.anomaly_score(images), whole.anomaly_score(images))
-    other, of_another_fit = RunDirectory(tmp_path / "other"), history_with(Config(**TINY))
-    with pytest.raises(ConfigError, match="history has other settings"):
-        fit_model(source, config, other, history=of_another_fit)
-    assert not other.path.exists()
-
-
-@pytest.mark.parametrize(("n", "share"), [(60_000, 0.15), (1079, 0.15), (150, 0.7), (101, 0.01)])
-def test_the_held_out_samples_are_blocks_from_all_over(n, share):
-    config = tiny_config(calibration_share=share, false_positive_rate=0.5)
-    train, held_out = split_rows(n, config)
-    assert len(held_out) == min(round(share * n), 10_000)
-    assert sorted([*train, *held_out]) == list(range(n))
-    blocks = np.split(held_out, np.flatnonzero(np.diff(held_out) > 1) + 1)
-    assert len(blocks) <= 30
-    assert held_out.min() < n / 10 or len(held_out) < 30
-    assert held_out.max() > 9 * n / 10 or len(held_out) < 30
-    again, other = (
-        split_rows(n, tiny_config(seed=seed, calibration_share=share, false_positive_rate=0.5))
-        for seed in (0, 1)
-    )
-    np.testing.assert_array_equal(held_out, again[1])
-    assert not np.array_equal(held_out, other[1])

@@ -6,7 +6,6 @@ from tiny import tiny_config
 
 from historyad.datasets import open_source
 from historyad.errors import InputError
-from historyad.estimator import fit_model
 from historyad.evaluation import (
     AUPRO_LIMIT,
     evaluate_model,
@@ -16,6 +15,7 @@ from historyad.evaluation import (
     read_masks,
     table_of,
 )
+from historyad.fitting import fit_model
 from historyad.metrics import auprc, auroc, fpr_at_tpr
 from historyad.storage import RunDirectory
 

@@ -10,7 +10,7 @@ from tiny import TINY, batches_of, history_for, tiny_config
 from historyad import gan as gan_module
 from historyad.config import make_config
 from historyad.datasets import open_source
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.gan import build_gan, critic_step, generator_step, make_adam, train_gan
 from historyad.history import recorded_interval
 from historyad.randomness import Stream, torch_generator
@@ -250,10 +250,10 @@ KILLED_FITS = """
 import json, os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from historyad import detector, gan
+from historyad import training
 from historyad.config import make_config
 from historyad.datasets import open_source
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.storage import RunDirectory
 
 folder, config, scenarios = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
@@ -261,7 +261,7 @@ source, config = open_source(np.load(folder / "images.npy")), make_config(**conf
 
 
 def fit(run, kill_at, checkpoint_seconds):
-    gan.CHECKPOINT_SECONDS = detector.CHECKPOINT_SECONDS = checkpoint_seconds
+    training.CHECKPOINT_SECONDS = checkpoint_seconds
     records = []
 
     def on_progress(record):
@@ -297,11 +297,11 @@ SCENARIOS = {
     "before the first checkpoint": [(3, "", NEVER), (12, "", NEVER)],
     "snapshots newer than the checkpoint": [(10, "", 0.0), (4, "", NEVER), (2, "", 0.0)],
     "while files of step 1 are written": [
-        (0, "checkpoint/gan.safetensors.tmp", 0.0),
-        (0, "history/*.safetensors.tmp", 0.0),
-        (0, "history/manifest.json.tmp", 0.0),
+        (0, "checkpoint/gan.safetensors.*.tmp", 0.0),
+        (0, "history/*.safetensors.*.tmp", 0.0),
+        (0, "history/manifest.json.*.tmp", 0.0),
     ],
-    "in step 3": [(18, "", 0.0), (1, "", 0.0), (0, "checkpoint/detector.safetensors.tmp", 0.0)],
+    "in step 3": [(18, "", 0.0), (1, "", 0.0), (0, "checkpoint/detector.safetensors.*.tmp", 0.0)],
     "while the model is written": [(0, "detector.safetensors*", 0.0), (0, "detector.json*", 0.0)],
 }
 

@@ -1,14 +1,25 @@
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import nn
 
-from historyad.config import make_config
-from historyad.errors import RunError
-from historyad.history import History, effective_snapshots, history_weights, recorded_interval
+from historyad.config import Config, make_config
+from historyad.errors import ConfigError, RunError
+from historyad.history import (
+    History,
+    check_saves,
+    effective_snapshots,
+    history_weights,
+    is_save,
+    recorded_interval,
+)
 from historyad.networks import build_networks
 
 EPOCH_IMAGES = 100
@@ -60,6 +71,37 @@ def test_weights_in_runs_by_hand():
 def test_no_snapshot_after_skip_epochs_is_a_run_error():
     with pytest.raises(RunError, match="skip_epochs = 1: lower skip_epochs or train longer"):
         history_weights(np.array([0.2, 0.9]), config_of())
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(
+    st.integers(20, 400), st.integers(1, 9), st.integers(2, 50), st.floats(0, 3), st.floats(0.1, 4),
+    st.floats(0, 20), st.sampled_from([0.0, 0.01, 0.5]),
+)  # fmt: skip
+def test_settings_are_refused_exactly_where_no_save_is_recorded(
+    epoch_images, saves, batch, skip, length, decay, tolerance
+):
+    config = Config(
+        epoch_images=epoch_images, saves_per_epoch=saves, batch_size=batch, skip_epochs=skip,
+        n_epochs=skip + length, decay=decay, mass_tolerance=tolerance,
+    )  # fmt: skip
+    start, end = recorded_interval(config)
+    ends = range(batch, batch + math.ceil(end * epoch_images), batch)
+    recorded = [n for n in ends if is_save(n, config) and n / epoch_images >= start]
+    if recorded:
+        check_saves(config)
+    else:
+        with pytest.raises(ConfigError, match="saves no snapshot"):
+            check_saves(config)
+
+
+@pytest.mark.parametrize("value", [1e6, math.nan, math.inf])
+def test_weights_that_half_precision_does_not_hold_are_not_recorded(tmp_path, value):
+    history = History(tmp_path / "history", config_of(), (1,))
+    with pytest.raises(RunError, match=r"step 1 diverged at epoch 1 \(generator.layers.*half prec"):
+        history.record(100, *constant_generator(value))
+    assert len(history) == 0
+    assert not history.path.exists()
 
 
 def test_no_decay_gives_equal_weights():

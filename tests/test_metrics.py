@@ -184,6 +184,9 @@ def test_aupro_refuses_what_it_cannot_judge():
     masks = squares()
     with pytest.raises(InputError, match="one mask"):
         aupro(masks, np.zeros((2, 12, 11)))
+    for other in (masks.astype(np.uint8), masks * 255, masks.astype(float)):
+        with pytest.raises(InputError, match=r"mask 0 is of type .*: give bool"):
+            aupro(other, np.zeros(masks.shape))
     with pytest.raises(InputError, match="one class"):
         aupro(np.zeros_like(masks), np.zeros(masks.shape))
     with pytest.raises(InputError, match="fpr_limit is 0"):

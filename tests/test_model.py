@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import shutil
@@ -10,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny import on_disk, tiny_config
 
+from historyad.calibration import Calibration
 from historyad.datasets import open_source
-from historyad.errors import RunError
-from historyad.estimator import fit_model
+from historyad.errors import InputError, RunError
+from historyad.fitting import fit_model
 from historyad.model import VERSION, Model, _checksum
 from historyad.storage import RunDirectory, load_tensors, save_tensors
 
@@ -119,6 +121,52 @@ def test_the_description_is_json(fitted):
     assert description["views"] == (of_images if samples.ndim == 4 else of_vectors)
     assert description["parameters"] == sum(p.numel() for p in model.detector.parameters())
     assert description["source"]["n_train"] == 240
+
+
+def test_a_new_calibration_replaces_the_json_alone(fitted, copied):
+    _, model, _ = fitted
+    scores = np.linspace(-1, 0, 50, dtype=np.float32)
+    stamp = (copied / TENSORS).stat()
+    renewed = dataclasses.replace(
+        model, calibration=Calibration.fit(scores, 0.05), calibration_source={"n": 50}
+    )
+    renewed.save_calibration(copied)
+    after = (copied / TENSORS).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (stamp.st_ino, stamp.st_mtime_ns)
+    loaded = Model.load(copied)
+    assert (loaded.calibration.scores == scores).all()
+    assert loaded.calibration_source == {"n": 50}
+    assert loaded.source == model.source
+    (copied / JSON).unlink()
+    with pytest.raises(RunError, match="is missing"):
+        renewed.save_calibration(copied)
+
+
+def test_names_of_features_are_optional_and_checked(fitted, copied):
+    kind = fitted[1].preprocessing.kind
+    names = [f"column {i}" for i in range(10)]
+    alter(copied, lambda content: content.update(feature_names=names))
+    if kind == "vector":
+        assert Model.load(copied).feature_names == tuple(names)
+        wrong = [names[:9], [*names[:9], 1], 3, [1] * 10]
+    else:
+        wrong = [names]
+    for value in wrong:
+        alter(copied, lambda content, value=value: content.update(feature_names=value))
+        with pytest.raises(RunError, match="is damaged"):
+            Model.load(copied)
+
+
+def test_samples_that_are_not_those_of_a_source_are_refused(fitted):
+    _, model, samples = fitted
+    if model.preprocessing.kind == "image":
+        wrong = [samples / 255, samples.astype(np.float32), samples.astype(np.int64)]
+        wrong += [samples[..., 0], samples.transpose(0, 3, 1, 2)]
+    else:
+        wrong = [samples.astype(str), samples.astype(object), samples[:, :9], samples[0]]
+    for value in wrong:
+        with pytest.raises(InputError, match=r"the images|the vectors|the input has shape"):
+            model.anomaly_score(value)
 
 
 # --- what is damaged is refused

@@ -26,7 +26,7 @@ from historyad.benchmark import run_benchmark
 from historyad.cli import main
 from historyad.datasets import open_source
 from historyad.errors import InputError, RunError
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.model import Model
 from historyad.parts import Job
 from historyad.scale import PartActor, score_dataset, score_shard

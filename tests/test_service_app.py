@@ -24,7 +24,8 @@ from historyad.calibration import Calibration
 from historyad.cli import main
 from historyad.datasets import open_source
 from historyad.errors import ConfigError
-from historyad.estimator import HistoryAD, fit_model
+from historyad.estimator import HistoryAD
+from historyad.fitting import fit_model
 from historyad.model import Model
 from historyad.service.app import create_app
 from historyad.service.settings import Settings

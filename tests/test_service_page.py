@@ -16,7 +16,7 @@ from serving import HeldModel, serving
 from tiny import tiny_config
 
 from historyad.datasets import open_source
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.storage import RunDirectory
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -13,7 +13,7 @@ from tiny import tiny_config
 from historyad.cli import main
 from historyad.datasets import open_source
 from historyad.errors import InputError
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.model import Model
 from historyad.service import connections
 from historyad.service.server import listen

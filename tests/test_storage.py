@@ -19,9 +19,10 @@ from safetensors.torch import save
 from tiny import on_disk, tiny_config
 from torch import nn
 
+from historyad import storage
 from historyad.datasets import open_source
 from historyad.errors import RunError
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.gan import make_adam
 from historyad.networks import Critic
 from historyad.storage import (
@@ -92,11 +93,23 @@ def test_the_file_is_whole_while_it_is_written_and_after_the_writer_is_killed(tm
         end = time.monotonic() + delay
         while time.monotonic() < end:
             assert_whole(path)
-        wait_for(path.with_name("file.tmp").exists)
+        wait_for(lambda: list(tmp_path.glob("file.*.tmp")))
         writer.send_signal(signal.SIGKILL)
     assert_whole(path)
-    write_atomic(path, b"next")
-    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_one_file_do_not_tear_it(tmp_path):
+    path = tmp_path / "file"
+    command = [sys.executable, "-c", WRITE_FOREVER, str(path)]
+    with subprocess.Popen(command) as one, subprocess.Popen(command) as other:
+        wait_for(path.exists)
+        wait_for(lambda: len(list(tmp_path.glob("file.*.tmp"))) == 2)
+        for _ in range(100):
+            assert_whole(path)
+        assert (one.poll(), other.poll()) == (None, None)
+        one.kill()
+        other.kill()
+    assert_whole(path)
 
 
 def assert_whole(path):
@@ -240,6 +253,19 @@ def test_files_that_cannot_be_read(tmp_path, load):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be read: Not a directory"):
         load(tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize(
+    ("save", "value"), [(save_json, ["a" * 30]), (save_tensors, {"a": torch.zeros(300)})]
+)
+def test_what_would_not_be_read_is_not_written(tmp_path, monkeypatch, save, value):
+    monkeypatch.setattr(storage, "_MAX_JSON_BYTES", 30)
+    monkeypatch.setattr(storage, "_MAX_TENSOR_BYTES", 1200)
+    with pytest.raises(
+        RunError, match=r"x would have .* bytes, more than the .* lower|record less"
+    ):
+        save(tmp_path / "x", value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("load", [load_json, load_tensors])
@@ -396,11 +422,50 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
 
 
 def test_what_a_crash_before_the_first_file_leaves_is_not_foreign(tmp_path):
-    for name in ("lock", "config.json.tmp"):
+    for name in ("lock", "config.json.12345678.tmp"):
         (tmp_path / name).touch()
     run = RunDirectory(tmp_path)
     with run.lock():
         run.claim(RECORD)
+    assert load_json(run.config) == RECORD
+
+
+def test_what_a_killed_writer_left_is_removed_by_who_holds_the_run_next(tmp_path):
+    run = RunDirectory(tmp_path)
+    with run.lock():
+        run.claim(RECORD)
+        run.history.mkdir()
+        left = [tmp_path / "detector.json.1.tmp", run.history / "1.safetensors.2.tmp"]
+        for path in (*left, tmp_path / "table.csv.tmp"):
+            path.touch()
+        with pytest.raises(RunError, match="another process"), RunDirectory(tmp_path).lock():
+            pass
+        assert all(path.exists() for path in left)  # they may be of who holds the run
+    with run.lock():
+        assert not any(path.exists() for path in left)
+    assert (tmp_path / "table.csv.tmp").exists()
+
+
+def test_the_folder_of_a_model_is_held_without_its_run(tmp_path):
+    folder = RunDirectory(tmp_path / "model")
+    with pytest.raises(RunError, match=r"detector.json is missing"), folder.lock_finished():
+        pass
+    assert not folder.path.exists()
+    folder.path.mkdir()
+    save_json(folder.path / "detector.json", {})
+    with (
+        folder.lock_finished(),
+        pytest.raises(RunError, match="another process"),
+        folder.lock_finished(),
+    ):
+        pass
+    with pytest.raises(RunError, match="holds other files and no run"), folder.lock():
+        pass
+
+
+def test_a_run_is_known_by_its_data_and_not_by_what_else_describes_them(run):
+    source = {**RECORD["source"], "description": "elsewhere/", "unreadable": 1}
+    run.claim({**RECORD, "source": source})
     assert load_json(run.config) == RECORD
 
 
@@ -571,7 +636,7 @@ def test_a_full_disk_is_an_error_and_the_old_file_stays(disk):
     with pytest.raises(RunError, match=r"cannot write .*file: .*What was written before is intact"):
         write_atomic(path, bytes(100_000))
     assert path.read_bytes() == b"old"
-    assert not (disk.path / "file.tmp").exists()
+    assert not list(disk.path.glob("file.*"))
     disk.free()
     write_atomic(path, bytes(100_000))
 

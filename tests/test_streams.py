@@ -14,7 +14,7 @@ from historyad.batches import Batches, ShuffledRows
 from historyad.cli import main
 from historyad.datasets import open_source, open_stream
 from historyad.errors import InputError
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.images import find_images
 from historyad.preprocessing import Preprocessing
 from historyad.storage import RunDirectory, load_json

@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from historyad.batches import Batches
 from historyad.detector import Detector
 from historyad.networks import Critic, initialise
 from historyad.preprocessing import Preprocessing
-from historyad.views import Views, bounded_score, fit_views
+from historyad.views import Views, bounded_score, fit_views, total_of
 
 
 def fitted(samples, shape):
@@ -153,3 +154,12 @@ def test_an_image_plainer_than_any_normal_one_is_anomalous(of_images):
 def test_the_history_view_is_the_detector(problem):
     views, x = problem
     torch.testing.assert_close(views.raw(x)[0], views.detector(x))
+
+
+def test_the_total_of_a_score_is_found_again_and_finite_for_the_highest():
+    total = torch.tensor([-3.0, 0.0, 1.0, 1.5, 40.0])
+    scores = bounded_score(total).numpy().astype(float)
+    np.testing.assert_allclose(total_of(scores), total, rtol=1e-4, atol=1e-6)
+    assert total_of(float(scores[1])) == total_of(scores)[1]
+    assert total_of(1.0) == total_of(1 - 2**-24) == total_of(np.ones(1))[0] > 1e6
+    assert total_of(-1.0) == total_of(-1 + 2**-24)

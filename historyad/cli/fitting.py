@@ -77,7 +77,7 @@ def fit(
     model together.
     """
     from historyad import distributed
-    from historyad.estimator import fit_model
+    from historyad.fitting import fit_model
     from historyad.storage import RunDirectory
 
     given = {name: value for name, value in vars(overrides or object).items() if name in settings()}
@@ -153,13 +153,15 @@ def calibrate(
     device: Device = "auto",
 ) -> None:
     """Set threshold and p-values anew from normal samples not trained on, without training."""
-    from historyad.estimator import calibrate_model
+    from historyad.fitting import calibrate_model
+    from historyad.storage import RunDirectory
 
-    model = load_model(run, device)
-    samples = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
-    report_unreadable(samples)
-    renewed = calibrate_model(model, samples, false_positive_rate)
-    renewed.save(run)
+    with RunDirectory(run).lock_finished():
+        model = load_model(run, device)
+        samples = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
+        report_unreadable(samples)
+        renewed = calibrate_model(model, samples, false_positive_rate)
+        renewed.save_calibration(run)
     before, after = model.calibration, renewed.calibration
     print_table(
         [

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from historyad.config import PRESETS, Config, as_dict, make_config
-from historyad.estimator import fit_model
+from historyad.fitting import fit_model
 from historyad.history import History, pool_histories
 from historyad.model import VERSION, Model
 from historyad.networks import choose_device
