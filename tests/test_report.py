@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_shards import png, write_shard
 from tiny import tiny_config
 from torch.utils.data import TensorDataset
 
@@ -18,6 +19,7 @@ from historyad.config import make_config
 from historyad.errors import InputError
 from historyad.evaluation import judge
 from historyad.report import write_report
+from historyad.report.page import oddest
 from historyad.report.pictures import as_picture
 from historyad.report.settings import fit_command, nearest_preset
 from historyad.report.training import seconds_of
@@ -154,6 +156,18 @@ def test_it_shows_what_can_be_seen_and_the_oddest_training_samples(full, fitted)
     highest = f"{scores.max():+.3f}".replace("-", "−")
     assert f"{EVIL} {scores.argmax():03d}.png{highest}" in text
     assert html.count('alt="') == 24 + 1  # and the film strip
+
+
+def test_the_oddest_of_a_stream_keep_their_names_beside_an_unreadable_one(fitted, tmp_path):
+    folder, _ = fitted
+    members = [(f"{n}.png", png(20 * n, (8, 8))) for n in range(5)]
+    members[1] = ("1.png", b"damaged")
+    train = open_source(write_shard(tmp_path / "x.tar", members), skip_unreadable=True)
+    shown = oddest(Model.load(folder / "run"), train)
+    assert sorted(sample["name"] for sample in shown) == ["0.png", "2.png", "3.png", "4.png"]
+    one = {sample["name"]: sample["score"] for sample in shown}["2.png"]
+    alone = np.full((1, 8, 8, 1), 40, np.uint8)
+    assert one == Model.load(folder / "run").anomaly_score(alone)[0]
 
 
 def test_charts_have_names_and_colours_of_the_page(full):

@@ -24,6 +24,9 @@ DataRoot = Annotated[
     Path | None,
     Parameter(help="Folder of the named data sets.", env_var="HISTORYAD_DATA", show_env_var=True),
 ]
+SkipUnreadable = Annotated[
+    bool, Parameter(negative="", help="Leave out images that cannot be read.")
+]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Engine = Annotated[
     Literal["ray"],

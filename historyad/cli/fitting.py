@@ -14,6 +14,7 @@ from historyad.cli.common import (
     DataRoot,
     Device,
     Run,
+    SkipUnreadable,
     SourceName,
     command_line,
     load_model,
@@ -66,9 +67,7 @@ def fit(
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
     data_root: DataRoot = None,
-    skip_unreadable: Annotated[
-        bool, Parameter(negative="", help="Leave out images that cannot be read.")
-    ] = False,
+    skip_unreadable: SkipUnreadable = False,
     overrides: Overrides | None = None,
 ) -> None:
     """Learn what is normal from normal samples alone.
@@ -147,9 +146,7 @@ def calibrate(
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
     ] = None,
     data_root: DataRoot = None,
-    skip_unreadable: Annotated[
-        bool, Parameter(negative="", help="Leave out images that cannot be read.")
-    ] = False,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
     """Set threshold and p-values anew from normal samples not trained on, without training."""

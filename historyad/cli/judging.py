@@ -12,6 +12,7 @@ from historyad.cli.common import (
     DataRoot,
     Device,
     Run,
+    SkipUnreadable,
     command_line,
     load_model,
     open_for,
@@ -19,10 +20,6 @@ from historyad.cli.common import (
 )
 from historyad.console import print_table
 from historyad.errors import RunError
-
-SkipUnreadable = Annotated[
-    bool, Parameter(negative="", help="Leave out images that cannot be read.")
-]
 
 
 def evaluate(

@@ -15,7 +15,7 @@ from historyad.sources import Source
 
 Array = NDArray[Any]
 
-_CHUNK = 1024  # samples scored at a time
+CHUNK = 1024  # samples scored at a time
 _SLIDER_SCORES = 1000  # quantiles that stand for the scores behind the slider
 
 
@@ -146,4 +146,4 @@ def probe_of(model: Model, normal: Source | None) -> dict[str, Any] | None:
 
 def scores_of(model: Model, source: Source) -> Array:
     """Return the scores of all samples, (N,)."""
-    return np.concatenate([model.anomaly_score(chunk) for _, chunk in source.chunks(_CHUNK)])
+    return np.concatenate([model.anomaly_score(chunk) for _, chunk in source.chunks(CHUNK)])

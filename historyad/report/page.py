@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from historyad import __version__
 from historyad.errors import ConfigError, InputError
 from historyad.history import History
 from historyad.model import Model
-from historyad.report.decisions import decision_of, probe_of, scores_of, trial_of
+from historyad.report.decisions import CHUNK, decision_of, probe_of, trial_of
 from historyad.report.history import history_of
 from historyad.report.pictures import thumbnail
 from historyad.report.settings import fit_command, settings_of
@@ -65,7 +68,7 @@ def write_report(
         "probe": probe_of(model, train if normal is None else normal),
         "trial": trial_of(model, normal, anomalous) if normal and anomalous else None,
         "pixelated": max(model.preprocessing.input_shape) <= 64,
-        "highest": None if train is None else _highest(model, train),
+        "highest": None if train is None else oddest(model, train),
     }
     write_atomic(out, _render(page).encode())
 
@@ -94,18 +97,23 @@ def _render(page: dict[str, Any]) -> str:
     return environment.get_template("report.html").render(page)
 
 
-def _highest(model: Model, train: Source) -> list[dict[str, Any]]:
+def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
     """Return the training samples that look most anomalous."""
-    scores = scores_of(model, train)
-    highest = np.argsort(-scores, kind="stable")[:_HIGHEST]
-    p_values = model.calibration.p_value(scores[highest])
+    found: list[tuple[float, str, NDArray[Any]]] = []
+    for names, samples in train.chunks(CHUNK, check=model.preprocessing.check):
+        scores = model.anomaly_score(samples)
+        highest = np.argsort(-scores, kind="stable")[:_HIGHEST].tolist()
+        found += [(float(scores[row]), names[row], samples[row].copy()) for row in highest]
+        found = nlargest(_HIGHEST, found, key=itemgetter(0))
+    labels = {} if train.labels is None else dict(zip(train.names, train.labels, strict=True))
+    p_values = model.calibration.p_value(np.array([score for score, *_ in found]))
     return [
         {
-            "name": train.names[row],
-            "label": None if train.labels is None else int(train.labels[row]),
-            "score": float(scores[row]),
+            "name": name,
+            "label": int(labels[name]) if name in labels else None,
+            "score": score,
             "p_value": float(p_value),
-            "picture": thumbnail(train.samples[row]) if train.kind == "image" else None,
+            "picture": thumbnail(sample) if train.kind == "image" else None,
         }
-        for row, p_value in zip(highest.tolist(), p_values, strict=True)
+        for (score, name, sample), p_value in zip(found, p_values, strict=True)
     ]
