@@ -164,8 +164,8 @@ def test_the_oddest_of_a_stream_keep_their_names_beside_an_unreadable_one(fitted
     members[1] = ("1.png", b"damaged")
     train = open_source(write_shard(tmp_path / "x.tar", members), skip_unreadable=True)
     shown = oddest(Model.load(folder / "run"), train)
-    assert sorted(sample["name"] for sample in shown) == ["0.png", "2.png", "3.png", "4.png"]
-    one = {sample["name"]: sample["score"] for sample in shown}["2.png"]
+    assert sorted(sample["name"] for sample in shown) == [f"x.tar/{n}.png" for n in (0, 2, 3, 4)]
+    one = {sample["name"]: sample["score"] for sample in shown}["x.tar/2.png"]
     alone = np.full((1, 8, 8, 1), 40, np.uint8)
     assert one == Model.load(folder / "run").anomaly_score(alone)[0]
 
