@@ -112,7 +112,7 @@ def test_the_text_speaks_of_the_numbers_that_the_page_shows():
     assert f"{float(found[1]):.0%} of the zeros".replace("%", " %") in page
     degrees = float(re.search(r"rotation seen from ([\d.]+) degrees", page)[1])
     assert f"turned by {degrees:.0f} degrees" in page
-    assert len(set(re.findall(r"threshold \+([\d.]+)", page)) - {"0.8371,"}) == 1
+    assert len(set(re.findall(r"threshold \+(\d\.\d{3})\b", page))) == 1
 
 
 def test_the_guide_names_every_step():
