@@ -63,10 +63,10 @@ generation) or an Intel Xeon, which newer rows name. Where times are compared, t
 
 CHART = """## At a glance
 
-AUROC, mean over the splits of each family; the best methods of the first family are on top, ours
-are orange. A method without a dot was not measured on all splits of that family.
+AUROC, mean over the splits of each family, the best method on top; ours are orange. A method is
+where it was measured on all splits of a family.
 
-![AUROC of each method on each family of splits](pictures/comparison.webp){ loading=lazy }
+![AUROC of each method on each family of splits](pictures/comparison.webp)
 """
 
 RANKS = """## Ranks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,8 @@ from historyad.sources import Source
 Maps = NDArray[np.float32]
 
 VERMILLION = "#d55e00"  # Okabe and Ito
+_WIDTH, _SIDE, _HEADS = 7.2, 1.7, 0.45  # inches
+_HEADS_OF_PAIR = ("highest score", "lowest score")
 
 
 def draw(
@@ -36,37 +39,22 @@ def draw(
         **{k: (defects[k], scores[k], masks[k]) for k in defects},
         "good": (normal, good, blank),
     }
-    chosen = {
-        kind: (
-            source,
-            found,
-            mask,
-            _extremes(found, mask),
-        )
-        for kind, (source, found, mask) in kinds.items()
-    }
-    maps = {kind: maps_of(source.samples[rows]) for kind, (source, _, _, rows) in chosen.items()}
+    rows = {kind: _extremes(found, mask) for kind, (_, found, mask) in kinds.items()}
+    maps = {kind: maps_of(kinds[kind][0].samples[chosen]) for kind, chosen in rows.items()}
     full = float(np.quantile(np.concatenate(list(maps.values())), 0.995))
-    figure = Figure((7.6, 1.35 * len(kinds) + 0.3), layout="constrained")
-    for row, (kind, (source, found, mask, rows)) in enumerate(chosen.items()):
-        for side, image in enumerate(rows):
-            at = row * 4 + side * 2 + 1
-            tile, heat = (figure.add_subplot(len(kinds), 4, at + i) for i in range(2))
-            picture = source.samples[image, :, :, 0]
-            tile.imshow(picture, cmap="gray", vmin=0, vmax=255)
-            heat.imshow(picture, cmap="gray", vmin=0, vmax=255)
-            values = maps[kind][side]
-            heat.imshow(
-                values, cmap="Oranges", vmin=0, vmax=full, alpha=np.clip(values / full, 0, 0.85)
-            )
-            if mask[image].any():
-                tile.contour(mask[image], levels=[0.5], colors=[VERMILLION], linewidths=0.9)
-            tile.set_ylabel(kind if side == 0 else "", fontsize=9)
-            heat.set_title(f"score {found[image]:+.2f}", fontsize=8, pad=2)
-            if row == 0:
-                tile.set_title("highest score" if side == 0 else "lowest score", fontsize=9, pad=2)
-            for axes in (tile, heat):
-                _bare(axes)
+    figure = Figure((_WIDTH, _SIDE * len(kinds) + _HEADS), layout="compressed")
+    # The narrow column in the middle keeps the pairs apart.
+    grid = figure.subplots(len(kinds), 5, width_ratios=(1, 1, 0.06, 1, 1))
+    for line, (kind, (source, found, mask)) in zip(grid, kinds.items(), strict=True):
+        line[0].set_ylabel(kind, fontsize=9)
+        for pair, image, values in zip((line[:2], line[3:]), rows[kind], maps[kind], strict=True):
+            _draw_pair(pair, source.samples[image, :, :, 0], mask[image], values / full)
+            _write_in_corner(pair[1], f"{found[image]:+.2f}")
+        line[2].set_axis_off()
+    for pair, head in zip((grid[0, :2], grid[0, 3:]), _HEADS_OF_PAIR, strict=True):
+        pair[0].set_title(f"{head}: tile, mask", fontsize=9)
+        pair[1].set_title("map, score", fontsize=9)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     figure.savefig(file, dpi=140)
 
 
@@ -77,6 +65,20 @@ def _extremes(scores: NDArray[np.floating], masks: NDArray[np.bool_]) -> list[in
     return [int(rows[scores[rows].argmax()]), int(rows[scores[rows].argmin()])]
 
 
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
+def _draw_pair(
+    pair: Any, picture: NDArray[np.uint8], mask: NDArray[np.bool_], values: Maps
+) -> None:
+    """Draw a tile with the contour of its mask, and beside it with its map."""
+    for axes in pair:
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axes.set(xticks=[], yticks=[])
+    tile, heat = pair
+    heat.imshow(values, cmap="Oranges", vmin=0, vmax=1, alpha=np.clip(values, 0, 0.85))
+    if mask.any():
+        tile.contour(mask, levels=[0.5], colors=[VERMILLION], linewidths=0.9)
+
+
+def _write_in_corner(axes: Axes, text: str) -> None:
+    box = {"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 2}
+    at = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
+    axes.text(0.98, 0.02, text, color="white", fontsize=8, bbox=box, **at)

@@ -7,6 +7,7 @@ chromedriver.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -36,6 +37,7 @@ RUN = "runs/mnist"
 
 BLUE, VERMILLION = "#0072b2", "#d55e00"  # Okabe and Ito
 DESKTOP, PHONE = (1200, 900), (390, 780)
+MARGIN = 8  # pixels of the page
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars"),
@@ -65,7 +67,7 @@ def main() -> None:
     historyad("report", RUN, *sources)
     with browser() as window:
         photograph_report(window)
-        photograph_service(window, [*normal[:9], *anomalous[:6]])
+        photograph_service(window, [*normal[:9], *anomalous[:3]])
 
 
 def historyad(*arguments: str) -> None:
@@ -100,7 +102,7 @@ def draw_scores(detector: Any, normal: Images, anomalous: Images) -> None:
         axes.hist(scores, edges, color=colour, alpha=0.75, label=label)
     axes.axvline(detector.threshold_, color="black", linestyle="--", linewidth=1)
     axes.annotate(
-        "threshold: 1 % of normal\nimages lie above it",
+        "threshold: 1 % of held-out\nnormal images lie above it",
         (detector.threshold_, 0.95),
         xycoords=("data", "axes fraction"),
         xytext=(8, 0),
@@ -175,22 +177,24 @@ def browser() -> Iterator[Any]:
 def resize(window: Any, size: tuple[int, int]) -> None:
     """Set the size of the page; a phone has finer pixels."""
     width, height = size
-    scale = 2 if size == PHONE else 1
+    scale = 2 if width == PHONE[0] else 1
     metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": scale == 2}
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
-def photograph(window: Any, name: str) -> None:
-    """Save what the browser shows."""
+def photograph(window: Any, name: str, size: tuple[int, int], last: str) -> None:
+    """Save the page down to the end of the element ``last``, so that nothing is cut through."""
+    bottom = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
+    resize(window, (size[0], math.ceil(window.execute_script(bottom, last)) + MARGIN))
     save(Image.open(BytesIO(window.get_screenshot_as_png())), name)
 
 
 def photograph_report(window: Any) -> None:
-    """Save the beginning of the report as two devices show it."""
+    """Save the beginning of the report, up to its first charts, as two devices show it."""
     for size, name in ((DESKTOP, "report"), (PHONE, "report-phone")):
         resize(window, size)
         window.get(Path("report.html").absolute().as_uri())
-        photograph(window, name)
+        photograph(window, name, size, ".charts figure")
 
 
 def photograph_service(window: Any, images: list[Images]) -> None:
@@ -212,7 +216,7 @@ def photograph_service(window: Any, images: list[Images]) -> None:
         WebDriverWait(window, 60).until(
             lambda _: len(window.find_elements(By.CSS_SELECTOR, ".map[src]")) == len(images)
         )
-        photograph(window, "service")
+        photograph(window, "service", DESKTOP, "#results li:nth-child(5)")
     finally:
         server.terminate()
         server.wait()

@@ -21,12 +21,20 @@ from historyad.peers import PEERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Cells = dict[tuple[str, str], list[Row]]  # by method and split, a row for each seed
 
-_BLUE, _VERMILLION = "#0072b2", "#d55e00"  # Okabe and Ito
-_LOWEST = 0.45  # a little below chance; where something is worse, the axis begins at 0
-_IN_A_ROW = 4
+_ORANGE, _BLUE, _GREEN = "#d55e00", "#0072b2", "#009e73"  # Okabe and Ito
+_LABELS = {_ORANGE: "ours", _BLUE: "peer that trains a network", _GREEN: "peer that does not"}
+WITHOUT_NETWORK = (
+    *("pca-residual", "mahalanobis", "neighbours", "neighbours-pca-cosine"),
+    *("isolation-forest", "one-class-svm"),
+)
+_MOST_COLUMNS, _IN_A_COLUMN = 4, 5  # panels of the chart
+# In inches: what is beside each other in a column, and what is above each other.
+_NAMES, _AXIS, _VALUES = 1.6, 1.75, 0.45
+_LEGEND, _TITLE, _LINE, _ROW, _TICKS = 0.3, 0.25, 0.15, 0.155, 0.22
 
 
 def cells_of(rows: Iterable[Row]) -> Cells:
@@ -184,49 +192,69 @@ def markdown(table: list[list[str]]) -> str:
 
 
 def draw(panels: dict[str, dict[str, float]], ours: Collection[str], file: Path) -> None:
-    """Draw the AUROC of each method, a dot, on each of ``panels``; dots of ``ours`` are red.
+    """Write `draw_standings` to ``file``."""
+    draw_standings(panels, ours).savefig(file, dpi=140)
 
-    Methods come in the order of the first panel that has them. Raises ImportError without
+
+def draw_standings(panels: dict[str, dict[str, float]], ours: Collection[str]) -> Figure:
+    """Draw the AUROC of each method, a dot, on each of ``panels``, the best on top.
+
+    A panel holds the methods that were measured there, on an axis that is the same for all. In
+    their order, panels go into the column that is shortest so far. Raises ImportError without
     matplotlib, of the extra ``report``.
     """
     from matplotlib.figure import Figure
 
     panels = {title: means for title, means in panels.items() if means}
-    order = list(dict.fromkeys(method for means in panels.values() for method in means))
-    n_rows = max(1, math.ceil(len(panels) / _IN_A_ROW))
-    n_columns = max(1, math.ceil(len(panels) / n_rows))
-    pairs = list(panels.items())
-    rows = [dict(pairs[i : i + n_columns]) for i in range(0, max(1, len(pairs)), n_columns)]
-    methods = [[m for m in order if any(m in means for means in row.values())] for row in rows]
-    heights = [
-        0.7 + 0.19 * len(shown) + 0.15 * max((title.count("|") for title in row), default=0)
-        for shown, row in zip(methods, rows, strict=True)
-    ]
-    figure = Figure((1.6 + 2 * n_columns, 0.3 + sum(heights)), layout="constrained")
-    grid = figure.subplots(len(rows), n_columns, sharey="row", squeeze=False, height_ratios=heights)
-    for line, row, shown in zip(grid, rows, methods, strict=True):
-        for axes, (title, means) in zip(line, row.items(), strict=False):
-            # The name of three sources has three lines.
-            _draw_panel(axes, title.replace("|", "\n"), means, shown, ours)
-        for axes in line[len(row) :]:
-            axes.set_visible(False)
-    figure.supxlabel("AUROC; dotted: chance", fontsize=9)
-    figure.savefig(file, dpi=120)
+    n_columns = min(_MOST_COLUMNS, math.ceil(len(panels) / _IN_A_COLUMN)) or 1
+    ends, places = [_LEGEND] * n_columns, []
+    for title, means in panels.items():
+        column = ends.index(min(ends))
+        # The name of three sources has three lines.
+        top = ends[column] + _TITLE + _LINE * title.count("|")
+        places.append((column, top))
+        ends[column] = top + _ROW * len(means) + _TICKS
+    column_width = _NAMES + _AXIS + _VALUES
+    width, height = n_columns * column_width, max(ends) + _LINE
+    figure = Figure((width, height))
+    for (title, means), (column, top) in zip(panels.items(), places, strict=True):
+        left, bottom = column * column_width + _NAMES, height - top - _ROW * len(means)
+        box = (left / width, bottom / height, _AXIS / width, _ROW * len(means) / height)
+        _draw_panel(figure.add_axes(box), title.replace("|", "\n"), means, ours)
+    _add_legend(figure)
+    return figure
 
 
-def _draw_panel(
-    axes: Axes, title: str, means: dict[str, float], methods: list[str], ours: Collection[str]
-) -> None:
-    lowest = _LOWEST if min(means.values()) > _LOWEST else 0.0
-    for method, value in means.items():
-        y = methods.index(method)
-        colour = _VERMILLION if method in ours else _BLUE
-        axes.plot([lowest, value], [y, y], color=colour, linewidth=0.8, alpha=0.4)
+def _draw_panel(axes: Axes, title: str, means: dict[str, float], ours: Collection[str]) -> None:
+    methods = sorted(means, key=lambda method: -means[method])
+    for y, method in enumerate(methods):
+        value, colour = means[method], _colour(method, ours)
+        axes.plot([0, value], [y, y], color=colour, linewidth=0.8, alpha=0.4)
         axes.plot(value, y, "o", color=colour, markersize=4.5, clip_on=False)
-    axes.set_title(title, fontsize=9, loc="left")
-    axes.set(xlim=(lowest, 1), ylim=(len(methods) - 0.4, -0.6))
+        axes.text(1.05, y, f"{value:.3f}", color=colour, fontsize=7, va="center")
+    axes.set_title(title, fontsize=9, loc="left", pad=3)
+    axes.set(xlim=(0, 1), xticks=[0, 0.25, 0.5, 0.75, 1], ylim=(len(methods) - 0.5, -0.5))
+    axes.set_xticklabels(["0", "", "0.5", "", "1"])
     axes.set_yticks(range(len(methods)), methods, fontsize=8)
-    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="x", labelsize=7, length=2, pad=2)
     axes.tick_params(axis="y", length=0)
     axes.axvline(0.5, color="black", linewidth=0.6, linestyle=":")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _colour(method: str, ours: Collection[str]) -> str:
+    if method in ours:
+        return _ORANGE
+    return _GREEN if method in WITHOUT_NETWORK else _BLUE
+
+
+def _add_legend(figure: Figure) -> None:
+    """Name the colours at the top, and the axis at the bottom."""
+    from matplotlib.lines import Line2D
+
+    dots = [
+        Line2D([], [], color=colour, marker="o", markersize=4.5, linewidth=0.8, label=label)
+        for colour, label in _LABELS.items()
+    ]
+    figure.legend(handles=dots, loc="upper center", ncols=3, frameon=False, fontsize=8)
+    figure.text(0.5, 0, "AUROC; dotted: chance", fontsize=8, ha="center", va="bottom")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TINY, TINY_OPTIONS, tiny_config
+from quoted import assert_as_quoted
+from tiny import TINY, tiny_config
 
 from historyad import HistoryAD, Model, calibration, fit_model, open_source
 from historyad.calibration import Calibration, benjamini_hochberg
@@ -279,22 +280,66 @@ def test_drift_of_a_run(fitted, stream, tmp_path, capsys):
 # --- the page
 
 
-def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parent.parent / "docs" / "decision.md").read_text()
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    faster = [option for option in TINY_OPTIONS if "calibration" not in option]
-    used = set()
+PAGE = Path(__file__).parent.parent / "docs" / "decision.md"
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    """Each command of the page, what the page shows after it, what came out; and its folder."""
+    folder = tmp_path_factory.mktemp("page")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    found = []
     for language, text in blocks:
         if language == "python":
-            subprocess.run([sys.executable, "-c", text], check=True)
-        for line in text.splitlines():
-            if line.startswith("$ historyad "):
-                command = shlex.split(line)[2:]
-                used.add(command[0])
-                assert main([*command, *(faster if command[0] == "fit" else ())]) == 0, line
-    assert {"fit", "score", "drift", "calibrate", "report"} <= used
-    output = capsys.readouterr().out
-    assert "drift  " in output
-    assert "calibrated on    240 samples of normal.npy" in output
-    assert (tmp_path / "report.html").exists()
+            subprocess.run([sys.executable, "-c", text], cwd=folder, check=True)
+        for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+            done = subprocess.run(
+                [sys.executable, "-m", *shlex.split(command)],
+                cwd=folder,
+                check=False,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, (command, done.stderr)
+            found.append((command, shown, done.stderr + done.stdout))
+    return found, folder
+
+
+def test_every_command_of_the_page_shows_what_the_page_shows(sessions):
+    found, folder = sessions
+    used = {command.split()[1] for command, _, _ in found}
+    assert used == {"fit", "evaluate", "score", "drift", "calibrate", "report"}
+    for command, shown, output in found:
+        lines = iter([names(line) for line in output.splitlines()])
+        for line in shown.splitlines():
+            assert line == "..." or names(line) in lines, (command, line, output)
+        assert_as_quoted(shown, output, 0.1)
+        for shown_count, count in zip(counts(shown), counts(output), strict=True):
+            assert abs(shown_count - count) <= 15, (command, output)
+    assert (folder / "report.html").exists()
+
+
+def names(line):
+    """Return a line without its numbers, which another machine has nearly."""
+    return re.sub(r"[+-]?\d[\d.,]*", "#", line.partition("  (")[0]).strip()
+
+
+def counts(text):
+    """Return how many of the stream are anomalous, or discoveries, and where it drifted."""
+    found = re.findall(
+        r"scored, (\d+) anomalous|^(\d+) discoveries|sample (\d+)", text, re.MULTILINE
+    )
+    return [int("".join(groups)) for groups in found]
+
+
+def test_the_text_speaks_of_what_was_scored(sessions):
+    _, folder = sessions
+    rows = list(csv.DictReader((folder / "scores.csv").read_text().splitlines()))
+    page = " ".join(PAGE.read_text().split())
+    dark = int(re.search(r"calls (\d+) of the 150 dark images anomalous", page)[1])
+    assert abs(sum(int(row["is_anomalous"]) for row in rows[150:]) - dark) <= 15
+    chosen = re.search(r"of the (\d+) discoveries, (\d+) are dark images and (\d+)", page)
+    total, dark, bright = map(int, chosen.groups())
+    assert total == dark + bright
+    assert abs(sum(int(row["is_discovery"]) for row in rows[150:]) - dark) <= 15
+    assert sum(int(row["is_discovery"]) for row in rows[:150]) <= 0.1 * total + 15

@@ -158,6 +158,22 @@ def test_a_figure_drawn_again_measures_nothing_and_is_the_same(everything_once, 
         assert (out / f"{name}.svg").read_text() == before
 
 
+def test_no_density_of_figure_6_reaches_the_next_and_each_can_be_seen(everything_once):
+    _, rows, _ = everything_once
+    for ax in FIGURES["fig6"].draw(rows["fig6"]).axes[:2]:
+        tops = [patch.get_data().values.max() for patch in ax.patches]
+        assert len(tops) == len(rows["fig6"][0]["sigmas"])
+        for baseline, top in enumerate(tops):
+            assert 0.8 < top - baseline < 1
+        # The circles, of the mean, are whole: none lies on the edge.
+        assert ax.get_ylim()[0] < 0
+
+
+def test_figure_8_says_whose_scores_it_shows(everything_once):
+    _, rows, _ = everything_once
+    assert FIGURES["fig8"].draw(rows["fig8"]).get_suptitle().startswith("The paper's detector")
+
+
 def test_a_figure_of_other_settings_is_measured_anew(everything_once, root, monkeypatch):
     out, rows, _ = everything_once
     monkeypatch.setitem(runs.SCALES, "quick", {**SCALE, "detector_epochs": 0.25})

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -84,6 +85,25 @@ def test_no_page_asks_another_server(site):
             assert not re.match(r"(\w+:)?//", address), (page.name, address)
     for sheet in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)\s*['\"]?(\w+:)?//", sheet.read_text()), sheet
+
+
+PICTURE = re.compile(r"!\[([^]]*)\]\((pictures/[^)]+)\)")
+
+
+def test_every_picture_is_shown_on_the_site_when_it_comes_near(site):
+    for page in DOCS.glob("*.md"):
+        html = (site / f"{page.stem}.html").read_text()
+        for _, address in PICTURE.findall(page.read_text()):
+            (tag,) = re.findall(rf'<img [^>]*src="{address}"[^>]*>', html)
+            assert 'loading="lazy"' in tag
+
+
+def test_every_picture_is_shown_by_a_viewer_of_plain_markdown():
+    for page in DOCS.glob("*.md"):
+        html = MarkdownIt("commonmark").render(page.read_text())
+        for _, address in PICTURE.findall(page.read_text()):
+            assert f'<img src="{address}"' in html, (page.name, address)
+        assert "loading=" not in html, page.name
 
 
 def test_equations_are_mathml(site):

@@ -1,11 +1,15 @@
 """Ranks, means and spreads of a benchmark's rows, and what is written of them."""
 
 import sys
+from itertools import combinations
 
 import pytest
 from tiny import row_of
 
 from historyad import standings
+from historyad.peers import PEERS
+from historyad.peers.pyod import PyOD
+from historyad.peers.training import NetworkPeer
 
 
 def test_ranks_are_means_over_splits_and_ties_share_them():
@@ -75,6 +79,33 @@ def test_the_chart_is_drawn_for_methods_with_gaps(tmp_path):
     means = {"far": {"historyad": 0.99, "vae": 0.9}, "near": {"vae": 0.3}, "none": {}}
     standings.draw(means, ["historyad"], tmp_path / "chart.png")
     assert (tmp_path / "chart.png").stat().st_size < 150_000
+
+
+def test_every_panel_has_one_axis_and_the_methods_that_were_measured_there():
+    means = {"near": {"vae": 0.3}, "far": {"vae": 0.9, "mahalanobis": 0.95, "historyad": 0.99}}
+    near, far = standings.draw_standings(means, ["historyad"]).axes
+    assert [label.get_text() for label in near.get_yticklabels()] == ["vae"]
+    names = [label.get_text() for label in far.get_yticklabels()]
+    assert names == ["historyad", "mahalanobis", "vae"]
+    assert near.get_xlim() == far.get_xlim() == (0, 1)
+    heights = [axes.get_position().height for axes in (near, far)]
+    assert heights[1] == pytest.approx(3 * heights[0])
+    assert len({text.get_color() for text in far.texts}) == 3  # ours, and two kinds of peers
+
+
+def test_no_two_panels_overlap_and_all_are_within_the_picture():
+    panels = {f"a|b|{i}": dict.fromkeys(list(PEERS)[: i + 1], 0.9) for i in range(14)}
+    boxes = [axes.get_position() for axes in standings.draw_standings(panels, []).axes]
+    assert len(boxes) == 14
+    assert all(0 < box.x0 < box.x1 < 1 and 0 < box.y0 < box.y1 < 1 for box in boxes)
+    for one, other in combinations(boxes, 2):
+        assert one.x1 < other.x0 or other.x1 < one.x0 or one.y1 < other.y0 or other.y1 < one.y0
+
+
+def test_the_peers_without_a_network_are_those_that_train_none():
+    for name, make in PEERS.items():
+        trains = isinstance(make(0), (NetworkPeer, PyOD))
+        assert (name in standings.WITHOUT_NETWORK) != trains, name
 
 
 def test_of_several_rows_for_one_seed_the_last_of_all_samples_counts():

@@ -6,14 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter
+
+from historyad.sources import Source
+
+MODULES = ("tiles", "tiles_peers", "tiles_picture")
 
 
 @pytest.fixture(scope="module")
 def benchmark():
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
-        yield {name: importlib.import_module(name) for name in ("tiles", "tiles_peers")}
+        yield {name: importlib.import_module(name) for name in MODULES}
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +87,16 @@ def test_elsewhere_is_a_half_where_only_the_defect_is_seen(benchmark, monkeypatc
     maps[masks] += 10
     assert tiles.elsewhere(good, maps, masks) == pytest.approx(0.5, abs=0.1)
     assert tiles.elsewhere(good, maps + 0.5, masks) > 0.95
+
+
+def test_the_picture_is_of_tiles_and_not_of_the_space_between_them(benchmark, tmp_path):
+    normal = Source("image", textures(5, 1)[:, :, :48] // 2, [str(i) for i in range(5)], "good")
+    masks = {"crack": np.zeros((5, 48, 48), bool)}
+    masks["crack"][:3, 10:20, 10:20] = True
+    scores = {"crack": np.linspace(-1, 1, 5)}
+    benchmark["tiles_picture"].draw(
+        lambda images: images[..., 0] / np.float32(255),
+        *(normal, scores["crack"], {"crack": normal}, scores, masks, tmp_path / "tiles.webp"),
+    )
+    with Image.open(tmp_path / "tiles.webp") as picture:
+        assert (np.asarray(picture.convert("L")) > 250).mean() < 0.25

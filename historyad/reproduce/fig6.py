@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SIGMAS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # of the range from black to white
 _IMAGES = 2000
-_OVERLAP = 1.6  # of the densities, in their distance
+_HEIGHT = 0.9  # of a density, in the distance of two: none hides the next
 
 
 def _measure(runs: Runs, unit: Row, recipes: dict[str, Recipe]) -> Iterator[Row]:
@@ -69,21 +69,21 @@ def _draw(rows: list[Row]) -> Picture:
 
 
 def _draw_ridges(ax: Axes, row: Row) -> None:
-    """Draw the densities above each other, that of the strongest noise at the top."""
+    """Draw the densities above each other, all of one height, the strongest noise at the top."""
     import matplotlib as mpl
 
     colours = mpl.colormaps["viridis"](np.linspace(0.05, 0.85, len(row["sigmas"])))
-    highest = max(max(shares) for shares in row["histograms"])
-    for i, shares in reversed(list(enumerate(row["histograms"]))):
-        ridge = i + _OVERLAP * np.array(shares) / highest
-        ax.stairs(ridge, EDGES, baseline=i, fill=True, color=colours[i], alpha=0.75, zorder=-i)
+    for i, shares in enumerate(row["histograms"]):
+        ridge = i + _HEIGHT * np.array(shares) / max(shares)
+        ax.stairs(ridge, EDGES, baseline=i, fill=True, color=colours[i], alpha=0.75)
         ax.plot(row["mean_scores"][i], i, "o", color="white", markeredgecolor="black", markersize=4)
     ax.axvline(row["threshold"], color="black", linestyle="--", linewidth=0.8, label="threshold")
     ax.plot([], [], "o", color="white", markeredgecolor="black", markersize=4, label="mean score")
     title = f"{TITLES[row['method']]}\nSpearman correlation {row['spearman']:.3f}"
     ax.set(title=title, xlabel="anomaly score", xlim=(EDGES[0], EDGES[-1]))
     ax.set_yticks(range(len(row["sigmas"])), [f"{sigma:g}" for sigma in row["sigmas"]])
-    ax.set_ylabel("σ of the noise")
+    ax.set_ylim(-0.4, len(row["sigmas"]))
+    ax.set_ylabel("σ of the noise; each density to its own scale", size=8)
     ax.label_outer()
 
 

@@ -27,6 +27,7 @@ from historyad.reproduce.drawing import (
     show_images,
     unpack_images,
 )
+from historyad.reproduce.fig5 import TITLES
 from historyad.reproduce.figure import Figure, Row
 from historyad.reproduce.runs import Recipe, Runs
 
@@ -100,13 +101,16 @@ def _draw(rows: list[Row]) -> Picture:
     row = rows[0]  # of the paper's detector, with the first seed
     height, width, *_ = unpack_images(row["samples"]).shape
     step_y, step_x = (height + 2) / _PAIRS, (width + 2) / _STEPS
-    figure = new_figure(5.6)
+    figure = new_figure(5.9)
+    threshold = row["threshold"]
+    title = f"{TITLES[row['method']]}, trained on MNIST; in orange what is above its threshold"
+    figure.suptitle(f"{title}, {threshold:+.2f}", x=0.005, ha="left", size=9)
     for i, (ax, scores) in enumerate(zip(figure.subplots(_PAIRS), row["scores"], strict=True)):
         show_images(ax, row["samples"])
         ax.set_ylim((i + 1) * step_y - 2.5, i * step_y - 0.5)  # this row of images alone
         for j, score in enumerate(scores):
             x = (j + 0.5) * step_x - 1
-            colour = VERMILLION if score > row["threshold"] else BLUE
+            colour = VERMILLION if score > threshold else BLUE
             text = {"ha": "center", "size": 7.5, "color": colour}
             ax.text(x, (i + 1) * step_y, f"{score:+.2f}", va="top", **text)
             if i == 0:
