@@ -7,7 +7,7 @@ import shlex
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -21,28 +21,44 @@ BEFORE = "before the view `simplicity` was added"  # what `of_before` finds
 
 
 def commands(rows: list[Row]) -> str:
-    """Return the commands that gave ``rows``, as a block."""
+    """Return the commands that gave ``rows``, as a block; of what they name, what rows are of."""
     lines: Iterable[str] = {row["command"] for row in rows}
-    for option in ("--split", "--method"):
-        lines = merged(lines, option)
+    for key in ("split", "method"):
+        lines = merged(lines, f"--{key}", {row[key] for row in rows if key in row})
     return "\n```\n" + "\n".join(lines) + "\n```\n\n"
 
 
-def merged(lines: Iterable[str], option: str) -> list[str]:
-    """Return commands that do what ``lines`` do: those that differ in ``option`` alone as one."""
+def merged(lines: Iterable[str], option: str, wanted: Collection[str] = ()) -> list[str]:
+    """Return commands that do what ``lines`` do: those that differ in ``option`` alone as one.
+
+    Of the option's values, wildcards among them, those are left that stand for one that is
+    ``wanted``.
+    """
     values_of: dict[str, dict[str, None]] = {}
     for line in sorted(lines):
-        words: dict[bool, list[str]] = {True: [], False: []}  # by whether they follow the option
-        follows = False
-        for word in shlex.split(line):
-            follows = word == option if word.startswith("-") else follows
-            words[follows].append(word)
-        values = dict.fromkeys(word for word in words[True] if word != option)
-        values_of.setdefault(shlex.join(words[False]), {}).update(values)
+        first, options = _parsed(line)
+        values = options.pop(option, [])
+        found = [value for value in values if any(fnmatchcase(name, value) for name in wanted)]
+        rest = [word for name in sorted(options) for word in (name, *options[name])]
+        command = shlex.join([*first, *rest])
+        values_of.setdefault(command, {}).update(dict.fromkeys(found or values))
     return [
         f"{command} {option} {shlex.join(_with_wildcards(values))}" if values else command
         for command, values in values_of.items()
     ]
+
+
+def _parsed(line: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the words before the first option, and the values of each option."""
+    first: list[str] = []
+    options: dict[str, list[str]] = {}
+    values = first
+    for word in shlex.split(line):
+        if word.startswith("-"):
+            values = options.setdefault(word, [])
+        else:
+            values.append(word)
+    return first, options
 
 
 def _with_wildcards(names: Iterable[str]) -> list[str]:

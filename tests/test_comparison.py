@@ -53,6 +53,18 @@ def test_a_wildcard_stands_for_what_it_matches(page):
     assert merged(lines, "--split") == ["benchmark --split 'a-*' b c"]
 
 
+def test_a_command_names_only_what_is_wanted_of_it(page):
+    merged = sys.modules["pages"].merged
+    lines = [
+        "benchmark --split 'a-*' b --seeds 1 --jobs 2",
+        "benchmark --jobs 2 --seeds 1 --split c",
+    ]
+    assert merged(lines, "--split", {"a-1", "c"}) == [
+        "benchmark --jobs 2 --seeds 1 --split c 'a-*'"
+    ]
+    assert merged(lines[1:], "--split", {"d"}) == ["benchmark --jobs 2 --seeds 1 --split c"]
+
+
 def test_commands_of_a_section_are_few(page):
     rows = [
         {"command": f"historyad benchmark --method {method} --split mnist-only-{digit} --seeds 1"}
