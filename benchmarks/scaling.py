@@ -50,7 +50,8 @@ simulation with those constants, by `benchmarks/scaling_simulation.py`.
 
 Machine: {machine}, {cores} cores, no accelerator. Load average when the constants were measured:
 {load:.1f}. **Above {cores}, others were using the machine, and times are too long**: measure again
-on an idle one with the command below.
+on an idle one with the command below. The score had fewer views then: images now take two to three
+times as long, on a machine that is faster ([today's speed](performance.md#scoring)).
 """
 
 SCORING = """## Score in parts
