@@ -15,7 +15,8 @@ TESTS = Path(__file__).parent
 # The table of contents: a module imports only from modules above it. A folder counts as one.
 ORDER = [
     *("errors", "config", "randomness", "theory", "losses", "metrics", "distributed"),
-    *("images", "contrast", "shards", "streams", "tables", "sources", "named_sets", "datasets"),
+    *("images", "contrast", "shards", "streams", "tables", "sources", "in_memory", "named_sets"),
+    "datasets",
     "preprocessing",
     *("networks", "batches", "environment", "storage", "history"),
     *("training", "gan", "detector"),
@@ -44,6 +45,7 @@ TESTED_WITH = {
     "parts": "scale",
     "sources": "datasets",
     "tables": "datasets",
+    "in_memory": "datasets",
     "named_sets": "datasets",
     "charts": "report",
     "demo": "cli",

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import savemat
 from tiny import write_idx
 
-from historyad import datasets, images, sources, streams
+from historyad import images, in_memory, sources, streams
 from historyad.datasets import open_source, open_stream
 from historyad.errors import InputError
 from historyad.named_sets import SETS
@@ -203,7 +203,7 @@ def test_source_is_returned_as_it_is():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 def test_vectors_must_be_finite(value, monkeypatch):
-    monkeypatch.setattr(datasets, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(in_memory, "CHUNK_BYTES", 100)
     vectors = np.zeros((50, 3))
     vectors[41, 2] = value
     with pytest.raises(InputError, match=r"row 41, column 2 \(from 0\) is .*; NaN, infinity"):
