@@ -32,9 +32,8 @@ the threshold's own error, from 9,000 images, comes on top of it. The held-out i
 neighbours: MNIST's training images lie in the order of their writers, who are others than those of
 the test images, and images held out one by one would share their writers with the training images.
 
-Blocks were introduced when an earlier default, with images held out one by one, was outside the
-band on two of these three seeds. The rates below are therefore not a test on data that had no part
-in the choice.
+Blocks were introduced because of what an earlier default gave on these very seeds. The rates below
+are therefore not a test on data that had no part in the choice.
 """
 
 

@@ -25,7 +25,7 @@ from scaling_measure import measure_constants, measure_ray
 from scaling_simulation import Estimate, Kind, simulate_scoring, simulate_training, steps_of_a_fit
 
 from historyad.environment import machine, versions
-from historyad.scale import CHUNK
+from historyad.sources import CHUNK
 from historyad.storage import read_rows
 
 Row = dict[str, Any]
@@ -50,8 +50,8 @@ simulation with those constants, by `benchmarks/scaling_simulation.py`.
 
 Machine: {machine}, {cores} cores, no accelerator. Load average when the constants were measured:
 {load:.1f}. **Above {cores}, others were using the machine, and times are too long**: measure again
-on an idle one with the command below. The score had fewer views then: images now take two to three
-times as long, on a machine that is faster ([today's speed](performance.md#scoring)).
+on an idle one with the command below. The score had fewer views then, and took less time:
+[today's speed](performance.md#scoring).
 """
 
 SCORING = """## Score in parts

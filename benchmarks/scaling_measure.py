@@ -29,7 +29,8 @@ from historyad.images import decode_image, find_images
 from historyad.model import Model
 from historyad.networks import count_parameters
 from historyad.parts import Job
-from historyad.scale import CHUNK, score_dataset, score_shard
+from historyad.scale import score_dataset, score_shard
+from historyad.sources import CHUNK
 
 Row = dict[str, Any]
 

@@ -137,14 +137,14 @@ def _brought(rows: list[Row]) -> dict[str, float]:
     """Return what training adds to the AUROC of images and of pixels."""
     groups = dict(_methods(rows))
     trained, untrained = groups["historyad"], groups["untrained networks"]
-    of_pixels = {
+    figures = {
         "images": [statistics.fmean(r["all"]["auroc"] for r in g) for g in (trained, untrained)],
         "pixels": [
             statistics.fmean(r["pixels"]["all"]["pixel_auroc"] for r in g)
             for g in (trained, untrained)
         ],
     }
-    return {key: with_it - without for key, (with_it, without) in of_pixels.items()}
+    return {key: with_it - without for key, (with_it, without) in figures.items()}
 
 
 def _pixels(rows: list[Row]) -> str:

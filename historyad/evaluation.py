@@ -22,13 +22,12 @@ from historyad.metrics import (
     fpr_at_tpr,
 )
 from historyad.model import Model
-from historyad.sources import Source
+from historyad.sources import CHUNK, Source
 from historyad.streams import in_parts
 
 Masks = NDArray[np.bool_]
 
 AUPRO_LIMIT = 0.3  # false-positive rate up to which region overlap is averaged
-_CHUNK = 1024  # samples scored at a time
 
 
 def judge(normal: NDArray[np.floating], anomalous: NDArray[np.floating]) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def evaluate_model(model: Model, normal: Source, anomalous: Source) -> dict[str,
 
 def _scores(model: Model, source: Source) -> NDArray[np.float32]:
     """Score each sample once; in an array, another would stand in for an unreadable image."""
-    chunks = source.chunks(_CHUNK, check=model.preprocessing.check)
+    chunks = source.chunks(CHUNK, check=model.preprocessing.check)
     scores = [model.anomaly_score(chunk) for _, chunk in chunks]
     if not scores:
         raise InputError(f"no image of {source.description} can be scored: give some that can")

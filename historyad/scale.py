@@ -39,10 +39,9 @@ from historyad.parts import (
     save_part,
 )
 from historyad.shards import printable
-from historyad.sources import Folder, Source
+from historyad.sources import CHUNK, Folder, Source
 from historyad.streams import ImageStream
 
-CHUNK = 1024  # samples scored between two reads or writes
 _ATTEMPTS = 3  # at a part whose worker was killed
 
 

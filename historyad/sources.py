@@ -21,6 +21,7 @@ Kind = Literal["image", "vector"]
 Batch = tuple[Sequence[str], Samples]
 
 CHUNK_BYTES = 1 << 24
+CHUNK = 1024  # samples scored between two reads or writes
 
 
 @dataclass(frozen=True, eq=False)

@@ -299,8 +299,7 @@ class RunDirectory:
     def mend_log(self) -> None:
         """Drop a last line that a crash cut short, so that the next one starts on its own."""
         if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):
-            lines = [json.dumps(record) + "\n" for record in self.read_log()]
-            write_atomic(self.log, "".join(lines).encode())
+            save_rows(self.log, self.read_log())
 
 
 def _under(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -246,7 +246,7 @@ def export(
 
 def _chunks(model: Model, samples: Source | Folder) -> Iterator[Batch]:
     """Yield (names, samples) that ``model`` can score; InputError where there are none at all."""
-    from historyad.scale import CHUNK
+    from historyad.sources import CHUNK
 
     found = False
     for chunk in samples.chunks(CHUNK, check=model.preprocessing.check):

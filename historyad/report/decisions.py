@@ -11,11 +11,10 @@ from historyad import charts
 from historyad.evaluation import judge
 from historyad.model import Model
 from historyad.probe import probe_model
-from historyad.sources import Source
+from historyad.sources import CHUNK, Source
 
 Array = NDArray[Any]
 
-CHUNK = 1024  # samples scored at a time
 _SLIDER_SCORES = 1000  # quantiles that stand for the scores behind the slider
 
 

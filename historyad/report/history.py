@@ -15,13 +15,12 @@ from historyad.history import History, effective_snapshots
 from historyad.model import Model
 from historyad.randomness import Stream, torch_generator
 from historyad.report.pictures import as_picture, data_uri
-from historyad.sources import Source
+from historyad.sources import CHUNK, Source
 
 Array = NDArray[Any]
 
 _FRESH = 2**40  # position of history samples that no training comes to
 _HISTORY_SAMPLES = 2000
-_CHUNK = 1024  # samples scored at a time
 _STRIP_COLUMNS, _STRIP_ROWS = 10, 6
 _CLOUDS, _CLOUD_POINTS = 6, 300
 
@@ -55,7 +54,7 @@ def history_of(history: History, model: Model, train: Source | None) -> dict[str
 def _scores_of_history(samples: Array, model: Model) -> Array:
     """Score what the networks see already, as `Model.anomaly_score` scores what a source holds."""
     device = next(model.detector.parameters()).device
-    parts = np.split(samples, range(_CHUNK, len(samples), _CHUNK))
+    parts = np.split(samples, range(CHUNK, len(samples), CHUNK))
     return np.concatenate([model.detector(to_float(p, device)).cpu().numpy() for p in parts])
 
 

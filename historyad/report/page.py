@@ -14,12 +14,12 @@ from historyad import __version__
 from historyad.errors import ConfigError, InputError
 from historyad.history import History
 from historyad.model import Model
-from historyad.report.decisions import CHUNK, decision_of, probe_of, trial_of
+from historyad.report.decisions import decision_of, probe_of, trial_of
 from historyad.report.history import history_of
 from historyad.report.pictures import thumbnail
 from historyad.report.settings import fit_command, settings_of
 from historyad.report.training import training_of
-from historyad.sources import Source
+from historyad.sources import CHUNK, Source
 from historyad.storage import RunDirectory, load_json, write_atomic
 
 _HIGHEST = 24  # training samples shown
