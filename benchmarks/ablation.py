@@ -64,9 +64,10 @@ def _measure(split: str, seed: int, preset: str, runs: Path, out: Path) -> None:
         return
     started = time.process_time()
     config = make_config(preset, seed=seed)
-    views, prevalence = views_of(load_split(split, seed, None), config, runs / f"{split}-{seed}")
+    data, folder = load_split(split, seed, None), runs / f"{split}-{seed}"
+    views, rules, prevalence = views_of(data, config, folder)
     with out.open("a") as file:
-        for name, scores in [*views.items(), *sums_of(views)]:
+        for name, scores in [*views.items(), *sums_of(views, rules)]:
             y = np.repeat([0, 1], [len(scores["normal"]), len(scores["anomalous"])])
             score = np.concatenate([scores["normal"], scores["anomalous"]])
             row = {**keys, "what": name, "auroc": auroc(y, score), "auprc": auprc(y, score)}

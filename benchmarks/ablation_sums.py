@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from ablation_views import (
     ALL_NEAR,
     BLOCKS,
@@ -16,103 +18,122 @@ from ablation_views import (
     LESS,
     LESS_FEATURES,
     NEAR,
+    OF_FINE,
     PATTERN,
     SIMPLICITY,
     STAY,
     Scores,
 )
+from numpy.typing import NDArray
 
-from historyad.views import RANGE, SMALLEST_SPREAD, SMALLEST_SPREAD_OF_HISTORY, ImageCompanions
+from historyad.companions import Rule
+from historyad.views import SMALLEST_SPREAD_OF_HISTORY, spread_of
 
-# A term "view > a" counts what exceeds a, on the scale of the score.
-FAR = f"{LESS[2]} > {ImageCompanions.rules['gaussian'][1]:g}"
-PLAINER = f"{SIMPLICITY} > {ImageCompanions.rules['simplicity'][1]:g}"
+# A term "view > a" counts what exceeds a, on the scale of the score; "squared", by its square.
 SUM = "sum: "
-# The terms of sums that are views of the score.
-TERMS = {
-    **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR},
-    **{"blocks": BLOCKS, "edges": EDGES},
-    **{"gaussian": FAR, "simplicity": PLAINER, "features": LESS_FEATURES[1]},
-}
-DEFAULT = {TERMS[view]: weight for view, (weight, _) in ImageCompanions.rules.items()}
-
-
-def _default(**changes: float) -> dict[str, float]:
-    """Return the default's weights with others for some views; 0 leaves one out."""
-    changed = DEFAULT | {TERMS[view]: weight for view, weight in changes.items()}
-    return {name: weight for name, weight in changed.items() if weight}
-
-
-SUMS: dict[str, dict[str, float]] = {
-    "default": DEFAULT,
-    "without history": _default(history=0),
-    "without pattern": _default(pattern=0),
-    "without neighbours": _default(neighbours=0),
-    "without blocks": _default(blocks=0),
-    "without gaussian": _default(gaussian=0),
-    "without simplicity": _default(simplicity=0),
-    "without features": _default(features=0),
-    "history 1": _default(history=1),
-    "pattern 2": _default(pattern=2),
-    "without edges": _default(edges=0),
-    "without edges and simplicity, and the weights that were best then": {
-        **{HISTORY: 0.5, PATTERN: 1, NEAR: 6, BLOCKS: 12, f"{LESS[2]} > 1.5": 8},
-        **{LESS_FEATURES[1]: 2},
-    },
-    "neighbours 6": _default(neighbours=6),
-    "neighbours 14": _default(neighbours=14),
-    "blocks 8": _default(blocks=8),
-    "blocks 16": _default(blocks=16),
-    "edges 12": _default(edges=12),
-    "edges 20": _default(edges=20),
-    "features 2": _default(features=2),
-    "features 6": _default(features=6),
-    "gaussian 10": _default(gaussian=10),
-    "gaussian 18": _default(gaussian=18),
-    "gaussian always": _default(gaussian=0) | {LESS[2]: 14},
-    "gaussian beyond 1.5": _default(gaussian=0) | {f"{LESS[2]} > 1.5": 14},
-    "gaussian beyond 2": _default(gaussian=0) | {f"{LESS[2]} > 2": 14},
-    "gaussian less its neighbours' once": _default(gaussian=0) | {f"{LESS[1]} > 1": 14},
-    "gaussian by itself": _default(gaussian=0) | {f"{GAUSSIAN} > 1": 14},
-    "simplicity 20": _default(simplicity=20),
-    "simplicity 40": _default(simplicity=40),
-    "simplicity always": _default(simplicity=0) | {SIMPLICITY: 30},
-    "simplicity beyond 0.5": _default(simplicity=0) | {f"{SIMPLICITY} > 0.5": 30},
-    "simplicity beyond 1": _default(simplicity=0) | {f"{SIMPLICITY} > 1": 30},
-    "simplicity beyond 1, and 50": _default(simplicity=0) | {f"{SIMPLICITY} > 1": 50},
-    "features by themselves": _default(features=0) | {"features gaussian": 4},
-    "features less their neighbours' twice": _default(features=0) | {LESS_FEATURES[2]: 4},
-    "neighbours among all": _default(neighbours=0) | {ALL_NEAR: 10},
-    "blocks that stay": _default(blocks=0) | {BLOCKS + STAY: 12},
-    "blocks that move by two pixels": _default(blocks=0) | {BLOCKS + BY_TWO: 12},
-    "edges that stay": _default(edges=0) | {EDGES + STAY: 16},
-    "edges that move by a pixel": _default(edges=0) | {EDGES + BY_ONE: 16},
-    "edges instead of blocks": _default(blocks=0, edges=28),
-    "pixels besides": DEFAULT | {"pixels cosine": 5},
-    "pixels instead of blocks": _default(blocks=0) | {"pixels cosine": 5},
-    "features by euclid besides": DEFAULT | {"features euclid": 3},
-    "averaged critic besides": DEFAULT | {"averaged critic's features euclid": 2},
-    "blocks, edges, gaussian and simplicity": {BLOCKS: 12, EDGES: 16, FAR: 14, PLAINER: 30},
-    "history and pixels gaussian": {HISTORY: 1, GAUSSIAN: 1},
+# The terms of sums that are views of the score, and how they are said here.
+VIEWS = {
+    **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR, "blocks": BLOCKS},
+    **{"edges": EDGES, "gaussian": LESS[2], "simplicity": SIMPLICITY},
+    "features": LESS_FEATURES[1],
 }
 
 
-def sums_of(views: dict[str, Scores]) -> Iterator[tuple[str, Scores]]:
-    """Yield each weighted sum of `SUMS`, of views standardised as the score does it."""
+def term(view: str, rule: Rule) -> str:
+    """Return the term for a view that counts by this rule."""
+    beyond = "" if rule.floor == -math.inf else f" > {rule.floor:g}"
+    return VIEWS[view] + beyond + (" squared" if rule.squared else "")
+
+
+def sums(rules: dict[str, Rule]) -> dict[str, dict[str, float]]:
+    """Return the weight of each term in every sum that is tried, that of ``rules`` first."""
+    terms = {view: term(view, rule) for view, rule in rules.items()}
+    default = {terms[view]: rule.weight for view, rule in rules.items()}
+
+    def with_(**changes: float) -> dict[str, float]:
+        """Return the default's weights with others for some views; 0 leaves one out."""
+        changed = default | {terms[view]: weight for view, weight in changes.items()}
+        return {name: weight for name, weight in changed.items() if weight}
+
+    far, plainer = terms["gaussian"], terms["simplicity"]
+    of_gaussian = rules["gaussian"].weight  # grows with the number of colours
+    without_gaussian, without_simplicity = with_(gaussian=0), with_(simplicity=0)
+    return {
+        "default": default,
+        **{f"without {view}": with_(**{view: 0}) for view in rules},
+        "history 1": with_(history=1),
+        "pattern 2": with_(pattern=2),
+        "without edges and simplicity": with_(edges=0, simplicity=0),
+        "neighbours 6": with_(neighbours=6),
+        "neighbours 14": with_(neighbours=14),
+        "neighbours up to 2": default | {f"{NEAR} > 2": -rules["neighbours"].weight},
+        "blocks 8": with_(blocks=8),
+        "blocks 16": with_(blocks=16),
+        "edges 12": with_(edges=12),
+        "edges 20": with_(edges=20),
+        "features 2": with_(features=2),
+        "features 6": with_(features=6),
+        "gaussian half": with_(gaussian=of_gaussian / 2),
+        "gaussian twice": with_(gaussian=2 * of_gaussian),
+        "gaussian 14": with_(gaussian=14),
+        "gaussian always": without_gaussian | {LESS[2]: of_gaussian},
+        "gaussian beyond 0.5": without_gaussian | {f"{LESS[2]} > 0.5": of_gaussian},
+        "gaussian beyond 1.5": without_gaussian | {f"{LESS[2]} > 1.5": of_gaussian},
+        "gaussian beyond 2": without_gaussian | {f"{LESS[2]} > 2": of_gaussian},
+        "gaussian less its neighbours' once": without_gaussian | {f"{LESS[1]} > 1": of_gaussian},
+        "gaussian by itself": without_gaussian | {f"{GAUSSIAN} > 1": of_gaussian},
+        "simplicity 10": with_(simplicity=10),
+        "simplicity 30": with_(simplicity=30),
+        "simplicity 15, beyond 0": without_simplicity | {f"{SIMPLICITY} > 0 squared": 15},
+        "simplicity 30, beyond 0.5": without_simplicity | {f"{SIMPLICITY} > 0.5 squared": 30},
+        "simplicity 30, beyond 0.75, plain": without_simplicity | {f"{SIMPLICITY} > 0.75": 30},
+        "simplicity 30, always, plain": without_simplicity | {SIMPLICITY: 30},
+        "simplicity by the fine distance": without_simplicity
+        | {f"{OF_FINE} > 0.25 squared": rules["simplicity"].weight},
+        "features by themselves": with_(features=0) | {"features gaussian": 4},
+        "features less their neighbours' twice": with_(features=0) | {LESS_FEATURES[2]: 4},
+        "neighbours among all": with_(neighbours=0) | {ALL_NEAR: 10},
+        "blocks that stay": with_(blocks=0) | {BLOCKS + STAY: 12},
+        "blocks that move by two pixels": with_(blocks=0) | {BLOCKS + BY_TWO: 12},
+        "edges that stay": with_(edges=0) | {EDGES + STAY: 16},
+        "edges that move by a pixel": with_(edges=0) | {EDGES + BY_ONE: 16},
+        "edges instead of blocks": with_(blocks=0, edges=28),
+        "pixels besides": default | {"pixels cosine": 5},
+        "pixels instead of blocks": with_(blocks=0) | {"pixels cosine": 5},
+        "features by euclid besides": default | {"features euclid": 3},
+        "averaged critic besides": default | {"averaged critic's features euclid": 2},
+        "blocks, edges, gaussian and simplicity": {
+            view: default[view] for view in (BLOCKS, EDGES, far, plainer)
+        },
+        "history and pixels gaussian": {HISTORY: 1, GAUSSIAN: 1},
+    }
+
+
+def sums_of(views: dict[str, Scores], rules: dict[str, Rule]) -> Iterator[tuple[str, Scores]]:
+    """Yield each weighted sum of `sums`, of views standardised as the score does it."""
     scale = {name: _standardised(name, scores) for name, scores in views.items()}
-    for title, weights in SUMS.items():
+    for title, weights in sums(rules).items():
         total: Scores = {}
-        for term, weight in weights.items():
-            name, _, floor = term.partition(" > ")
-            for key, values in scale[name].items():
-                counted = np.maximum(values, float(floor)) if floor else values
-                total[key] = total.get(key, np.float32(0)) + weight * counted
+        for name, weight in weights.items():
+            view, _, beyond = name.partition(" > ")
+            for key, values in scale[view].items():
+                total[key] = total.get(key, np.float32(0)) + weight * _counted(values, beyond)
         yield SUM + title, total
 
 
+def _counted(values: NDArray[np.float32], beyond: str) -> NDArray[np.float32]:
+    if not beyond:
+        return values
+    floor, _, squared = beyond.partition(" ")
+    excess = np.maximum(values - np.float32(floor), 0)
+    return excess**2 if squared else excess
+
+
 def _standardised(name: str, scores: Scores) -> Scores:
-    held_out = scores["held out"]
-    center = np.median(held_out)
-    smallest = SMALLEST_SPREAD_OF_HISTORY if name == HISTORY else SMALLEST_SPREAD
-    spread = max(np.quantile(held_out, RANGE) - center, smallest)
-    return {key: (values - center) / spread for key, values in scores.items()}
+    held_out = torch.from_numpy(scores["held out"])[None]
+    center = held_out.median(dim=1).values
+    squared = torch.tensor([name in (SIMPLICITY, OF_FINE)])
+    spread = float(spread_of(held_out, center, squared=squared))
+    if name == HISTORY:
+        spread = max(spread, SMALLEST_SPREAD_OF_HISTORY)
+    return {key: (values - float(center)) / spread for key, values in scores.items()}

@@ -21,15 +21,16 @@ from pages import ROWS, Row, commands, grouped, table
 from sklearn.ensemble import IsolationForest
 from torch import Tensor
 
-from historyad.companions import NEIGHBOURS, Gaussian, Neighbours
 from historyad.config import make_config
 from historyad.environment import machine, versions
 from historyad.fitting import split_rows
+from historyad.gaussian import Gaussian
 from historyad.metrics import auroc
+from historyad.neighbours import NEIGHBOURS, Neighbours
 from historyad.preprocessing import Preprocessing
 from historyad.splits import load_split
 from historyad.storage import append_rows
-from historyad.views import RANGE, SMALLEST_SPREAD
+from historyad.views import spread_of
 
 View = Callable[[Tensor], Tensor]
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
@@ -98,10 +99,10 @@ def _views_of(name: str, seed: int) -> dict[str, Scores]:
     found = {}
     for what, view in _fit(torch.from_numpy(prepare(split.train.samples[train])), seed).items():
         with torch.inference_mode():
-            raw = {key: view(x).numpy() for key, x in tensors.items()}
-        center = np.median(raw["held out"])
-        spread = max(np.quantile(raw["held out"], RANGE) - center, SMALLEST_SPREAD)
-        found[what] = {key: (values - center) / spread for key, values in raw.items()}
+            raw = {key: view(x) for key, x in tensors.items()}
+        center = raw["held out"].median()
+        spread = spread_of(raw["held out"][None], center, squared=torch.tensor([False]))
+        found[what] = {key: ((values - center) / spread).numpy() for key, values in raw.items()}
     return found
 
 

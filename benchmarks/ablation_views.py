@@ -15,16 +15,18 @@ from torch import Tensor
 
 from historyad.batches import Batches
 from historyad.blocks import CANDIDATES, Blocks, Edges, Grey
-from historyad.companions import Gaussian, Neighbours, samples_to_fit
+from historyad.companions import IMAGE_RIDGE, ImageCompanions, Rule, samples_to_fit
 from historyad.config import Config, make_config
 from historyad.detector import Detector, in_batches
 from historyad.fitting import fit_model, split_rows
+from historyad.gaussian import Gaussian
 from historyad.history import History
 from historyad.model import Model
+from historyad.neighbours import Neighbours
 from historyad.preprocessing import Preprocessing
 from historyad.splits import Split
 from historyad.storage import RunDirectory, load_json
-from historyad.views import IMAGE_RIDGE, ImageCompanions, Views, raw_views
+from historyad.views import Views, raw_views
 
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
 
@@ -38,7 +40,7 @@ UNEQUAL = ", components as they vary"
 GAUSSIAN = "pixels gaussian"
 LESS = {times: f"{GAUSSIAN}, less {times} x its neighbours'" for times in (1, 2)}
 LESS_FEATURES = {times: f"features gaussian, less {times} x its neighbours'" for times in (1, 2)}
-SIMPLICITY = "simplicity"
+SIMPLICITY, OF_FINE = "simplicity", "simplicity, by the fine distance"
 BLOCKS = "blocks, near by features"
 EDGES = "edges of blocks, near by features"
 # Steps of blocks in each variant; that of the score is measured as one of its views.
@@ -46,8 +48,10 @@ MOVES = {", none moved": 0, ", moved by a pixel": 1, ", moved by two": 2}
 STAY, BY_ONE, BY_TWO = MOVES
 
 
-def views_of(split: Split, config: Config, folder: Path) -> tuple[dict[str, Scores], float]:
-    """Return what every view says of the split's samples, and the share of anomalous ones."""
+def views_of(
+    split: Split, config: Config, folder: Path
+) -> tuple[dict[str, Scores], dict[str, Rule], float]:
+    """Return what every view says of the split's samples, the score's rules, and the prevalence."""
     run = RunDirectory(folder)
     model = Model.load(folder) if run.is_finished else fit_model(split.train, config, run)
     resolved = make_config(**load_json(run.config)["config"])
@@ -72,7 +76,7 @@ def views_of(split: Split, config: Config, folder: Path) -> tuple[dict[str, Scor
         for name, view in score_views.items():
             found[name] = {key: in_batches(view, x, prepare) for key, x in samples.items()}
     n_normal, n_anomalous = len(split.normal), len(split.anomalous)
-    return found, n_anomalous / (n_normal + n_anomalous)
+    return found, model.detector.companions.rules, n_anomalous / (n_normal + n_anomalous)
 
 
 def some(samples: NDArray[Any]) -> NDArray[Any]:
@@ -114,7 +118,8 @@ def _of_the_score(
 
     def gaussians(x: Tensor) -> Tensor:
         features = views.detector.scores_and_features(x)[1]
-        return torch.stack([companions.gaussian(x), companions.features(features)], 1)
+        fine, _ = companions.gaussian(x)
+        return torch.stack([fine, companions.features(features)], 1)
 
     found: dict[str, Scores] = defaultdict(dict)
     for key, x in samples.items():
@@ -125,6 +130,7 @@ def _of_the_score(
         found[BLOCKS][key] = raw["blocks"]
         found[EDGES][key] = raw["edges"]
         found[SIMPLICITY][key] = raw["simplicity"]
+        found[OF_FINE][key] = -np.log(of_pixels)
         found[LESS[1]][key] = (of_pixels + raw["gaussian"]) / 2
         found[LESS[2]][key] = raw["gaussian"]
         found[LESS_FEATURES[1]][key] = raw["features"]

@@ -17,7 +17,7 @@ from historyad.model import VERSION
 Row = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 ROWS = ROOT / "docs" / "rows"
-BEFORE = "before the view `simplicity` was added"  # what `of_before` finds
+BEFORE = "with an earlier version of the score"  # what `of_before` finds
 
 
 def commands(rows: list[Row]) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from historyad.companions import NEIGHBOURS, gaps_between, relative
+from historyad.neighbours import NEIGHBOURS, gaps_between, relative
 
 CANDIDATES = 16  # of each image, the nearest by another view
 

@@ -9,274 +9,189 @@ unlike every normal one has no near neighbour.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
-from historyad.networks import Shape
+from historyad.blocks import CANDIDATES, Blocks
+from historyad.gaussian import Gaussian, ImageGaussian, principal_components
+from historyad.neighbours import NEIGHBOURS, Neighbours
+from historyad.networks import Critic, Shape
 
-if TYPE_CHECKING:
-    from sklearn.decomposition import PCA
+# Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
+IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 1.0
+_FEATURE_COMPONENTS = 192  # of the Gaussian of features
+# How many times the neighbours' distance is taken from an image's own.
+_NEARBY, _NEARBY_FEATURES = 2.0, 1.0
 
-_GAUSSIAN_VALUES = 2**21  # of the components that are kept: 8 MB
-_BANK_VALUES = 2**21  # of the normal samples that are kept as neighbours: 8 MB
-_FEATURE_COMPONENTS = 64  # of features, where distances are taken: more normal samples help more
+_SMALLEST_DISTANCE = 1e-6  # to a Gaussian, whose logarithm is taken
 _MOST_SAMPLES = 2**15  # that are kept or estimated from
-_PCA_SAMPLES = 20_000  # from which components are estimated
-NEIGHBOURS = 5
-_SMALLEST_GAP = 1e-3  # as a share of the mean one, and by itself
-_SMALLEST_SHARE = 1e-6  # of a variance in the largest
-_CHUNK = 512  # samples of the bank that are compared with it at a time
-_PARTS = 8  # of the bank; the distances to one stay in the cache
-_FROM_A_PART = 8  # candidates
-_SMALLEST_RIDGE = 1e-6  # for samples that do not vary
+_CHUNK = 512  # samples that are compared with a Gaussian at a time
 
 
-class Gaussian(nn.Module):
-    """Mahalanobis distance of a sample to the normal ones, by a Gaussian of few components.
+@dataclass(frozen=True)
+class Rule:
+    """How a view counts in the score."""
 
-    The model is probabilistic PCA (Tipping and Bishop, 1999): the largest principal variances, and
-    one variance for all directions that are left. A ridge keeps each of them away from 0.
-    """
+    weight: float
+    floor: float = -math.inf  # the place on its scale from which it counts
+    squared: bool = False  # by the square of what is beyond
 
-    mean: Tensor
-    components: Tensor
-    precisions: Tensor
-    rest_precision: Tensor
+    def count(self, view: Tensor) -> Tensor:
+        """Return what standardised values of the view add to the score."""
+        if self.squared:
+            return self.weight * (view - self.floor).clamp(min=0).square()
+        return self.weight * (view if self.floor == -math.inf else view.clamp(min=self.floor))
 
-    def __init__(self, n_values: int, n_components: int) -> None:
+
+class VectorCompanions(nn.Module):
+    """Companions of D_TV on vectors."""
+
+    rules: ClassVar[dict[str, Rule]] = {
+        "history": Rule(1.0, floor=1.0),
+        "neighbours": Rule(1.0),
+        "gaussian": Rule(0.5),
+    }
+
+    def __init__(self, neighbours: Neighbours, gaussian: Gaussian) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(n_values))
-        self.register_buffer("components", torch.zeros(n_components, n_values))
-        self.register_buffer("precisions", torch.ones(n_components))
-        self.register_buffer("rest_precision", torch.ones(1))
+        self.neighbours = neighbours
+        self.gaussian = gaussian
 
     @classmethod
-    def fit(cls, x: Tensor, *, ridge: float, pca: PCA | None = None) -> Gaussian:
-        """Estimate from normal samples (N, *shape), N > 1.
+    def fit(cls, samples: Tensor) -> VectorCompanions:
+        """Fit to normal samples (N, values)."""
+        neighbours = Neighbours.fit(samples, cosine=False, project=False)
+        return cls(neighbours, Gaussian.fit(samples, ridge=_VECTOR_RIDGE))
 
-        The ridge is a share of their mean variance. By default as many principal components are
-        kept as have room.
-        """
-        pca = principal_components(x) if pca is None else pca
-        flat = x.flatten(1).cpu().numpy()
-        ridge = max(ridge * float(flat.var(axis=0).mean()), _SMALLEST_RIDGE)
-        gaussian = cls(flat.shape[1], len(pca.components_)).to(x.device)
-        gaussian.mean.copy_(torch.from_numpy(pca.mean_))
-        gaussian.components.copy_(torch.from_numpy(pca.components_))
-        gaussian.precisions.copy_(torch.from_numpy(1 / (pca.explained_variance_ + ridge)))
-        gaussian.rest_precision.fill_(1 / (float(pca.noise_variance_) + ridge))
-        return gaussian
+    @classmethod
+    def build(cls, n_values: int, *, bank: int, components: int) -> VectorCompanions:
+        """Return unfitted ones of these sizes."""
+        neighbours = Neighbours(n_values, bank, cosine=False, project=False)
+        return cls(neighbours, Gaussian(n_values, components))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the distance of each sample of (B, *shape), (B,)."""
-        centred = x.flatten(1) - self.mean
-        coordinates = centred @ self.components.T
-        squares = coordinates.square() @ self.precisions
-        if len(self.components) < len(self.mean):
-            rest = centred - coordinates @ self.components
-            squares = squares + rest.square().sum(1) * self.rest_precision
-        return squares.sqrt()
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What `build` needs to know."""
+        return {"bank": len(self.neighbours.bank), "components": len(self.gaussian.components)}
+
+    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
+        """Return the views of samples (B, values) besides that of the history, (B,) each."""
+        return [self.neighbours(x), self.gaussian(x)]
 
 
-class Neighbours(nn.Module):
-    """Mean distance of a sample to the nearest of the normal samples in its bank.
+class ImageCompanions(nn.Module):
+    """Companions of D_TV on images: in pixels, and in what D_TV makes of them.
 
-    By Euclid, or by cosine around the mean; on principal components of the features that a network
-    made of images, or on vectors as they are. The distance is divided by the root of the gap that
-    normal samples have between them in that place: where they are dense, less is as rare. That is
-    halfway between the plain distance and the ratio of the local outlier factor (Breunig et al.,
-    2000). For cosines, components are brought halfway to equal variances, which the few largest
-    would decide otherwise.
-
-    The nearest are taken from candidates, which one product with the bank finds: those of an image
-    in one layer of a network serve as candidates in another layer, and the bank is searched once.
+    The bank is searched once, by `pattern`; neighbours in other layers are taken from the
+    candidates that this finds.
     """
 
-    mean: Tensor
-    components: Tensor
-    bank: Tensor
-    gaps: Tensor
+    bank_gaussian: Tensor
+    bank_features: Tensor
 
-    def __init__(self, n_values: int, n_bank: int, *, cosine: bool, project: bool) -> None:
+    def __init__(
+        self,
+        pattern: Neighbours,
+        neighbours: Neighbours,
+        blocks: Blocks,
+        gaussian: ImageGaussian,
+        features: Gaussian,
+    ) -> None:
         super().__init__()
-        self.cosine = cosine
-        self.project = project
-        n_components = min(_FEATURE_COMPONENTS, n_values, n_bank - 1) if project else n_values
-        self.register_buffer("mean", torch.zeros(n_values))
-        if project:
-            self.register_buffer("components", torch.zeros(n_components, n_values))
-        self.register_buffer("bank", torch.zeros(n_bank, n_components))
-        self.register_buffer("gaps", torch.ones(n_bank))
+        self.pattern = pattern
+        self.neighbours = neighbours
+        self.blocks = blocks
+        self.gaussian = gaussian
+        self.features = features
+        # What either Gaussian says of the normal samples that neighbours are sought among.
+        self.register_buffer("bank_gaussian", torch.zeros(len(pattern.bank)))
+        self.register_buffer("bank_features", torch.zeros(len(pattern.bank)))
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """How each view counts; the Gaussian, by the number of axes that it sums up."""
+        return {
+            "history": Rule(0.5),
+            "pattern": Rule(1.0),
+            "neighbours": Rule(10.0),
+            "blocks": Rule(12.0),
+            "edges": Rule(16.0),
+            "gaussian": Rule(10.0 * len(self.gaussian.axes), floor=1.0),
+            "simplicity": Rule(20.0, floor=0.25, squared=True),
+            "features": Rule(4.0),
+        }
 
     @classmethod
-    def fit(cls, x: Tensor, *, cosine: bool, project: bool) -> Neighbours:
-        """Keep normal samples or their features (N, values), N > 1, as many as have room."""
-        pca = principal_components(x[: _kept(x, project)], _FEATURE_COMPONENTS) if project else None
-        neighbours = cls.keep(x, pca, cosine=cosine)
-        neighbours.fit_gaps(neighbours.candidates_of_bank())
-        return neighbours
+    def fit(cls, samples: Tensor, features: Tensor, hidden: Tensor) -> ImageCompanions:
+        """Fit to normal samples (N, C, H, W) and their layers (N, n_features), (N, hidden)."""
+        pca = principal_components(features, _FEATURE_COMPONENTS)
+        pattern = Neighbours.keep(features, pca, cosine=True)
+        of_features = Gaussian.fit(features, ridge=IMAGE_RIDGE, pca=pca)
+        pca = principal_components(hidden)
+        in_layer = Neighbours.keep(hidden, pca, cosine=False)
+        candidates = pattern.candidates_of_bank()
+        in_layer.fit_gaps(candidates)
+        others = pattern.fit_gaps(candidates, CANDIDATES)
+        blocks = Blocks.fit(samples[: len(others)], others)
+        # Beside brightness colours vary little; a ridge for all of it would hide them.
+        of_pixels = ImageGaussian.fit(
+            samples, ridge=IMAGE_RIDGE / samples.shape[1], coarse_ridge=IMAGE_RIDGE
+        )
+        companions = cls(pattern, in_layer, blocks, of_pixels, of_features)
+        n = len(pattern.bank)
+        for start in range(0, n, _CHUNK):
+            some = slice(start, min(start + _CHUNK, n))
+            companions.bank_gaussian[some], _ = of_pixels(samples[some])
+            companions.bank_features[some] = of_features(features[some])
+        return companions
 
     @classmethod
-    def keep(cls, x: Tensor, pca: PCA | None, *, cosine: bool) -> Neighbours:
-        """Do what `fit` does, but for the gaps, on the first few of these principal components."""
-        project = pca is not None
-        x = x[: _kept(x, project)]
-        neighbours = cls(x.shape[1], len(x), cosine=cosine, project=project).to(x.device)
-        neighbours.mean.copy_(x.mean(0))
-        if pca is not None:
-            n_components = len(neighbours.components)
-            directions = pca.components_[:n_components]
-            if cosine:
-                variances = pca.explained_variance_[:n_components]
-                directions = directions / _roots_of_deviations(variances)[:, None]
-            neighbours.components.copy_(torch.from_numpy(directions))
-        neighbours.bank.copy_(neighbours.place(x))
-        return neighbours
+    def build(
+        cls,
+        critic: Critic,
+        shape: Shape,
+        *,
+        bank: int,
+        components: int,
+        feature_components: int,
+    ) -> ImageCompanions:
+        """Return unfitted ones of these sizes, for images of ``shape``."""
+        return cls(
+            Neighbours(critic.n_features, bank, cosine=True, project=True),
+            Neighbours(critic.n_hidden, bank, cosine=False, project=True),
+            Blocks(shape[-1], bank),
+            ImageGaussian(shape, components),
+            Gaussian(critic.n_features, feature_components),
+        )
 
-    def candidates_of_bank(self) -> Tensor:
-        """Return the candidates of each sample of the bank, itself among them, (N, K)."""
-        return torch.cat([self.candidates(part) for part in torch.split(self.bank, _CHUNK)])
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What `build` needs to know."""
+        return {
+            "bank": len(self.pattern.bank),
+            "components": self.gaussian.components.shape[1],
+            "feature_components": len(self.features.components),
+        }
 
-    def fit_gaps(self, candidates: Tensor, most: int = NEIGHBOURS) -> Tensor:
-        """Measure how far each sample of the bank is from its own neighbours.
-
-        They are among its candidates, (N, K), itself being one. Return at ``most`` so many others
-        that are nearest to each, rising, (N, most).
-        """
-        parts = zip(torch.split(self.bank, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
-        # The nearest of each is itself.
-        found = [self.nearest(a, few, most + 1) for a, few in parts]
-        distances, others = (torch.cat(part)[:, 1:] for part in zip(*found, strict=True))
-        self.gaps.copy_(gaps_between(distances))
-        return others
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the relative distance of each sample of (B, values) to its neighbours, (B,)."""
-        return self.among(x, self.candidates(self.place(x)))
-
-    def place(self, x: Tensor) -> Tensor:
-        """Map (B, values) to the places between which distances are taken, (B, components)."""
-        places = x - self.mean
-        if self.project:
-            places = places @ self.components.T
-        return functional.normalize(places) if self.cosine else places
-
-    def candidates(self, places: Tensor) -> Tensor:
-        """Return which samples of the bank are near each place, (B, K), in no order.
-
-        They are the nearest few of each part of the bank, 64 in all. Of vectors, which may have
-        many values, they are only as many as it needs.
-        """
-        bank = self.bank
-        if not self.project:
-            # The difference below loses digits where rows of a table are close and far from 0.
-            places, bank = places.double(), bank.double()
-        size = math.ceil(len(bank) / _PARTS)
-        found, columns = [], []
-        for start in range(0, len(bank), size):
-            part = bank[start : start + size]
-            # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
-            closeness = torch.addmm(-part.square().sum(1) / 2, places, part.T)
-            nearest = largest(closeness, min(_FROM_A_PART, len(part)))
-            found.append(closeness.gather(1, nearest))
-            columns.append(start + nearest)
-        if self.project:
-            return torch.cat(columns, 1)
-        few = torch.cat(found, 1).topk(min(_FROM_A_PART, len(bank))).indices
-        return torch.cat(columns, 1).gather(1, few)
-
-    def among(self, x: Tensor, candidates: Tensor) -> Tensor:
-        """Return relative distances of samples (B, values) to the nearest candidates, (B,)."""
-        return self.relative(*self.nearest(self.place(x), candidates, NEIGHBOURS))
-
-    def nearest(self, places: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return distances to the ``k`` nearest candidates, rising, and which of the bank, (B, k).
-
-        From differences, not from products: rows of a table may be close and far from 0.
-        """
-        differences = functional.embedding(candidates, self.bank) - places[:, None]
-        squares = differences.square().sum(2)
-        found, order = squares.topk(min(k, candidates.shape[1]), largest=False)
-        # Of normalised places, half the squared distance is 1 - cosine.
-        return found / 2 if self.cosine else found.sqrt(), candidates.gather(1, order)
-
-    def relative(self, distances: Tensor, nearest: Tensor) -> Tensor:
-        """Return the relative distance that `nearest` amounts to, (B,)."""
-        return relative(distances, self.gaps[nearest])
-
-
-def relative(distances: Tensor, gaps: Tensor) -> Tensor:
-    """Return the mean of rising distances to neighbours by the root of their mean gap.
-
-    (B, k) and (B, k) to (B,); the first few columns count.
-    """
-    return distances[:, :NEIGHBOURS].mean(1) / gaps[:, :NEIGHBOURS].mean(1).sqrt()
-
-
-def gaps_between(distances: Tensor) -> Tensor:
-    """Return the gap around each normal sample, (N,), from rising distances to others, (N, k)."""
-    gaps = distances[:, :NEIGHBOURS].mean(1)
-    # Between equal samples there is no gap, but nor is there one that is infinitely small.
-    return gaps.clamp(min=(_SMALLEST_GAP * gaps.mean()).clamp(min=_SMALLEST_GAP))
-
-
-def _roots_of_deviations(variances: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the root of each standard deviation as a share of the largest, which comes first."""
-    if variances[0] == 0:
-        return np.ones_like(variances)
-    shares: NDArray[np.float32] = np.maximum(variances / variances[0], _SMALLEST_SHARE)
-    return shares**0.25
-
-
-def _kept(x: Tensor, project: bool) -> int:
-    """Return of how many samples (N, values) a bank has room for."""
-    return max(2, _BANK_VALUES // (_FEATURE_COMPONENTS if project else x.shape[1]))
-
-
-def principal_components(x: Tensor, most: int | None = None) -> PCA:
-    """Fit a PCA of samples (N, *shape), of some where they are many.
-
-    At ``most`` so many components are kept; by default, as many as a Gaussian has room for.
-    """
-    # Slow to import, and scoring does without.
-    from sklearn.decomposition import PCA
-
-    flat = x.flatten(1)[:_PCA_SAMPLES].cpu().numpy()
-    n_values = flat.shape[1]
-    most = most or max(_FEATURE_COMPONENTS, _GAUSSIAN_VALUES // n_values)
-    n_components = min(n_values, len(x) - 1, most)
-    # Exact, and for features of images faster than random projections. It subtracts the mean from
-    # products, where float32 would lose samples that vary little about a large one.
-    solver = "covariance_eigh" if len(flat) >= n_values else "auto"
-    center = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
-    with np.errstate(invalid="ignore"):  # shares of a variance that may be 0
-        pca = PCA(n_components, svd_solver=solver, random_state=0).fit(flat - center)
-    pca.mean_ = pca.mean_ + center
-    return pca
-
-
-def largest(values: Tensor, k: int) -> Tensor:
-    """Return the columns of the ``k`` largest of each row of (B, n), falling, (B, k).
-
-    They lie in the k groups of columns whose largest is largest. A maximum of each group costs
-    less than torch's selection from whole rows.
-    """
-    # About the root of n; a power of two, as a part of a full bank, which then needs no padding.
-    n_groups = max(k, 2 ** round(math.log2(values.shape[1]) / 2))
-    padding = -values.shape[1] % n_groups
-    if padding:
-        values = functional.pad(values, (0, padding), value=-math.inf)
-    grouped = values.reshape(-1, values.shape[1] // n_groups, n_groups)
-    groups = grouped.amax(1).topk(k).indices
-    few = grouped.gather(2, groups[:, None].expand(-1, grouped.shape[1], -1))
-    places = few.flatten(1).topk(k).indices
-    columns: Tensor = places // k * n_groups + groups.gather(1, places % k)
-    return columns
+    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
+        """Return the views of images (B, C, H, W) besides that of the history, (B,) each."""
+        places = self.pattern.place(features)
+        candidates = self.pattern.candidates(places)
+        distances, others = self.pattern.nearest(places, candidates, CANDIDATES)
+        few = others[:, :NEIGHBOURS]
+        nearby = self.bank_gaussian[few].mean(1), self.bank_features[few].mean(1)
+        fine, coarse = self.gaussian(x)
+        return [
+            self.pattern.relative(distances, others),
+            self.neighbours.among(hidden, candidates),
+            *self.blocks(x, others),
+            fine - _NEARBY * nearby[0],
+            -coarse.clamp(min=_SMALLEST_DISTANCE).log(),
+            self.features(features) - _NEARBY_FEATURES * nearby[1],
+        ]
 
 
 def samples_to_fit(shape: Shape) -> int:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.calibration import Calibration, samples_needed
+from historyad.companions import ImageCompanions, VectorCompanions
 from historyad.config import Config, as_dict, validate
 from historyad.detector import Detector, anomaly_scores
 from historyad.errors import InputError, RunError
@@ -37,10 +38,10 @@ from historyad.patches import (
 )
 from historyad.preprocessing import Preprocessing
 from historyad.storage import load_json, load_tensors, save_json, save_tensors
-from historyad.views import ImageCompanions, VectorCompanions, Views, raw_views, total_of
+from historyad.views import Views, raw_views, total_of
 
-_FORMAT, VERSION = "historyad-detector", 9
-_EARLIER = (7, 8)  # still read, but for whole images, whose score had fewer views
+_FORMAT, VERSION = "historyad-detector", 10
+_EARLIER = (7, 8, 9)  # still read, but for whole images, whose score had other views
 _MOST_MEMBERS = 64
 _MOST_SAMPLES = 2**20  # that companions may hold
 _MOST_VALUES_OF_A_SAMPLE = 2**24

@@ -11,18 +11,19 @@ view           what it says of a sample
                the image may have moved a little
 `edges`        images: the same, of edges instead of grey values, and by moves of twice that length
 `gaussian`     distance to a Gaussian; for an image, less twice that of its neighbours by `pattern`
-`simplicity`   images: minus the logarithm of that distance by itself: how much plainer than normal
+`simplicity`   images: minus the logarithm of a coarser such distance: how much plainer than normal
 `features`     images: distance to a Gaussian of the features of D_TV's convolutions, less that of
                its neighbours by `pattern`
 =============  =================================================================================
 
 Distances to neighbours are relative to the gaps between normal samples around them. A view is
-standardised by normal samples that no view was fitted on: 0 is their median, and 1 is what one in
-twenty exceeds. The score is a weighted sum. Some views count only beyond the range of normal
+standardised by normal samples that no view was fitted on: 0 is their median, and about one in
+twenty exceeds 1. The score is a weighted sum. Some views count only beyond the range of normal
 samples, or near its end, for they say nothing about what is normal within: the Gaussian of images,
 beyond whose range nothing else is as sure, and D_TV's output on vectors, where the history does not
-surround the data. Some normal images are far from the mean, and so are those that resemble them:
-hence the Gaussians of an image are compared with those of its neighbours.
+surround the data. Simplicity counts by its square: a little plainer than normal says nothing yet,
+and much plainer decides. Some normal images are far from the mean, and so are those that resemble
+them: hence the Gaussians of an image are compared with those of its neighbours.
 
 Where samples have many values, all normal ones are about equally far from the mean, and what is
 much *nearer* is not normal either: no photograph is as smooth as a house number (Nalisnick et al.,
@@ -32,10 +33,9 @@ distances call it normal; `simplicity` does not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import reduce
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,175 +43,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.batches import Batches
-from historyad.blocks import CANDIDATES, Blocks
-from historyad.companions import (
-    NEIGHBOURS,
-    Gaussian,
-    Neighbours,
-    principal_components,
-    samples_to_fit,
-)
+from historyad.companions import ImageCompanions, VectorCompanions, samples_to_fit
 from historyad.detector import Detector, in_batches
-from historyad.networks import Critic, Shape
 from historyad.preprocessing import Preprocessing
 
 _Number = TypeVar("_Number", float, NDArray[np.float64])
 
-# Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
-IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 1.0
-_GAUSSIAN_COMPONENTS = 192  # of features
-# How many times the neighbours' distance is taken from an image's own.
-_NEARBY, _NEARBY_FEATURES = 2.0, 1.0
-
-_SMALLEST_DISTANCE = 1e-6  # to a Gaussian, whose logarithm is taken
 _CHUNK = 512  # samples whose features are computed at a time
 RANGE = 0.95  # quantile of normal samples that is 1 on the scale of a view
+_FAR = 0.99  # or that is 2, of one that counts by its square, where that is less strict
 ZERO = 0.99  # quantile of normal samples where the score is 0
 _STEEPNESS = 4.0  # of the score at its 0, per unit of the scale
 _MOST_BOUNDED = 1 - 2**-24  # the largest float32 below 1: a score of 1 is infinitely far
 # A detector that is all but constant on normal samples has no scale of its own.
 SMALLEST_SPREAD, SMALLEST_SPREAD_OF_HISTORY = 1e-6, 0.05
-
-
-class VectorCompanions(nn.Module):
-    """Companions of D_TV on vectors."""
-
-    # The weight of each view in the score, and the place on its scale from which it counts.
-    rules: ClassVar[dict[str, tuple[float, float]]] = {
-        "history": (1.0, 1.0),
-        "neighbours": (1.0, -math.inf),
-        "gaussian": (0.5, -math.inf),
-    }
-
-    def __init__(self, neighbours: Neighbours, gaussian: Gaussian) -> None:
-        super().__init__()
-        self.neighbours = neighbours
-        self.gaussian = gaussian
-
-    @classmethod
-    def fit(cls, samples: Tensor) -> VectorCompanions:
-        """Fit to normal samples (N, values)."""
-        neighbours = Neighbours.fit(samples, cosine=False, project=False)
-        return cls(neighbours, Gaussian.fit(samples, ridge=_VECTOR_RIDGE))
-
-    @classmethod
-    def build(cls, n_values: int, *, bank: int, components: int) -> VectorCompanions:
-        """Return unfitted ones of these sizes."""
-        neighbours = Neighbours(n_values, bank, cosine=False, project=False)
-        return cls(neighbours, Gaussian(n_values, components))
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """What `build` needs to know."""
-        return {"bank": len(self.neighbours.bank), "components": len(self.gaussian.components)}
-
-    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
-        """Return the views of samples (B, values) besides that of the history, (B,) each."""
-        return [self.neighbours(x), self.gaussian(x)]
-
-
-class ImageCompanions(nn.Module):
-    """Companions of D_TV on images: in pixels, and in what D_TV makes of them.
-
-    The bank is searched once, by `pattern`; neighbours in other layers are taken from the
-    candidates that this finds.
-    """
-
-    bank_gaussian: Tensor
-    bank_features: Tensor
-
-    rules: ClassVar[dict[str, tuple[float, float]]] = {
-        "history": (0.5, -math.inf),
-        "pattern": (1.0, -math.inf),
-        "neighbours": (10.0, -math.inf),
-        "blocks": (12.0, -math.inf),
-        "edges": (16.0, -math.inf),
-        "gaussian": (14.0, 1.0),
-        "simplicity": (30.0, 0.75),
-        "features": (4.0, -math.inf),
-    }
-
-    def __init__(
-        self,
-        pattern: Neighbours,
-        neighbours: Neighbours,
-        blocks: Blocks,
-        gaussian: Gaussian,
-        features: Gaussian,
-    ) -> None:
-        super().__init__()
-        self.pattern = pattern
-        self.neighbours = neighbours
-        self.blocks = blocks
-        self.gaussian = gaussian
-        self.features = features
-        # What either Gaussian says of the normal samples that neighbours are sought among.
-        self.register_buffer("bank_gaussian", torch.zeros(len(pattern.bank)))
-        self.register_buffer("bank_features", torch.zeros(len(pattern.bank)))
-
-    @classmethod
-    def fit(cls, samples: Tensor, features: Tensor, hidden: Tensor) -> ImageCompanions:
-        """Fit to normal samples (N, C, H, W) and their layers (N, n_features), (N, hidden)."""
-        pca = principal_components(features, _GAUSSIAN_COMPONENTS)
-        pattern = Neighbours.keep(features, pca, cosine=True)
-        of_features = Gaussian.fit(features, ridge=IMAGE_RIDGE, pca=pca)
-        pca = principal_components(hidden)
-        in_layer = Neighbours.keep(hidden, pca, cosine=False)
-        candidates = pattern.candidates_of_bank()
-        in_layer.fit_gaps(candidates)
-        others = pattern.fit_gaps(candidates, CANDIDATES)
-        blocks = Blocks.fit(samples[: len(others)], others)
-        of_pixels = Gaussian.fit(samples, ridge=IMAGE_RIDGE)
-        companions = cls(pattern, in_layer, blocks, of_pixels, of_features)
-        n = len(pattern.bank)
-        companions.bank_gaussian.copy_(_in_chunks(of_pixels, samples[:n]))
-        companions.bank_features.copy_(_in_chunks(of_features, features[:n]))
-        return companions
-
-    @classmethod
-    def build(
-        cls,
-        critic: Critic,
-        shape: Shape,
-        *,
-        bank: int,
-        components: int,
-        feature_components: int,
-    ) -> ImageCompanions:
-        """Return unfitted ones of these sizes, for images of ``shape``."""
-        return cls(
-            Neighbours(critic.n_features, bank, cosine=True, project=True),
-            Neighbours(critic.n_hidden, bank, cosine=False, project=True),
-            Blocks(shape[-1], bank),
-            Gaussian(math.prod(shape), components),
-            Gaussian(critic.n_features, feature_components),
-        )
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """What `build` needs to know."""
-        return {
-            "bank": len(self.pattern.bank),
-            "components": len(self.gaussian.components),
-            "feature_components": len(self.features.components),
-        }
-
-    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
-        """Return the views of images (B, C, H, W) besides that of the history, (B,) each."""
-        places = self.pattern.place(features)
-        candidates = self.pattern.candidates(places)
-        distances, others = self.pattern.nearest(places, candidates, CANDIDATES)
-        few = others[:, :NEIGHBOURS]
-        nearby = self.bank_gaussian[few].mean(1), self.bank_features[few].mean(1)
-        from_mean = self.gaussian(x)
-        return [
-            self.pattern.relative(distances, others),
-            self.neighbours.among(hidden, candidates),
-            *self.blocks(x, others),
-            from_mean - _NEARBY * nearby[0],
-            -from_mean.clamp(min=_SMALLEST_DISTANCE).log(),
-            self.features(features) - _NEARBY_FEATURES * nearby[1],
-        ]
 
 
 class Views(nn.Module):
@@ -250,11 +95,9 @@ class Views(nn.Module):
 
     def total(self, raw: Tensor) -> Tensor:
         """Return the weighted sum of `raw` views (views, B), (B,)."""
+        rules = self.companions.rules.values()
         counted = [
-            weight * (view if floor == -math.inf else view.clamp(min=floor))
-            for view, (weight, floor) in zip(
-                self.standardised(raw), self.companions.rules.values(), strict=True
-            )
+            rule.count(view) for rule, view in zip(rules, self.standardised(raw), strict=True)
         ]
         # One after the other: torch adds up a stack in an order that depends on the batch.
         total: Tensor = reduce(torch.add, counted)
@@ -276,7 +119,8 @@ class Views(nn.Module):
         """
         raw = torch.from_numpy(raw_of_normal).to(self.center.device).T
         self.center.copy_(raw.median(dim=1).values)
-        self.spread.copy_((raw.quantile(RANGE, dim=1) - self.center).clamp(min=SMALLEST_SPREAD))
+        squared = torch.tensor([rule.squared for rule in self.companions.rules.values()])
+        self.spread.copy_(spread_of(raw, self.center, squared=squared.to(raw.device)))
         self.spread[0].clamp_(min=SMALLEST_SPREAD_OF_HISTORY)
         total = self.total(raw)
         self.total_center.copy_(total.median())
@@ -284,6 +128,18 @@ class Views(nn.Module):
         self.total_spread.copy_(spread.clamp(min=SMALLEST_SPREAD))
         scores: NDArray[np.float32] = self.score(raw).cpu().numpy()
         return scores
+
+
+def spread_of(raw: Tensor, center: Tensor, *, squared: Tensor) -> Tensor:
+    """Return how far 1 is from 0 on the scale of each of some views, (views,).
+
+    ``raw`` (views, N) are those of normal samples, and ``center`` (views,) is their median. One in
+    twenty is beyond 1. Of a view that counts ``squared`` (views,), one in a hundred at most is
+    beyond 2: some kind of normal samples may be plainer than all others, as ones are among digits.
+    """
+    spread, far = (raw.quantile(quantile, dim=1) - center for quantile in (RANGE, _FAR))
+    wider = torch.maximum(spread, far / 2)
+    return torch.where(squared, wider, spread).clamp(min=SMALLEST_SPREAD)
 
 
 def bounded_score(total: Tensor) -> Tensor:
@@ -321,10 +177,6 @@ def _layers_of(detector: Detector, samples: Tensor) -> list[Tensor]:
     """Return features (N, n_features) and last hidden layers (N, hidden) of samples."""
     parts = [detector.scores_and_features(x)[1:] for x in torch.split(samples, _CHUNK)]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
-
-
-def _in_chunks(view: nn.Module, x: Tensor) -> Tensor:
-    return torch.cat([view(part) for part in torch.split(x, _CHUNK)])
 
 
 def _chunks(n: int) -> Iterator[tuple[int, int]]:

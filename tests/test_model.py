@@ -239,7 +239,7 @@ def test_an_unknown_version_is_refused(copied, version):
         Model.load(copied)
 
 
-@pytest.mark.parametrize("version", [7, 8])
+@pytest.mark.parametrize("version", [7, 8, 9])
 def test_an_earlier_model_is_read_unless_it_lacks_views(fitted, copied, version):
     alter(copied, lambda content: content.update(version=version))
     if fitted[1].preprocessing.kind == "image":

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from historyad.batches import Batches
+from historyad.companions import samples_to_fit
 from historyad.detector import Detector
 from historyad.networks import Critic, initialise
 from historyad.preprocessing import Preprocessing
@@ -87,7 +88,7 @@ def test_the_score_of_an_image_adds_up_its_views(of_images):
     assert set(z) == near | {"gaussian", "simplicity"}
     total = z["history"] / 2 + z["pattern"] + 10 * z["neighbours"] + 12 * z["blocks"]
     total += 16 * z["edges"] + 4 * z["features"]
-    total += 14 * z["gaussian"].clamp(min=1) + 30 * z["simplicity"].clamp(min=0.75)
+    total += 10 * z["gaussian"].clamp(min=1) + 20 * (z["simplicity"] - 0.25).clamp(min=0) ** 2
     expected = bounded_score((total - views.total_center) / views.total_spread)
     torch.testing.assert_close(views(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -128,8 +129,8 @@ def test_the_gaussians_of_an_image_are_compared_with_those_of_its_neighbours(of_
     places = companions.pattern.place(features)
     nearest = torch.cdist(places, companions.pattern.bank).topk(5, largest=False).indices
     *_, gaussian, simplicity, of_features = views.raw(x)
-    own = companions.gaussian(x)
-    torch.testing.assert_close(simplicity, -own.log())
+    own, coarse = companions.gaussian(x)
+    torch.testing.assert_close(simplicity, -coarse.log())
     expected = own - 2 * own[nearest].mean(1)
     torch.testing.assert_close(gaussian, expected, rtol=1e-4, atol=1e-3)
     own = companions.features(features)
@@ -145,7 +146,7 @@ def test_an_image_plainer_than_any_normal_one_is_anomalous(of_images):
     by_name = dict(zip(views.names, raw, strict=True))
     assert by_name["gaussian"][0] < by_name["gaussian"][1:].min()
     assert views.score(raw)[0] > max(0.9, views.score(raw)[1:].quantile(0.99))
-    silent = dict(zip(views.names, views.standardised(raw), strict=True))["simplicity"] < 0.75
+    silent = dict(zip(views.names, views.standardised(raw), strict=True))["simplicity"] < 0.25
     lower = raw - (torch.tensor([name == "simplicity" for name in views.names]) * 1e-3)[:, None]
     assert torch.equal(views.score(lower)[silent], views.score(raw)[silent])
 
@@ -163,3 +164,8 @@ def test_the_total_of_a_score_is_found_again_and_finite_for_the_highest():
     assert total_of(float(scores[1])) == total_of(scores)[1]
     assert total_of(1.0) == total_of(1 - 2**-24) == total_of(np.ones(1))[0] > 1e6
     assert total_of(-1.0) == total_of(-1 + 2**-24)
+
+
+def test_large_images_are_fewer():
+    assert samples_to_fit((1, 32, 32)) == 32_768
+    assert samples_to_fit((3, 128, 128)) == 1000

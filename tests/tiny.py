@@ -3,6 +3,7 @@
 import gzip
 
 import numpy as np
+import torch
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -40,6 +41,11 @@ TINY_OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.it
 on_disk = hypothesis_settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+def normal_samples(n=400, n_values=6, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(n, n_values, generator=random) * torch.linspace(0.5, 2, n_values) + 1
 
 
 def tiny_config(**values):

@@ -5,56 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
+from tiny import normal_samples
 
-from historyad import companions
-from historyad.companions import Gaussian, Neighbours, largest, principal_components, samples_to_fit
-
-RIDGE = 0.1
-
-
-def normal_samples(n=400, n_values=6, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    return torch.randn(n, n_values, generator=random) * torch.linspace(0.5, 2, n_values) + 1
-
-
-def mahalanobis(x, mean, covariance):
-    z = x.double() - mean
-    return (z @ torch.linalg.inv(covariance) * z).sum(1).sqrt().float()
-
-
-def test_the_gaussian_is_the_mahalanobis_distance_with_a_ridge():
-    x = normal_samples()
-    ridge = RIDGE * x.numpy().var(axis=0).mean() * torch.eye(6)
-    expected = mahalanobis(x, x.double().mean(0), torch.cov(x.double().T) + ridge)
-    torch.testing.assert_close(Gaussian.fit(x, ridge=RIDGE)(x), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_samples_that_vary_little_about_a_large_mean_keep_their_distances():
-    x = 0.02 * normal_samples(20_000) + 0.84  # grey values of images of little contrast
-    ridge = 1e-3 * x.double().var(0).mean() * torch.eye(6)
-    expected = mahalanobis(x, x.double().mean(0), torch.cov(x.double().T) + ridge)
-    torch.testing.assert_close(Gaussian.fit(x, ridge=1e-3)(x), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_what_the_components_leave_has_one_variance(monkeypatch):
-    x = normal_samples()
-    monkeypatch.setattr(companions, "_GAUSSIAN_VALUES", 2 * 6)
-    monkeypatch.setattr(companions, "_FEATURE_COMPONENTS", 2)
-    gaussian = Gaussian.fit(x, ridge=RIDGE)
-    assert gaussian.components.shape == (2, 6)
-    values, directions = torch.linalg.eigh(torch.cov(x.double().T))
-    values[:4] = values[:4].mean()
-    ridge = RIDGE * x.numpy().var(axis=0).mean()
-    covariance = directions @ torch.diag(values + ridge) @ directions.T
-    expected = mahalanobis(x, x.double().mean(0), covariance)
-    torch.testing.assert_close(gaussian(x), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_the_gaussian_of_constant_samples_is_finite():
-    x = torch.ones(10, 1, 8, 8)
-    distance = Gaussian.fit(x, ridge=RIDGE)(torch.cat([x, -x]))
-    assert distance.isfinite().all()
-    assert (distance[10:] > distance[:10]).all()
+from historyad import neighbours as module
+from historyad.gaussian import principal_components
+from historyad.neighbours import Neighbours, largest
 
 
 def relative_distances(x, new, metric="euclidean"):
@@ -94,7 +49,7 @@ def test_the_largest_by_groups_are_the_largest(n, k, seed):
 
 
 def test_distances_are_taken_on_principal_components(monkeypatch):
-    monkeypatch.setattr(companions, "_FEATURE_COMPONENTS", 2)
+    monkeypatch.setattr(module, "_FEATURE_COMPONENTS", 2)
     x, new = normal_samples(), normal_samples(50, seed=1)
     pca = PCA(2).fit(x)
     expected = relative_distances(pca.transform(x), pca.transform(new))
@@ -118,7 +73,7 @@ def test_the_distance_does_not_depend_on_the_parts_of_the_bank(cosine, monkeypat
     neighbours = Neighbours.fit(x, cosine=cosine, project=True)
     whole = neighbours(new)
     for parts in (1, 4, 150):  # the last hold fewer samples than there are neighbours
-        monkeypatch.setattr(companions, "_PARTS", parts)
+        monkeypatch.setattr(module, "_PARTS", parts)
         torch.testing.assert_close(neighbours(new), whole, rtol=1e-4, atol=1e-5)
 
 
@@ -150,13 +105,6 @@ def test_gaps_are_those_between_candidates():
     torch.testing.assert_close(others, nearest)
 
 
-def test_the_first_principal_components_are_the_same_however_many_are_kept():
-    x = normal_samples()
-    few, all_ = principal_components(x, 2), principal_components(x)
-    np.testing.assert_allclose(few.components_, all_.components_[:2], rtol=1e-4, atol=1e-5)
-    assert len(all_.components_) == 6
-
-
 def test_the_distance_to_equal_samples_is_zero():
     x = normal_samples(5).repeat(6, 1) * 1000
     assert Neighbours.fit(x, cosine=False, project=False)(x).max() < 1e-3
@@ -171,8 +119,8 @@ def test_the_gaps_of_equal_samples_are_not_zero():
 
 @pytest.mark.parametrize("project", [False, True])
 def test_the_bank_is_bounded(project, monkeypatch):
-    monkeypatch.setattr(companions, "_BANK_VALUES", 60)
-    monkeypatch.setattr(companions, "_FEATURE_COMPONENTS", 4)
+    monkeypatch.setattr(module, "_BANK_VALUES", 60)
+    monkeypatch.setattr(module, "_FEATURE_COMPONENTS", 4)
     neighbours = Neighbours.fit(normal_samples(), cosine=False, project=project)
     assert neighbours.bank.shape == ((15, 4) if project else (10, 6))
 
@@ -183,9 +131,3 @@ def test_the_bank_is_bounded(project, monkeypatch):
 def test_a_few_samples_are_enough(n, cosine, project):
     x = normal_samples(n)
     assert Neighbours.fit(x, cosine=cosine, project=project)(x).isfinite().all()
-    assert Gaussian.fit(x, ridge=RIDGE)(x).isfinite().all()
-
-
-def test_large_images_are_fewer():
-    assert samples_to_fit((1, 32, 32)) == 32_768
-    assert samples_to_fit((3, 128, 128)) == 1000
