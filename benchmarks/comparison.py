@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from comparison_checks import aims_section, checks_section
 from comparison_numbers import (
     FAMILIES,
     FAR,
     OUR_DEFAULT,
-    WITHOUT,
     Family,
     better_peers,
     read_cells,
@@ -92,38 +92,10 @@ methods that train no network, but for `neighbours`, were measured on an Intel X
 an AMD EPYC, which is slower: their times and ratios are to be read with that in mind.
 """
 
-CHECKS = """## Checks
-
-Known results from other code; a miss would point at the splits or the metric. That of the VAE is a
-rough one, for it had other settings, and fewer anomalies to test on.
-"""
-ABOUT_VAE = """
-The VAE is far from its figure, and where it fails says why: a digit 1 has little ink, and a model
-of pixels finds it likelier than the digits that it knows. What is published differs as much. In
-table 3.3 of the thesis of L. Tonnaer, whose third chapter is on anomaly detection with variational
-autoencoders, the mean over the ten digits is .855 with two latent dimensions and .718 with 32, and
-for a 1 alone .73 and .09. Ours has 64, as the other networks here, and the reconstruction
-probability of An and Cho. Fewer latents, tried by hand on a few digits, helped a 1 and a 9 a
-little, harmed a 0 and a 5, and came nowhere near what is published.
-"""
-
 SUMMARY_MARKS = ("<!-- families: python benchmarks/comparison.py -->", "<!-- end of families -->")
 # What one would pick without reading papers.
 PICKED = ("neighbours", "neighbours-pca-cosine", "pca-residual", "mahalanobis", "isolation-forest")
 _LISTED = 6  # peers that a line on a loss names
-
-# What is checked, the method, its splits, the metric, the figure known before, and how near to it.
-KNOWN = (
-    (
-        "cosine neighbours on 64 components, ten digits left out",
-        *("neighbours-pca-cosine", WITHOUT.splits, "auroc", 0.926, 0.002),
-    ),
-    (
-        "PCA residual, MNIST against KMNIST",
-        *("pca-residual", FAR.splits[:1], "auprc", 0.997, 0.002),
-    ),
-    ("dense VAE, ten digits left out", "vae-dense", WITHOUT.splits, "auroc", 0.835, 0.03),
-)
 
 
 def main() -> int:
@@ -166,6 +138,7 @@ def build(cells: Cells) -> str:
         CHART,
         ranks_section(cells),
         losses_section(cells),
+        aims_section(cells),
         *(family_section(cells, family) for family in FAMILIES),
         cost_section(cells),
         checks_section(cells),
@@ -318,19 +291,6 @@ def cost_section(cells: Cells) -> str:
     threads = _range(_rows(cells), "threads") + " thread(s) each"
     head = "method|fit, s|score, s|images / s|ratio|peak MB|parameters"
     return COST.format(threads=threads) + commands(_rows(cells)) + table(head.split("|"), lines)
-
-
-def checks_section(cells: Cells) -> str:
-    """Return what was known before beside what was measured."""
-    lines = []
-    for what, method, splits, key, known, tolerance in KNOWN:
-        value = mean(cells, method, splits, key)
-        name = f"{what}, {'mean ' if len(splits) > 1 else ''}{key.upper()}"
-        near = "–" if value is None else "yes" if abs(value - known) <= tolerance else "no"
-        cell = "not measured yet" if value is None else f"{value:.4f}"
-        lines.append([name, f"{known:.3f} ± {tolerance}", cell, near])
-    checks = CHECKS + "\n" + table(["check", "known", "here", "as known"], lines)
-    return checks + (ABOUT_VAE if lines[-1][-1] == "no" else "")
 
 
 def _with_spread(cells: Cells, methods: list[str], splits: tuple[str, ...], key: str) -> list[str]:
