@@ -100,8 +100,7 @@ class ImageGaussian(nn.Module):
         """Estimate from normal images (N, C, H, W), N > 1; a ridge is a share of mean variance."""
         axes = _axes_of_colours(x)
         n_axes, n_values = len(axes), x[0].numel()
-        most = max(_FEWEST_COMPONENTS // n_axes, _IMAGE_VALUES // n_values)
-        pcas = [principal_components(turned, most) for turned in _turn(x, axes)]
+        pcas = [principal_components(turned, room_for(x.shape[1:])) for turned in _turn(x, axes)]
         gaussian = cls(x.shape[1:], len(pcas[0].components_)).to(x.device)
         gaussian.axes.copy_(axes)
         gaussian.mean.copy_(torch.from_numpy(np.stack([pca.mean_ for pca in pcas])))
@@ -185,3 +184,8 @@ def principal_components(x: Tensor, most: int | None = None) -> PCA:
 def _room(n_values: int) -> int:
     """Return for how many components of samples of ``n_values`` there is room."""
     return max(_FEWEST_COMPONENTS, _VALUES // n_values)
+
+
+def room_for(shape: Shape) -> int:
+    """Return for how many components of each axis of images of ``shape`` there is room."""
+    return max(_FEWEST_COMPONENTS // shape[0], _IMAGE_VALUES // math.prod(shape))

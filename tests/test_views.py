@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from historyad.batches import Batches
-from historyad.companions import samples_to_fit
+from historyad.companions import ImageCompanions, samples_to_fit
+from historyad.config import Config
 from historyad.detector import Detector
+from historyad.gaussian import room_for
 from historyad.networks import Critic, initialise
 from historyad.preprocessing import Preprocessing
 from historyad.views import Views, bounded_score, fit_views, total_of
@@ -169,3 +171,18 @@ def test_the_total_of_a_score_is_found_again_and_finite_for_the_highest():
 def test_large_images_are_fewer():
     assert samples_to_fit((1, 32, 32)) == 32_768
     assert samples_to_fit((3, 128, 128)) == 1000
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [32, 64, 128])
+def test_a_saved_detector_of_any_images_takes_less_than_40_mb(channels, side):
+    shape, config = (channels, side, side), Config()
+    bank = samples_to_fit(shape)
+    components = min(side**2, bank - 1, room_for(shape))
+    with torch.device("meta"):
+        critic = Critic(shape, config.width, config.hidden)
+        companions = ImageCompanions.build(
+            critic, shape, bank=bank, components=components, feature_components=192
+        )
+        tensors = Views(Detector([critic]), companions).state_dict().values()
+    assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) < 40e6
