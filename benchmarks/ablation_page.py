@@ -33,8 +33,9 @@ A dash is what a split has no row of.
 
 * **Simplicity finds what every distance calls normal.** Without it, the default loses .11 where
   faces are normal and house numbers are not, .53 where photos of everything are, and .045 on a
-  digit 1. It costs .001 at most. By itself it is the worst of views, and counted within the range
-  of normal samples, too, it costs .18 on clothing: it may raise suspicion, but not allay it.
+  digit 1. It costs .001 at most. By itself it is the worst of views in most columns, and counted
+  within the range of normal samples, too, it costs .18 on clothing: it may raise suspicion, but
+  not allay it.
 * **It counts by its square.** Plain, from 0.75 on, as it did before, it loses .010 on a 1, .007 on
   faces and .024 on photos, and gains .0006 on clothing. Half as much again would do more for a 1
   (+.009) and the photos, and costs clothing .002.
@@ -54,9 +55,9 @@ A dash is what a split has no row of.
   history reaches, and weak for a digit 0 or 1, which it takes for good data.
 * **Relative distances find what lies near.** Divided by the root of the gap between normal samples,
   distances find the digits 4 and 1 better than plain ones. Clothing is found as well without.
-* **The Gaussian is for house numbers**: .995 without it. Everything else would rather do with half
-  of it (+.001), or from 2 on. Ten times for each axis of the colours gives digits less of it than
-  house numbers.
+* **The Gaussian is for house numbers**: .995 without it. Digits and faces would rather do with
+  half of it (+.0005 to +.0017), or from 2 on. Ten times for each axis of the colours gives digits
+  less of it than house numbers.
 * Leads: the features' Gaussian less *twice* that of its neighbours finds a 1 better (+.007), and
   clothing worse (-.011); blocks that move by two pixels likewise (+.006, -.003). Neighbours that
   count up to 2 only cost nothing anywhere, and bring .0005 at most.

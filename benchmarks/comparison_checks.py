@@ -29,8 +29,8 @@ SHORT = """
   much again, it brings .0007 on a T-shirt, and costs a digit 3 among the others .0017
   ([what was tried](ablation.md)).
 * **House numbers against CIFAR-10.** One full Gaussian of all pixels is ahead, and one of eight
-  views here. Its weight is a compromise: twice that finds photos more surely, and costs digits and
-  faces .001 to .004.
+  views here. Its weight is a compromise: without it, CelebA loses .005, and twice as much costs
+  digits and faces .001 to .004.
 * **Magnetic tiles**, whole, of which 425 train: a Gaussian of pixels is ahead of the sum. A defect
   covers a few pixels of thousands, and all else says that the tile is like others. Detectors of
   [crops](tiles.md) find far more.
