@@ -26,7 +26,7 @@ from pages import ROWS
 from historyad.config import make_config
 from historyad.environment import versions
 from historyad.metrics import auprc, auroc
-from historyad.model import VERSION
+from historyad.model_files import VERSION
 from historyad.splits import load_split
 from historyad.storage import read_rows
 

@@ -37,7 +37,7 @@ from historyad.environment import machine, versions
 from historyad.errors import HistoryADError, RunError
 from historyad.evaluation import judge
 from historyad.fitting import fit_model
-from historyad.model import VERSION
+from historyad.model_files import VERSION
 from historyad.networks import count_parameters
 from historyad.peers import PEERS
 from historyad.sources import Source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,6 +28,7 @@ from historyad.storage import Checkpoint
 from historyad.training import OnProgress, Training
 
 T = TypeVar("T")
+Scores = NDArray[np.float32]
 
 # History samples drawn at a time: fewer where they are large, which bounds the memory.
 _POOL_IMAGES, _POOL_BYTES = 65_536, 2**28
@@ -34,8 +36,52 @@ _SCORE_BATCH = 256
 _SCORE_GRAIN = 16  # a batch is filled up to a multiple of it; with 8, AVX-512 rounds otherwise
 
 
-class Detector(nn.Module):
+class Score(nn.Module, ABC):
+    """What gives samples their anomaly score: D_TV alone, with companions, or at every place."""
+
+    @property
+    @abstractmethod
+    def d_tv(self) -> Detector:
+        """The detector of the paper."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the views that make the score, in their order."""
+
+    @property
+    def companion_sizes(self) -> dict[str, int] | None:
+        """The sizes by which the companions of D_TV are built anew; None where there are none."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def anomaly_scores(self, samples: NDArray[Any], prepare: Preprocessing) -> Scores:
+        """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F): (N,).
+
+        The score of a sample depends on that sample alone.
+        """
+        with torch.inference_mode():
+            return in_batches(self.eval(), samples, prepare, self.device)
+
+    @abstractmethod
+    def scores_and_views(
+        self, samples: NDArray[Any], prepare: Preprocessing
+    ) -> tuple[Scores, Scores]:
+        """Return `anomaly_scores` (N,), and what each view says (views, N): 0 is typical."""
+
+    @abstractmethod
+    def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Put anomaly scores (N,) on a scale without an end."""
+
+
+class Detector(Score):
     """D_TV: one network of the critic's architecture, or the mean of several."""
+
+    names = ("history",)
 
     def __init__(self, members: Sequence[Critic]) -> None:
         super().__init__()
@@ -58,6 +104,22 @@ class Detector(nn.Module):
         first, *others = cast(Sequence[Critic], self.members)
         features, hidden, scores = first.layers_of(x)
         return torch.stack([scores, *(member(x) for member in others)]).mean(0), features, hidden
+
+    @property
+    def d_tv(self) -> Detector:
+        """Itself."""
+        return self
+
+    def scores_and_views(
+        self, samples: NDArray[Any], prepare: Preprocessing
+    ) -> tuple[Scores, Scores]:
+        """Return the anomaly scores (N,), and as the only view the same, (1, N)."""
+        scores = self.anomaly_scores(samples, prepare)
+        return scores, scores[None]
+
+    def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores, which have no end."""
+        return scores
 
 
 def start_detector(history: History) -> Detector:
@@ -133,18 +195,6 @@ def detector_step(
     distributed.backward(loss, detector, config.batch_size)
     optimizer.step()
     return total_variation_estimate(real_scores.detach().mean(0), history_scores.detach().mean(0))
-
-
-def anomaly_scores(
-    detector: nn.Module, samples: NDArray[Any], prepare: Preprocessing
-) -> NDArray[np.float32]:
-    """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F): (N,) float32.
-
-    ``detector`` maps a batch to scores (B,). The score of a sample depends on that sample alone.
-    """
-    device = next(detector.parameters()).device
-    with torch.inference_mode():
-        return in_batches(detector.eval(), samples, prepare, device)
 
 
 def in_batches(

@@ -17,21 +17,21 @@ from historyad import distributed
 from historyad.batches import Batches, Crops, parse_augmentations
 from historyad.calibration import Calibration, check_number, samples_needed
 from historyad.config import Config, as_dict, validate
-from historyad.detector import Detector, anomaly_scores, train_detector
+from historyad.detector import Detector, Score, train_detector
 from historyad.environment import versions
 from historyad.errors import ConfigError, InputError
 from historyad.gan import train_gan
 from historyad.history import History, check_saves
 from historyad.model import Model
 from historyad.networks import choose_device
-from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views, patch_scores
+from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
 from historyad.sources import Source
 from historyad.storage import RunDirectory, load_json
 from historyad.streams import ImageStream, in_parts
 from historyad.training import SHARED_FOLDER, OnProgress
-from historyad.views import Views, fit_views, raw_views
+from historyad.views import fit_views, raw_views
 
 _SMALLEST_EPOCH = 50_000  # images; a few hundred are seen many times before t moves on
 _FEWEST_TRAINING_SAMPLES = 2
@@ -162,7 +162,7 @@ def _fit_score(
     held_out: NDArray[np.intp],
     prepare: Preprocessing,
     config: Config,
-) -> tuple[Detector | Views | PatchViews, NDArray[np.float32]]:
+) -> tuple[Score, NDArray[np.float32]]:
     """Return what gives the score, and the scores of the held-out rows of ``samples``."""
     if isinstance(batches, Crops):
         # The same at every place of an image, whose score is that of its worst places.
@@ -172,16 +172,14 @@ def _fit_score(
             else fit_patch_views(detector, batches, config.seed)
         ).to(batches.device)
         fit_patch_scale(patches, samples, held_out, prepare)
-        return patches, _score_rows(
-            partial(patch_scores, patches, prepare=prepare), samples, held_out
-        )
-    if config.views == "all":
+        score: Score = patches
+    elif config.views == "all":
         views = fit_views(detector, batches)
         raw = _score_rows(partial(raw_views, views, prepare=prepare), samples, held_out)
         return views, views.fit_scale(raw)
-    return detector, _score_rows(
-        partial(anomaly_scores, detector, prepare=prepare), samples, held_out
-    )
+    else:
+        score = detector
+    return score, _score_rows(partial(score.anomaly_scores, prepare=prepare), samples, held_out)
 
 
 def calibrate_model(

@@ -20,14 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from historyad.batches import Crops, mirrored, to_float
-from historyad.detector import Detector
+from historyad.detector import Detector, Score, Scores
 from historyad.networks import COARSEST, Critic
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
 from historyad.streams import in_parts
 from historyad.views import RANGE, ZERO, bounded_score, total_of
-
-PATCH_VIEWS = ("map",)
 
 Map = NDArray[np.float32]
 
@@ -110,12 +108,13 @@ class CellGaussian(nn.Module):
         return ((features - self.mean) @ self.whitening).square().sum(1).sqrt()
 
 
-class PatchViews(nn.Module):
+class PatchViews(Score):
     """Anomaly maps of whole images at several scales, and the score that they make.
 
     Without ``banks`` and a ``gaussian``, the maps are D_TV's own score of crops.
     """
 
+    names = ("map",)
     center: Tensor
     spread: Tensor
     total_center: Tensor
@@ -136,6 +135,17 @@ class PatchViews(nn.Module):
         self.register_buffer("spread", torch.ones(scales, _VIEWS))
         self.register_buffer("total_center", torch.zeros(1))
         self.register_buffer("total_spread", torch.ones(1))
+
+    @property
+    def d_tv(self) -> Detector:
+        """The detector whose features, or scores of crops, make the maps."""
+        return self.detector
+
+    @property
+    def companion_sizes(self) -> dict[str, int] | None:
+        """The sizes of the banks; None where the maps are D_TV's own."""
+        banks = cast(Sequence[Bank], self.banks)
+        return {f"bank {scale}": len(bank.cells) for scale, bank in enumerate(banks)} or None
 
     @property
     def cell(self) -> int:
@@ -175,6 +185,21 @@ class PatchViews(nn.Module):
         if scale == 0:
             views.append(self.gaussian(_rows(_alike(layers))))
         return torch.stack(views).view(len(views), *layers[0].shape[2:])
+
+    def anomaly_scores(self, images: NDArray[np.uint8], prepare: Preprocessing) -> Scores:
+        """Return the anomaly score of each image of (N, H, W, C), (N,)."""
+        return self.scores_and_views(images, prepare)[0]
+
+    def scores_and_views(
+        self, images: NDArray[np.uint8], prepare: Preprocessing
+    ) -> tuple[Scores, Scores]:
+        """Return the score of each image of (N, H, W, C), (N,), and its `standardised` (1, N)."""
+        total = patch_totals(self, images, prepare)
+        return self.score(total).cpu().numpy(), self.standardised(total)[None].cpu().numpy()
+
+    def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return `standardised`: the score nears 1 and hides how far out an image is."""
+        return total_of(scores)
 
     def score(self, total: Tensor) -> Tensor:
         """Return the anomaly score, in (-1, 1), of images by the `worst` of their cells, (N,)."""
@@ -259,14 +284,6 @@ def patch_totals(views: PatchViews, images: NDArray[np.uint8], prepare: Preproce
         for image in part
     ]
     return torch.stack(totals) if totals else views.center.new_empty(0)
-
-
-def patch_scores(
-    views: PatchViews, images: NDArray[np.uint8], prepare: Preprocessing
-) -> NDArray[np.float32]:
-    """Return the anomaly score of each image of (N, H, W, C), (N,)."""
-    scores: NDArray[np.float32] = views.score(patch_totals(views, images, prepare)).cpu().numpy()
-    return scores
 
 
 @torch.no_grad()

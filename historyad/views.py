@@ -40,11 +40,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from historyad.batches import Batches
 from historyad.companions import ImageCompanions, VectorCompanions, samples_to_fit
-from historyad.detector import Detector, in_batches
+from historyad.detector import Detector, Score, Scores, in_batches
 from historyad.preprocessing import Preprocessing
 
 _Number = TypeVar("_Number", float, NDArray[np.float64])
@@ -59,7 +59,7 @@ _MOST_BOUNDED = 1 - 2**-24  # the largest float32 below 1: a score of 1 is infin
 SMALLEST_SPREAD, SMALLEST_SPREAD_OF_HISTORY = 1e-6, 0.05
 
 
-class Views(nn.Module):
+class Views(Score):
     """Anomaly score of D_TV and its companions."""
 
     center: Tensor
@@ -80,6 +80,16 @@ class Views(nn.Module):
     def names(self) -> tuple[str, ...]:
         """Names of the views, in their order."""
         return tuple(self.companions.rules)
+
+    @property
+    def d_tv(self) -> Detector:
+        """The view `history`."""
+        return self.detector
+
+    @property
+    def companion_sizes(self) -> dict[str, int]:
+        """The sizes by which the companions are built anew."""
+        return self.companions.sizes
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the anomaly score of each sample, (B,), in (-1, 1).
@@ -111,6 +121,17 @@ class Views(nn.Module):
         """Return the score of D_TV and the distances of its companions, (views, B)."""
         history, features, hidden = self.detector.scores_and_features(x)
         return torch.stack([history, *self.companions(x, features, hidden)])
+
+    def scores_and_views(
+        self, samples: NDArray[Any], prepare: Preprocessing
+    ) -> tuple[Scores, Scores]:
+        """Return anomaly scores (N,), and `standardised` views (views, N), at the cost of one."""
+        raw = torch.from_numpy(raw_views(self, samples, prepare).T).to(self.center.device)
+        return self.score(raw).cpu().numpy(), self.standardised(raw).cpu().numpy()
+
+    def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return totals on their scale: the score nears 1 and hides how far out a sample is."""
+        return total_of(scores)
 
     def fit_scale(self, raw_of_normal: NDArray[np.float32]) -> NDArray[np.float32]:
         """Set the scale from the `raw_views` (N, views) of normal samples that were not fitted on.

@@ -16,7 +16,7 @@ from tiny import TINY, TINY_OPTIONS
 from historyad import HistoryAD, __version__
 from historyad.cli import _continues, _in_flags, app, judging, main
 from historyad.config import PRESETS, settings
-from historyad.model import VERSION
+from historyad.model_files import VERSION
 from historyad.storage import RunDirectory, load_json
 
 COMMANDS = [name for name in app if not name.startswith("-")]

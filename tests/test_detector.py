@@ -13,7 +13,6 @@ from historyad.config import make_config
 from historyad.detector import (
     Detector,
     _Pool,
-    anomaly_scores,
     detector_step,
     in_batches,
     start_detector,
@@ -190,13 +189,13 @@ def test_a_score_depends_on_its_own_image_alone(digits):
     images, _ = digits
     prepare = Preprocessing.fit(images, 0)
     detector = Detector([network_of(0, (1, 8, 8)), network_of(1, (1, 8, 8))])
-    scores = anomaly_scores(detector, images[:300], prepare)
+    scores = detector.anomaly_scores(images[:300], prepare)
     assert (scores.dtype, scores.shape) == (np.float32, (300,))
     order = np.random.default_rng(0).permutation(300)
     np.testing.assert_allclose(
-        anomaly_scores(detector, images[order], prepare), scores[order], atol=1e-5
+        detector.anomaly_scores(images[order], prepare), scores[order], atol=1e-5
     )
-    alone = [anomaly_scores(detector, images[i : i + 1], prepare)[0] for i in range(20)]
+    alone = [detector.anomaly_scores(images[i : i + 1], prepare)[0] for i in range(20)]
     np.testing.assert_allclose(alone, scores[:20], atol=1e-5)
     with torch.no_grad():
         by_hand = detector(to_float(images[:300]))
@@ -206,7 +205,7 @@ def test_a_score_depends_on_its_own_image_alone(digits):
 def test_no_samples_have_no_scores(digits):
     images, _ = digits
     detector = Detector([network_of(0, (1, 8, 8))])
-    assert anomaly_scores(detector, images[:0], Preprocessing.fit(images, 0)).shape == (0,)
+    assert detector.anomaly_scores(images[:0], Preprocessing.fit(images, 0)).shape == (0,)
 
 
 def test_only_as_many_history_samples_are_drawn_as_are_used(problem, monkeypatch):

@@ -16,7 +16,7 @@ from historyad import Model, __version__
 from historyad.batches import Batches
 from historyad.calibration import Calibration
 from historyad.cli import main
-from historyad.detector import Detector, anomaly_scores
+from historyad.detector import Detector
 from historyad.errors import ConfigError, InputError, RunError
 from historyad.export import OUTPUTS, TOLERANCE, export_onnx
 from historyad.networks import Critic, initialise
@@ -42,7 +42,7 @@ def random_model(samples, image_size=0):
     for seed, member in enumerate(members):
         initialise(member, torch_generator(seed, Stream.WEIGHTS))
     detector = Detector(members).eval()
-    scores = anomaly_scores(detector, samples, prepare)
+    scores = detector.anomaly_scores(samples, prepare)
     calibration = Calibration.fit(scores, config.false_positive_rate)
     return Model(detector, prepare, calibration, config, {"fingerprint": "abc"})
 

@@ -15,7 +15,8 @@ from historyad.calibration import Calibration
 from historyad.datasets import open_source
 from historyad.errors import InputError, RunError
 from historyad.fitting import fit_model
-from historyad.model import VERSION, Model, _checksum
+from historyad.model import Model
+from historyad.model_files import VERSION, _checksum
 from historyad.storage import RunDirectory, load_tensors, save_tensors
 
 JSON, TENSORS = "detector.json", "detector.safetensors"

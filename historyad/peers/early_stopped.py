@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from historyad.batches import Batches
 from historyad.config import make_config
-from historyad.detector import anomaly_scores, train_detector
+from historyad.detector import train_detector
 from historyad.gan import train_gan
 from historyad.history import History
 from historyad.peers.training import NetworkPeer
@@ -62,4 +62,4 @@ class EarlyStopped(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return D_TV of each sample, (N,)."""
-        return anomaly_scores(self._detector, samples, self._prepare)
+        return self._detector.anomaly_scores(samples, self._prepare)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.batches import from_float
-from historyad.detector import anomaly_scores
 from historyad.model import Model
 from historyad.networks import Generator
 from historyad.randomness import Stream, numpy_generator, torch_generator
@@ -87,7 +86,7 @@ def _generate(generator: Generator, latents: Tensor) -> Images:
 def _score(model: Model, images: Images) -> NDArray[np.float32]:
     """Score images of the size that the generator makes, to which real ones are padded."""
     prepare = replace(model.preprocessing, input_shape=images.shape[1:])
-    return anomaly_scores(model.detector, images, prepare)
+    return model.detector.anomaly_scores(images, prepare)
 
 
 def _choose(scores: NDArray[np.float32], seed: int) -> NDArray[np.intp]:

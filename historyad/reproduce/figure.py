@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from historyad.environment import machine, versions
 from historyad.metrics import auprc, auroc
-from historyad.model import VERSION
+from historyad.model_files import VERSION
 from historyad.reproduce.drawing import draw_figure
 from historyad.reproduce.runs import Recipe, Runs, Scale
 from historyad.storage import read_rows, save_rows

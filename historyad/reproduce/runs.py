@@ -19,7 +19,8 @@ from typing import Any, Literal
 from historyad.config import PRESETS, Config, as_dict, make_config
 from historyad.fitting import fit_model
 from historyad.history import History, pool_histories
-from historyad.model import VERSION, Model
+from historyad.model import Model
+from historyad.model_files import VERSION
 from historyad.networks import choose_device
 from historyad.splits import Split, load_split
 from historyad.storage import RunDirectory, load_json, save_json
