@@ -27,7 +27,11 @@ images, the gradient penalty is applied at every fourth critic step, and D_TV is
 epoch with twice the learning rate. **Quick numbers show that the parts fit together; they do not
 judge the method.** A section shows the rows of full scale where there are any. The seeds are those
 in the commands; seed 0 served for choosing and is not shown. Other work may have shared the
-machine: CPU time is what to compare.
+machine: CPU time is what to compare. Fits that several figures need are counted in each, and once
+in the whole.
+"""
+
+INTERRUPTED = """Some of them were interrupted, and the time until then is missing.
 """
 
 TOY = """### Figures 3 and 4: the toy example
@@ -120,13 +124,18 @@ def sections(folder: Path) -> list[str]:
 
 
 def _whole(folder: Path) -> str:
-    """Return what one command that gave everything took."""
+    """Return what everything took: at full scale, and in one command that gave it all."""
     rows = [row for name in _PARTS for row in read_rows(folder / f"{name}.jsonl")]
     of_all = [row for row in rows if row["command"].startswith("historyad reproduce all ")]
     lines = [
         f"\nAll of it in one command took {_seconds(group)}:\n\n```\n{command}\n```\n"
         for (command,), group in grouped(of_all, "command").items()
     ]
+    full = [row for row in rows if row["scale"] == "full"]
+    if full:
+        of_full = {row["what"] for row in full if "fits" in row}
+        names = " ".join(name for name in _PARTS if name in of_full)
+        lines.append(f"\nAt full scale, `{names}` together: {_time(full)}{INTERRUPTED}")
     return "".join(lines)
 
 
@@ -157,7 +166,15 @@ def _commands(rows: list[Row]) -> str:
 
 
 def _time(rows: list[Row]) -> str:
-    return f"{_seconds(rows)}, without what earlier figures had fitted.\n"
+    """Return what the fits took that rows need, each counted once, or what the rows took."""
+    fits = {key: spent for row in rows for key, spent in row.get("fits", {}).items()}
+    if not fits:
+        return f"{_seconds(rows)}, without what earlier figures had fitted.\n"
+    cpu = sum(spent["cpu"] for spent in fits.values())
+    return (
+        f"{len(fits)} fits of histories and detectors took {cpu:,.0f} s of CPU time "
+        f"({cpu / 3600:.1f} hours), with {_threads(rows)}.\n"
+    )
 
 
 def _seconds(rows: list[Row]) -> str:
@@ -166,9 +183,12 @@ def _seconds(rows: list[Row]) -> str:
     words = f"{sum(row['seconds'] for row in units):,.0f} s"
     if all("cpu_seconds" in row for row in units):
         words += f" (wall clock), {sum(row['cpu_seconds'] for row in units):,.0f} s of CPU time"
+    return f"{words}, with {_threads(rows)}"
+
+
+def _threads(rows: list[Row]) -> str:
     threads = sorted({row["machine"]["threads"] for row in rows})
-    number = " or ".join(map(str, threads))
-    return f"{words}, with {number} thread{'s' * (threads[-1] > 1)}"
+    return f"{' or '.join(map(str, threads))} thread{'s' * (threads[-1] > 1)}"
 
 
 def _toy(rows: list[Row]) -> str:
@@ -328,7 +348,21 @@ def _histories(rows: list[Row]) -> str:
         cells = [_mean(group, key) for key in ("auprc", "auroc")]
         lines.append([split, method, str(k), *cells, shown, str(len(group))])
     head = "split|method|K|AUPRC|AUROC|effective snapshots|seeds"
-    return table(head.split("|"), lines)
+    return table(head.split("|"), lines) + _what_more_histories_bring(rows)
+
+
+def _what_more_histories_bring(rows: list[Row]) -> str:
+    """Say what becomes of AUPRC from the fewest histories to the most, over all splits."""
+    changes = {}
+    for method in ("pooled", "averaged"):
+        by_number = grouped([r for r in rows if r["method"] == method], "histories").values()
+        means = [statistics.fmean(row["auprc"] for row in group) for group in by_number]
+        changes[method] = means[-1] - means[0]
+    return (
+        f"\nFrom one history to {max(row['histories'] for row in rows)}, AUPRC changes by "
+        f"{changes['pooled']:+.4f} where one detector sees them all, and by "
+        f"{changes['averaged']:+.4f} where each has a detector.\n"
+    )
 
 
 def _mean(rows: list[Row], key: str) -> str:

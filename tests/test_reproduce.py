@@ -109,6 +109,7 @@ def test_a_figure_is_drawn_and_its_rows_say_whence_they_are(everything_once, nam
         assert row["command"] == "historyad reproduce"
         assert len(row["train"]["fingerprint"]) == 64
         assert row["seconds"] > 0
+        assert set(row["detectors"].values()) <= row["fits"].keys()
         assert {"torch", "historyad"} <= row["versions"].keys()
     assert {"default"} <= {row["method"] for row in kept}
 
@@ -207,6 +208,29 @@ def test_an_interrupted_figure_keeps_the_detectors_it_has(root, tiny_scale, tmp_
     reproduce("fig6", tmp_path, seeds=[1], scale="quick", data_root=root)
     assert fits.count(fits[0]) == 1
     assert fits.count(fits[1]) == 2
+
+
+def test_seconds_are_those_of_all_calls_that_a_detector_took(
+    root, tiny_scale, tmp_path, monkeypatch
+):
+    def stop(record):
+        raise KeyboardInterrupt
+
+    recipe = runs.paper("quick", "mnist-vs-kmnist", 4)
+    (first,) = runs.first_steps(recipe)
+    fits = Runs(tmp_path, root)
+    fits.history(recipe)
+    of_history = fits.seconds(first)
+    with pytest.raises(KeyboardInterrupt):
+        Runs(tmp_path, root, on_progress=stop).model(recipe)
+    until_then = fits.seconds(recipe)
+    fits.model(recipe)
+    total = fits.seconds(recipe)
+    for kind in ("fit_wall_seconds", "fit_cpu_seconds"):
+        assert 0 < of_history[kind] < until_then[kind] < total[kind]
+    each = fits.fits(recipe)
+    assert set(each) == {fits.key(recipe), fits.key(first)}
+    assert sum(spent["cpu"] for spent in each.values()) == pytest.approx(total["fit_cpu_seconds"])
 
 
 def test_figure_7_has_three_detectors_of_one_history_and_leaves_none(everything_once):

@@ -84,7 +84,11 @@ def _measure(
     first = next(iter(recipes.values()))
     train = runs.split(first.split, first.config.seed).train
     rows = list(figure.measure(runs, unit, recipes))
+    fits: Row = {}
+    for recipe in recipes.values():
+        fits |= runs.fits(recipe)
     facts = {
+        "fits": fits,
         "train": {
             "source": train.description,
             "n": len(train),

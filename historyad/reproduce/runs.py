@@ -27,6 +27,7 @@ from historyad.storage import RunDirectory, load_json, save_json
 
 Scale = Literal["quick", "full"]
 Progress = Callable[[dict[str, Any]], None]
+Seconds = dict[str, float]
 
 # What either scale changes of both presets. At full scale, only what holds less than a thousandth
 # of P_Ghist is left out. At quick scale, an epoch is shorter, networks are those of the preset
@@ -112,23 +113,24 @@ class Runs:
         run = RunDirectory(self.path / self.key(recipe))
         if run.is_finished and self._seconds_file(recipe).exists():
             return Model.load(run.path, choose_device(recipe.config.device))
-        history, before = None, [{"wall": 0.0, "cpu": 0.0}]
-        if self.key(recipe) != self.key(_first_step(recipe)):
-            history = self.history(recipe)
-            before = [load_json(self._seconds_file(first)) for first in first_steps(recipe)]
+        history = None if self._is_first_step(recipe) else self.history(recipe)
+        clock = _Clock(self._seconds_file(recipe), self._of_histories(recipe))
+
+        def on_progress(record: dict[str, Any]) -> None:
+            clock.save()  # so that what an interruption leaves is counted, too
+            if self.on_progress is not None:
+                self.on_progress({**record, "detector": str(recipe)})
+
         train = self.split(recipe.split, recipe.config.seed).train
-        wall, cpu = time.perf_counter(), time.process_time()
         model = fit_model(
             train,
             recipe.config,
             run,
             history=history,
             command=self.command,
-            on_progress=self._naming(recipe),
+            on_progress=on_progress,
         )
-        spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-        seconds = {kind: spent[kind] + sum(part[kind] for part in before) for kind in spent}
-        save_json(self._seconds_file(recipe), seconds)
+        clock.save()
         return model
 
     def history(self, recipe: Recipe) -> History:
@@ -148,26 +150,50 @@ class Runs:
             histories.append(recorded.thin(recipe.every))
         return pool_histories(histories)
 
-    def seconds(self, recipe: Recipe) -> dict[str, float]:
-        """Return how long the detector took with all its histories, on the wall and of CPU time.
-
-        Of a fit that was interrupted, the last call counts.
-        """
+    def seconds(self, recipe: Recipe) -> Seconds:
+        """Return how long the detector took with all its histories, on the wall and of CPU time."""
         found = load_json(self._seconds_file(recipe))
         return {f"fit_{kind}_seconds": value for kind, value in found.items()}
+
+    def fits(self, recipe: Recipe) -> dict[str, Seconds]:
+        """Return how long the detector and each of its histories took, by their keys."""
+        histories = [] if self._is_first_step(recipe) else first_steps(recipe)
+        total, before = load_json(self._seconds_file(recipe)), self._of_histories(recipe)
+        own = {self.key(recipe): {kind: total[kind] - before[kind] for kind in total}}
+        return own | {self.key(h): load_json(self._seconds_file(h)) for h in histories}
 
     def forget_history(self, recipe: Recipe) -> None:
         """Delete the histories of a detector that stays: they are what needs space."""
         for first in first_steps(recipe):
             shutil.rmtree(self.path / self.key(first), ignore_errors=True)
 
-    def _naming(self, recipe: Recipe) -> Progress | None:
-        """Return a callback that says which detector progress is of."""
-        tell = self.on_progress
-        return tell and (lambda record: tell({**record, "detector": str(recipe)}))
+    def _is_first_step(self, recipe: Recipe) -> bool:
+        return self.key(recipe) == self.key(_first_step(recipe))
+
+    def _of_histories(self, recipe: Recipe) -> Seconds:
+        """Return how long the histories took that the detector learns from."""
+        histories = [] if self._is_first_step(recipe) else first_steps(recipe)
+        found = [load_json(self._seconds_file(first)) for first in histories]
+        return {kind: sum(part[kind] for part in found) for kind in ("wall", "cpu")}
 
     def _seconds_file(self, recipe: Recipe) -> Path:
         return self.path / self.key(recipe) / "seconds.json"
+
+
+class _Clock:
+    """Seconds of a fit in a file: those of all calls that it took, on top of those ``before``."""
+
+    def __init__(self, path: Path, before: Seconds) -> None:
+        self._path = path
+        self._until_now: Seconds = load_json(path) if path.exists() else before
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def save(self) -> None:
+        spent = {
+            "wall": time.perf_counter() - self._wall,
+            "cpu": time.process_time() - self._cpu,
+        }
+        save_json(self._path, {kind: self._until_now[kind] + spent[kind] for kind in spent})
 
 
 def first_steps(recipe: Recipe) -> list[Recipe]:
