@@ -287,7 +287,9 @@ def _fig7(rows: list[Row]) -> str:
     known = [f"{r['prevalence']:.3f} ({r['official_prevalence']:.3f})" for r in prevalence]
     counts = [str(len({r["seed"] for r in rows if r["digit"] == digit})) for digit in digits]
     lines += [["*prevalence*", *known, ""], ["*seeds*", *counts, ""]]
-    return table(["method", *map(str, digits), "mean"], lines)
+    missing = ", ".join(str(digit) for digit in range(10) if digit not in digits)
+    note = f"\nNot measured at this scale yet: {missing}.\n" if missing else ""
+    return table(["method", *map(str, digits), "mean"], lines) + note
 
 
 def _two(rows: list[Row]) -> str:
