@@ -135,7 +135,7 @@ def _whole(folder: Path) -> str:
     if full:
         of_full = {row["what"] for row in full if "fits" in row}
         names = " ".join(name for name in _PARTS if name in of_full)
-        lines.append(f"\nAt full scale, `{names}` together: {_time(full)}{INTERRUPTED}")
+        lines.append(f"\nAt full scale, `{names}`:\n{_time(full)}{INTERRUPTED}")
     return "".join(lines)
 
 
@@ -172,7 +172,7 @@ def _time(rows: list[Row]) -> str:
         return f"{_seconds(rows)}, without what earlier figures had fitted.\n"
     cpu = sum(spent["cpu"] for spent in fits.values())
     return (
-        f"{len(fits)} fits of histories and detectors took {cpu:,.0f} s of CPU time "
+        f"The fits of histories and detectors took {cpu:,.0f} s of CPU time "
         f"({cpu / 3600:.1f} hours), with {_threads(rows)}.\n"
     )
 

@@ -380,7 +380,7 @@ def _in_tiles(
     It maps a tile (1, C, h, w), with a halo that holds all that its cells depend on, to values of
     the cells within. Beyond the image's edges, and up to whole cells, it is mirrored.
     """
-    device = next(detector.parameters()).device
+    device = detector.device
     cell = cell_of(detector)
     rows, columns = (-(-side // cell) for side in image.shape[:2])
     strips = []

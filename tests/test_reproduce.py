@@ -210,9 +210,7 @@ def test_an_interrupted_figure_keeps_the_detectors_it_has(root, tiny_scale, tmp_
     assert fits.count(fits[1]) == 2
 
 
-def test_seconds_are_those_of_all_calls_that_a_detector_took(
-    root, tiny_scale, tmp_path, monkeypatch
-):
+def test_seconds_are_those_of_all_calls_that_a_detector_took(root, tiny_scale, tmp_path):
     def stop(record):
         raise KeyboardInterrupt
 

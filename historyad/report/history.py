@@ -53,7 +53,7 @@ def history_of(history: History, model: Model, train: Source | None) -> dict[str
 @torch.inference_mode()
 def _scores_of_history(samples: Array, model: Model) -> Array:
     """Score what the networks see already, as `Model.anomaly_score` scores what a source holds."""
-    device = next(model.detector.parameters()).device
+    device = model.detector.device
     parts = np.split(samples, range(CHUNK, len(samples), CHUNK))
     return np.concatenate([model.detector(to_float(p, device)).cpu().numpy() for p in parts])
 

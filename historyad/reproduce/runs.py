@@ -113,7 +113,7 @@ class Runs:
         run = RunDirectory(self.path / self.key(recipe))
         if run.is_finished and self._seconds_file(recipe).exists():
             return Model.load(run.path, choose_device(recipe.config.device))
-        history = None if self._is_first_step(recipe) else self.history(recipe)
+        history = self.history(recipe) if self._histories(recipe) else None
         clock = _Clock(self._seconds_file(recipe), self._of_histories(recipe))
 
         def on_progress(record: dict[str, Any]) -> None:
@@ -156,24 +156,26 @@ class Runs:
         return {f"fit_{kind}_seconds": value for kind, value in found.items()}
 
     def fits(self, recipe: Recipe) -> dict[str, Seconds]:
-        """Return how long the detector and each of its histories took, by their keys."""
-        histories = [] if self._is_first_step(recipe) else first_steps(recipe)
+        """Return the seconds that the detector and each of its histories took, by their keys."""
         total, before = load_json(self._seconds_file(recipe)), self._of_histories(recipe)
         own = {self.key(recipe): {kind: total[kind] - before[kind] for kind in total}}
-        return own | {self.key(h): load_json(self._seconds_file(h)) for h in histories}
+        return own | {
+            self.key(h): load_json(self._seconds_file(h)) for h in self._histories(recipe)
+        }
 
     def forget_history(self, recipe: Recipe) -> None:
         """Delete the histories of a detector that stays: they are what needs space."""
         for first in first_steps(recipe):
             shutil.rmtree(self.path / self.key(first), ignore_errors=True)
 
-    def _is_first_step(self, recipe: Recipe) -> bool:
-        return self.key(recipe) == self.key(_first_step(recipe))
+    def _histories(self, recipe: Recipe) -> list[Recipe]:
+        """Return what records its histories; nothing else does where it is a first step itself."""
+        is_first_step = self.key(recipe) == self.key(_first_step(recipe))
+        return [] if is_first_step else first_steps(recipe)
 
     def _of_histories(self, recipe: Recipe) -> Seconds:
         """Return how long the histories took that the detector learns from."""
-        histories = [] if self._is_first_step(recipe) else first_steps(recipe)
-        found = [load_json(self._seconds_file(first)) for first in histories]
+        found = [load_json(self._seconds_file(first)) for first in self._histories(recipe)]
         return {kind: sum(part[kind] for part in found) for kind in ("wall", "cpu")}
 
     def _seconds_file(self, recipe: Recipe) -> Path:
