@@ -4,6 +4,7 @@
 
 RUN is a finished fit on images and SOURCE holds images that it accepts; all traffic stays on
 127.0.0.1. Prints a table and appends one row of JSON for each check.
+benchmarks/reliability_page.py makes docs/reliability.md of these rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from service_overload import check_load
 from service_process import Row
 
 from historyad.datasets import open_source
+from historyad.environment import machine, versions
+from historyad.model_files import VERSION
 
 N_FILES = 2000
 CHECKS: dict[str, Callable[..., Iterator[Row]]] = {
@@ -43,13 +46,15 @@ def main() -> None:
     options = parser.parse_args()
     command = shlex.join(["python", "benchmarks/service_load.py", *sys.argv[1:]])
     images = open_source(options.source).samples[:N_FILES]
+    where = {"machine": machine(), "versions": versions(), "model_version": VERSION}
     for name in options.check or CHECKS:
-        for row in CHECKS[name](options, images):
+        for measured in CHECKS[name](options, images):
+            row = {"part": name, **measured, **where, "command": command}
             print_row(row)
             if options.out:
                 options.out.parent.mkdir(parents=True, exist_ok=True)
                 with options.out.open("a") as file:
-                    file.write(json.dumps({**row, "command": command}) + "\n")
+                    file.write(json.dumps(row) + "\n")
 
 
 def print_row(row: Row) -> None:

@@ -98,7 +98,8 @@ def check_load(options: argparse.Namespace, images: np.ndarray[Any, Any]) -> Ite
         requests = requests_of(files, scores, size)
         with service(options.run) as running:
             yield {
-                "check": f"{options.clients} clients, {size} image(s) in a request",
+                "clients": options.clients,
+                "images in a request": size,
                 "score's rate, images/s": round(capacity),
                 "score's CPU, ms/image": round(1000 * score_cpu, 2),
                 **overload(running, requests, size, calibration, capacity, options),

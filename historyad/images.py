@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from historyad.errors import InputError
 
@@ -82,12 +82,15 @@ def decode_image(
 
 def image_pixels(image: Image.Image, name: str) -> Pixels:
     """Pixels of an opened Pillow image, uint8 (H, W, C), by the rules of the table above."""
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _deep_grey(image, name)
     if image.has_transparency_data:
         return _over_black(image)
-    return _with_channel_axis(np.array(image.convert("L" if image.mode in ("1", "L") else "RGB")))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    # Pillow copies an image even where there is nothing to turn or to convert.
+    return _with_channel_axis(np.array(image if image.mode == mode else image.convert(mode)))
 
 
 def as_uint8(array: np.ndarray[Any, Any], name: str) -> Pixels:

@@ -144,7 +144,8 @@ def test_the_memory_of_a_fit_on_shards_is_that_of_the_rows():
 
 
 @pytest.mark.parametrize(
-    "writer", ["results", "ablation_page", "scaling", "performance", "tiles_page"]
+    "writer",
+    ["results", "ablation_page", "scaling", "performance", "tiles_page", "reliability_page"],
 )
 def test_a_page_of_numbers_is_what_the_rows_say(writer):
     subprocess.run([sys.executable, ROOT / "benchmarks" / f"{writer}.py", "--check"], check=True)
