@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -210,5 +211,7 @@ def _places(n_blocks: int, steps: int) -> Tensor:
     """Return where each block is at each move, in a map of all of its places, row by row."""
     stride, n_moves = _HALVES * _BLOCK, 2 * steps + 1
     width = stride * (n_blocks - 1) + n_moves
-    rows = stride * torch.arange(n_blocks)[:, None] + torch.arange(n_moves)
-    return (width * rows[:, None, :, None] + rows[None, :, None, :]).flatten()
+    rows = stride * np.arange(n_blocks)[:, None] + np.arange(n_moves)
+    # By numpy: on the device without memory on which a model is first built, torch's arithmetic
+    # would import its compiler, which takes seconds.
+    return torch.from_numpy((width * rows[:, None, :, None] + rows[None, :, None, :]).flatten())

@@ -7,8 +7,8 @@ left here of a pixel is how far it stands out of its surroundings, in units of w
 from __future__ import annotations
 
 import numpy as np
+import scipy  # which imports its parts, slow ones among them, where they are first used
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, zoom
 
 from historyad.images import Pixels
 
@@ -29,7 +29,7 @@ def local_contrast(images: Pixels, patch: int) -> Pixels:
     contrast = np.empty_like(images)
     for i, c in np.ndindex(len(images), images.shape[-1]):
         plane = images[i, :, :, c].astype(np.float32)
-        plane -= gaussian_filter(plane, _DETAIL * patch, truncate=_TRUNCATE)
+        plane -= scipy.ndimage.gaussian_filter(plane, _DETAIL * patch, truncate=_TRUNCATE)
         plane /= _strength(plane, _SURROUNDINGS * patch)
         contrast[i, :, :, c] = np.rint(np.clip(128 + _GREY * plane, 0, 255))
     return contrast
@@ -55,8 +55,9 @@ def _strength(detail: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     squares = np.pad(np.square(detail), padding, mode="symmetric")
     rows, columns = (side // _COARSE for side in squares.shape)
     coarse = squares.reshape(rows, _COARSE, columns, _COARSE).mean((1, 3))
-    coarse = gaussian_filter(coarse, sigma / _COARSE, truncate=_TRUNCATE)
+    coarse = scipy.ndimage.gaussian_filter(coarse, sigma / _COARSE, truncate=_TRUNCATE)
     strength = np.sqrt(coarse + np.float32(_FLAT**2))
     # Cells are averages around their middles: that is where zoom, too, sees them.
-    fine: NDArray[np.float32] = zoom(strength, _COARSE, order=1, mode="nearest", grid_mode=True)
-    return fine[:height, :width]
+    fine = scipy.ndimage.zoom(strength, _COARSE, order=1, mode="nearest", grid_mode=True)
+    shown: NDArray[np.float32] = fine[:height, :width]
+    return shown

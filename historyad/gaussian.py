@@ -89,7 +89,7 @@ class ImageGaussian(nn.Module):
     def __init__(self, shape: Shape, n_components: int) -> None:
         super().__init__()
         n_axes, n_pixels = shape[0], math.prod(shape[1:])
-        self.register_buffer("axes", torch.eye(n_axes))  # in columns
+        self.register_buffer("axes", torch.zeros(n_axes, n_axes))  # in columns
         self.register_buffer("mean", torch.zeros(n_axes, n_pixels))
         self.register_buffer("components", torch.zeros(n_axes, n_components, n_pixels))
         self.register_buffer("precisions", torch.ones(n_axes, n_components, 2))

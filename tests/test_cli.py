@@ -633,15 +633,27 @@ def test_help_names_the_commands(capsys):
     assert "SOURCE is a folder of images" in text
 
 
-def test_help_does_not_wait_for_what_it_does_not_need():
+def loaded(names, *calls):
+    """Return which of the modules are loaded after these calls of the command line."""
     code = (
-        "import sys; from historyad.cli import main; main(['--help']); main(['fit', '--help']);"
-        "print({'torch', 'numpy', 'sklearn', 'PIL'} & set(sys.modules))"
+        "import sys; from historyad.cli import main\n"
+        f"for call in {calls!r}: main(list(call))\n"
+        f"print({names!r} & set(sys.modules))"
     )
     finished = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert finished.stdout.splitlines()[-1] == "set()"
+    return finished.stdout.splitlines()[-1]
+
+
+def test_help_does_not_wait_for_what_it_does_not_need():
+    names = {"torch", "numpy", "sklearn", "PIL"}
+    assert loaded(names, ("--help",), ("fit", "--help")) == "set()"
+
+
+def test_scoring_does_not_wait_for_what_it_does_not_need(run, folder):
+    names = {"torch._dynamo", "sympy", "sklearn", "pandas", "scipy.ndimage", "matplotlib"}
+    assert loaded(names, ("score", str(run), str(folder))) == "set()"
 
 
 def test_a_process_of_its_own_has_the_same_exit_statuses(run, folder):
