@@ -1,22 +1,26 @@
 """Measure every view of a fitted detector alone, and sums of views, for docs/ablation.md.
 
     python benchmarks/ablation.py [--split mnist-without-0 ...] [--seeds 0] [--preset default]
+        [--train N]
 
 It fits the detector of ``preset`` on each split, puts companions on every layer of D_TV and of the
 averaged critic (eq. 14), and appends one row for each view and each sum to --out; splits that have
-rows are skipped, and with --runs, so are fits that are there. `ablation_page.py` writes the page.
+rows are skipped, and with --runs, so are fits that are there. With --train, the first N training
+samples are all there are. `ablation_page.py` writes the page.
 Only splits and seeds on which settings are chosen belong here.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ablation_sums import sums_of
@@ -24,6 +28,7 @@ from ablation_views import views_of
 from pages import ROWS
 
 from historyad.config import make_config
+from historyad.datasets import open_source
 from historyad.environment import versions
 from historyad.metrics import auprc, auroc
 from historyad.model_files import VERSION
@@ -46,6 +51,7 @@ def main() -> int:
     parser.add_argument("--split", nargs="+", default=SPLITS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--preset", default="default")
+    parser.add_argument("--train", type=int, default=0, help="learn from so many samples only")
     parser.add_argument("--runs", type=Path, help="folder in which fits are kept")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
@@ -54,17 +60,21 @@ def main() -> int:
         for seed in arguments.seeds:
             with tempfile.TemporaryDirectory() as temporary:
                 runs = arguments.runs or Path(temporary)
-                _measure(split, seed, arguments.preset, runs, arguments.out)
+                keys = {"split": split, "seed": seed, "preset": arguments.preset}
+                _measure({**keys, "n_train": arguments.train}, runs, arguments.out)
     return 0
 
 
-def _measure(split: str, seed: int, preset: str, runs: Path, out: Path) -> None:
-    keys = {"split": split, "seed": seed, "preset": preset}
-    if any(keys.items() <= row.items() for row in read_rows(out)):
+def _measure(keys: dict[str, Any], runs: Path, out: Path) -> None:
+    split, seed, n_train = keys["split"], keys["seed"], keys["n_train"]  # 0: all of them
+    if any(keys.items() <= {"n_train": 0, **row}.items() for row in read_rows(out)):
         return
     started = time.process_time()
-    config = make_config(preset, seed=seed)
-    data, folder = load_split(split, seed, None), runs / f"{split}-{seed}"
+    config = make_config(keys["preset"], seed=seed)
+    data = load_split(split, seed, None)
+    if n_train:
+        data = dataclasses.replace(data, train=open_source(data.train.samples[:n_train]))
+    folder = runs / "-".join([split, str(seed), *([str(n_train)] if n_train else [])])
     views, rules, prevalence = views_of(data, config, folder)
     with out.open("a") as file:
         for name, scores in [*views.items(), *sums_of(views, rules)]:

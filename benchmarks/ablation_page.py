@@ -8,7 +8,7 @@ from ablation import OUT
 from ablation_sums import SUM
 from ablation_vectors import OUT as VECTORS
 from ablation_vectors import section as of_vectors
-from pages import BEFORE, ROOT, Row, commands, of_before, table, write_or_check
+from pages import BEFORE, ROOT, Row, commands, grouped, of_before, table, write_or_check
 
 from historyad.storage import read_rows
 
@@ -73,13 +73,13 @@ def main() -> int:
 def build() -> str:
     """Return the page."""
     rows = read_rows(OUT)
-    presets = list(dict.fromkeys(row["preset"] for row in rows))
-    sections = [_section(rows, preset) for preset in presets]
+    groups = grouped([{"n_train": 0, **row} for row in rows], "preset", "n_train")
+    sections = [_section(group, *key) for key, group in groups.items()]
     return HEAD + "".join(sections) + READING + of_vectors(read_rows(VECTORS))
 
 
-def _section(rows: list[Row], preset: str) -> str:
-    rows = [row for row in rows if row["preset"] == preset]
+def _section(rows: list[Row], preset: str, n_train: int) -> str:
+    """Return the tables of views and of sums; ``n_train`` is 0 where all samples train."""
     splits = list(dict.fromkeys(row["split"] for row in rows))
     found = {(row["what"], row["split"]): row["auroc"] for row in rows}
     lines = {
@@ -91,7 +91,8 @@ def _section(rows: list[Row], preset: str) -> str:
     tables = table(["view", *splits], views) + "\n" + table(["sum of views", *splits], sums)
     said = f"\nMeasured {BEFORE}; *default* is the sum of then.\n"
     earlier = said if of_before(rows) else ""
-    return f"\n## Preset `{preset}`\n" + earlier + commands(rows) + tables
+    few = f", {n_train} training samples" if n_train else ""
+    return f"\n## Preset `{preset}`{few}\n" + earlier + commands(rows) + tables
 
 
 if __name__ == "__main__":

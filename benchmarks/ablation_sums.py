@@ -31,6 +31,7 @@ from historyad.views import SMALLEST_SPREAD_OF_HISTORY, spread_of
 
 # A term "view > a" counts what exceeds a, on the scale of the score; "squared", by its square.
 SUM = "sum: "
+AS_OTHERS = f"{SIMPLICITY}, on the scale of other views"
 # The terms of sums that are views of the score, and how they are said here.
 VIEWS = {
     **{"history": HISTORY, "pattern": PATTERN, "neighbours": NEAR, "blocks": BLOCKS},
@@ -88,6 +89,8 @@ def sums(rules: dict[str, Rule]) -> dict[str, dict[str, float]]:
         "simplicity 30, beyond 0.5": without_simplicity | {f"{SIMPLICITY} > 0.5 squared": 30},
         "simplicity 30, beyond 0.75, plain": without_simplicity | {f"{SIMPLICITY} > 0.75": 30},
         "simplicity 30, always, plain": without_simplicity | {SIMPLICITY: 30},
+        "simplicity on the scale of other views": without_simplicity
+        | {f"{AS_OTHERS} > 0.25 squared": rules["simplicity"].weight},
         "simplicity by the fine distance": without_simplicity
         | {f"{OF_FINE} > 0.25 squared": rules["simplicity"].weight},
         "features by themselves": with_(features=0) | {"features gaussian": 4},
@@ -111,6 +114,7 @@ def sums(rules: dict[str, Rule]) -> dict[str, dict[str, float]]:
 
 def sums_of(views: dict[str, Scores], rules: dict[str, Rule]) -> Iterator[tuple[str, Scores]]:
     """Yield each weighted sum of `sums`, of views standardised as the score does it."""
+    views = {**views, AS_OTHERS: views[SIMPLICITY]}
     scale = {name: _standardised(name, scores) for name, scores in views.items()}
     for title, weights in sums(rules).items():
         total: Scores = {}
