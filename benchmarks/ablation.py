@@ -6,8 +6,8 @@
 It fits the detector of ``preset`` on each split, puts companions on every layer of D_TV and of the
 averaged critic (eq. 14), and appends one row for each view and each sum to --out; splits that have
 rows are skipped, and with --runs, so are fits that are there. With --train, the first N training
-samples are all there are. `ablation_page.py` writes the page.
-Only splits and seeds on which settings are chosen belong here.
+samples are all there are. `ablation_page.py` writes the page. Only splits and seeds
+on which settings are chosen belong here.
 """
 
 from __future__ import annotations

@@ -61,21 +61,20 @@ historyad fit digits:train:!0 --out runs/digits --preset quick --epoch-images 20
 """
 
 LOAD = """### Overload
-{commands}
-{clients} clients for {seconds:.0f} s, asking for twice what `historyad score` manages on the same
-2,000 PNG files, decoding included. Every accepted answer is compared with Python: the score within
-1e-5, p-value and verdict exactly.
+{commands}{clients} clients for {seconds:.0f} s, asking for twice what `historyad score`
+manages on the same 2,000 PNG files, decoding included. Every accepted answer is compared
+with Python: the score within 1e-5, p-value and verdict exactly.
 
 """
 
 SHARED = """
 The clients share the cores with the service, while `score` has them for itself: what the service
-takes for an image is better compared by its CPU time, which includes what refusing takes. On a
-machine that others use, too, the rate of `score` itself changes within minutes.
+takes for an image is better compared by its CPU time, which includes what refusing takes.
 
 With one image in a request each of the clients waits for its answer before it asks again, so that
-they never offer more than is accepted, and a batch holds a few images, which cost nearly as much as
-many. **Send several images in a request** when throughput counts; the page sends 16.
+they never offer more than is accepted, and a batch holds a few images and is filled up to 16, so
+that a score is the same in any batch. **Send several images in a request** when
+throughput counts; the page sends 16.
 """
 
 # What the statuses of each kind of malformed request stand for.

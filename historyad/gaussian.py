@@ -89,7 +89,9 @@ class ImageGaussian(nn.Module):
     def __init__(self, shape: Shape, n_components: int) -> None:
         super().__init__()
         n_axes, n_pixels = shape[0], math.prod(shape[1:])
-        self.register_buffer("axes", torch.zeros(n_axes, n_axes))  # in columns
+        # In columns; not an identity, for which torch would import its compiler on the device
+        # without memory on which a model is first built.
+        self.register_buffer("axes", torch.zeros(n_axes, n_axes))
         self.register_buffer("mean", torch.zeros(n_axes, n_pixels))
         self.register_buffer("components", torch.zeros(n_axes, n_components, n_pixels))
         self.register_buffer("precisions", torch.ones(n_axes, n_components, 2))

@@ -82,6 +82,7 @@ def decode_image(
 
 def image_pixels(image: Image.Image, name: str) -> Pixels:
     """Pixels of an opened Pillow image, uint8 (H, W, C), by the rules of the table above."""
+    # Pillow copies an image even where there is nothing to turn or to convert.
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
@@ -89,7 +90,6 @@ def image_pixels(image: Image.Image, name: str) -> Pixels:
     if image.has_transparency_data:
         return _over_black(image)
     mode = "L" if image.mode in ("1", "L") else "RGB"
-    # Pillow copies an image even where there is nothing to turn or to convert.
     return _with_channel_axis(np.array(image if image.mode == mode else image.convert(mode)))
 
 
