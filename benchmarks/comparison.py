@@ -82,6 +82,11 @@ Every split on which a peer has a higher AUROC than `historyad`, the default, wi
 by how much.
 """
 
+OTHER_DRAW = """
+{methods}: from [figure 7](results.md#figure-7-one-digit-as-the-anomaly), where 80 % of
+the normal images of both official halves train; the rest and all images of the digit test.
+"""
+
 COST = """## Time and memory
 
 On MNIST: 60,000 training images of 28 x 28 pixels, 20,000 to score; {threads}.
@@ -153,11 +158,11 @@ def family_section(cells: Cells, family: Family) -> str:
     if not cells:
         return text + "\n*Not measured yet.*\n"
     rows = _rows(cells)
-    whole = [row for row in rows if "most" not in row] or rows
-    sizes = f"\n{_range(rows, 'n_train')} training samples; {_range(whole, 'n_normal')} normal and "
-    sizes += f"{_range(whole, 'n_anomalous')} anomalous ones test.\n" + _parts(rows)
+    same = [row for row in rows if not row.keys() & {"most", "other_draw"}] or rows
+    sizes = f"\n{_range(same, 'n_train')} training samples; {_range(same, 'n_normal')} normal and "
+    sizes += f"{_range(same, 'n_anomalous')} anomalous ones test.\n" + _parts(rows)
     body = _wide(cells, family) if len(family.splits) > 3 else _narrow(cells, family)
-    text += sizes + _earlier(cells, family) + commands(rows) + body
+    text += sizes + _earlier(cells, family) + _other_draw(rows) + commands(rows) + body
     return text + _at_threshold(cells, family)
 
 
@@ -189,6 +194,12 @@ def _earlier(cells: Cells, family: Family) -> str:
         return ""
     on_which = "" if old == len(ours) else f" on {old} of the {len(ours)} splits"
     return f"\n`{OUR_DEFAULT}` was measured here {BEFORE}{on_which}.\n"
+
+
+def _other_draw(rows: list[Row]) -> str:
+    """Say which methods were measured on another draw of the same images."""
+    methods = sorted({f"`{row['method']}`" for row in rows if "other_draw" in row})
+    return OTHER_DRAW.format(methods=", ".join(methods)) if methods else ""
 
 
 def _parts(rows: list[Row]) -> str:

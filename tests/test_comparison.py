@@ -159,6 +159,17 @@ def test_the_reproduction_at_full_scale_is_a_row_of_the_paper(numbers):
     assert (kept["seed"], kept["n_train"], kept["auroc"]) == (3, 7000, 0.8)
 
 
+def test_one_digit_at_full_scale_is_a_row_that_says_how_it_was_drawn(page, numbers):
+    found = row_of("case 1", "", 0.7, seed=1) | {"scale": "full", "train": {"n": 50_000}}
+    rows = [found | {"digit": 3}, found | {"digit": 3, "method": "case 2"}]
+    (kept,) = numbers.rows_of_paper(rows)
+    assert (kept["method"], kept["split"]) == ("historyad-paper", "mnist-without-3")
+    cells = standings.cells_of([kept, row_of("vae", "mnist-without-3", 0.8)])
+    text = page.family_section(cells, numbers.WITHOUT)
+    assert "\n9 training samples; 5 normal" in text
+    assert "`historyad-paper`: from [figure 7]" in text
+
+
 def test_a_whole_fit_of_the_default_is_a_row_for_each_far_split(numbers):
     verdict = {"auroc": 0.9, "n_normal": 6, "n_anomalous": 4, "score_seconds": 5.0}
     fit = {"recipe": "default", "seed": 2, "threads": 2, "n_train": 60, "command": "speed"}
