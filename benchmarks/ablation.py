@@ -30,10 +30,10 @@ from pages import ROWS
 from historyad.config import make_config
 from historyad.datasets import open_source
 from historyad.environment import versions
+from historyad.files import read_rows
 from historyad.metrics import auprc, auroc
 from historyad.model_files import VERSION
 from historyad.splits import load_split
-from historyad.storage import read_rows
 
 OUT = ROWS / "ablation" / "rows.jsonl"
 SPLITS = (

@@ -10,7 +10,7 @@ from ablation_vectors import OUT as VECTORS
 from ablation_vectors import section as of_vectors
 from pages import BEFORE, ROOT, Row, commands, grouped, of_before, table, write_or_check
 
-from historyad.storage import read_rows
+from historyad.files import read_rows
 
 PAGE = ROOT / "docs" / "ablation.md"
 

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from historyad.config import make_config
 from historyad.environment import machine, versions
+from historyad.files import append_rows
 from historyad.fitting import split_rows
 from historyad.gaussian import Gaussian
 from historyad.metrics import auroc
 from historyad.neighbours import NEIGHBOURS, Neighbours
 from historyad.preprocessing import Preprocessing
 from historyad.splits import load_split
-from historyad.storage import append_rows
 from historyad.views import spread_of
 
 View = Callable[[Tensor], Tensor]

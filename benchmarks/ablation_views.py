@@ -18,6 +18,7 @@ from historyad.blocks import CANDIDATES, Blocks, Edges, Grey
 from historyad.companions import IMAGE_RIDGE, ImageCompanions, Rule, samples_to_fit
 from historyad.config import Config, make_config
 from historyad.detector import Detector, in_batches
+from historyad.files import load_json
 from historyad.fitting import fit_model, split_rows
 from historyad.gaussian import Gaussian
 from historyad.history import History
@@ -25,7 +26,7 @@ from historyad.model import Model
 from historyad.neighbours import Neighbours
 from historyad.preprocessing import Preprocessing
 from historyad.splits import Split
-from historyad.storage import RunDirectory, load_json
+from historyad.storage import RunDirectory
 from historyad.views import Views, raw_views
 
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from historyad.benchmark import OURS, Row
+from historyad.files import read_rows
 from historyad.standings import Cells, cells_of, methods_in, on
-from historyad.storage import read_rows
 
 OUR_DEFAULT, OUR_PAPER = "historyad", "historyad-paper"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pages import average, commands, grouped, table, write_or_check
 
-from historyad.storage import read_rows
+from historyad.files import read_rows
 
 Row = dict[str, Any]
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ import sys
 
 from pages import ROOT, ROWS, Row, commands, table, write_or_check
 
-from historyad.storage import read_rows
+from historyad.files import read_rows
 
 PAGE = ROOT / "docs" / "reliability.md"
 LEAST_SHARE = 0.8  # of what `historyad score` manages: the target

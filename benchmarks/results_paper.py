@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from pages import BEFORE, grouped, of_before, table
 
+from historyad.files import read_rows
 from historyad.reproduce.figure import EDGES
 from historyad.reproduce.table1 import OF_PAPER, SPLITS
-from historyad.storage import read_rows
 
 Row = dict[str, Any]
 

@@ -25,8 +25,8 @@ from scaling_measure import measure_constants, measure_ray
 from scaling_simulation import Estimate, Kind, simulate_scoring, simulate_training, steps_of_a_fit
 
 from historyad.environment import machine, versions
+from historyad.files import read_rows
 from historyad.sources import CHUNK
-from historyad.storage import read_rows
 
 Row = dict[str, Any]
 

@@ -28,7 +28,7 @@ from speed_scoring import measure_folder, measure_scoring, measure_start
 from speed_steps import Variant, ladder, measure_variants, others
 
 from historyad.environment import machine, versions
-from historyad.storage import read_rows
+from historyad.files import read_rows
 
 Row = dict[str, Any]
 

@@ -36,13 +36,14 @@ from historyad.datasets import open_source
 from historyad.detector import Detector
 from historyad.environment import machine, versions
 from historyad.evaluation import judge, judge_maps, read_masks
+from historyad.files import read_rows
 from historyad.fitting import calibrate_model, fit_model, split_rows
 from historyad.model import Model
 from historyad.networks import Critic, initialise
 from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views
 from historyad.randomness import Stream, torch_generator
 from historyad.sources import Source
-from historyad.storage import RunDirectory, read_rows
+from historyad.storage import RunDirectory
 
 Row = dict[str, Any]
 

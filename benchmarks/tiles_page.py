@@ -10,7 +10,7 @@ from typing import Any
 from pages import average, commands, grouped, table, write_or_check
 from tiles import KINDS, ROWS
 
-from historyad.storage import read_rows
+from historyad.files import read_rows
 
 Row = dict[str, Any]
 PAGE = Path(__file__).parent.parent / "docs" / "tiles.md"

@@ -36,6 +36,7 @@ from historyad.config import PRESETS, make_config
 from historyad.environment import machine, versions
 from historyad.errors import HistoryADError, RunError
 from historyad.evaluation import judge
+from historyad.files import append_rows, read_rows
 from historyad.fitting import fit_model
 from historyad.model_files import VERSION
 from historyad.networks import count_parameters
@@ -49,7 +50,7 @@ from historyad.splits import (
     select,
     training_set,
 )
-from historyad.storage import RunDirectory, append_rows, read_rows
+from historyad.storage import RunDirectory
 
 Row = dict[str, Any]
 Key = tuple[str, str, int, int | None]  # of a row: split, method, seed, most

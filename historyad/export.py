@@ -30,11 +30,11 @@ from historyad import __version__
 from historyad.calibration import Calibration
 from historyad.config import as_dict
 from historyad.errors import ConfigError, InputError, RunError
+from historyad.files import write_atomic
 from historyad.images import reduced_size
 from historyad.model import Model
 from historyad.networks import PooledConv2d
 from historyad.preprocessing import Preprocessing
-from historyad.storage import write_atomic
 
 if TYPE_CHECKING:
     from onnx import ModelProto

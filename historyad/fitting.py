@@ -20,6 +20,7 @@ from historyad.config import Config, as_dict, validate
 from historyad.detector import Detector, Score, train_detector
 from historyad.environment import versions
 from historyad.errors import ConfigError, InputError
+from historyad.files import load_json
 from historyad.gan import train_gan
 from historyad.history import History, check_saves
 from historyad.model import Model
@@ -28,7 +29,7 @@ from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views
 from historyad.preprocessing import Preprocessing
 from historyad.randomness import Stream, numpy_generator
 from historyad.sources import Source
-from historyad.storage import RunDirectory, load_json
+from historyad.storage import RunDirectory
 from historyad.streams import ImageStream, in_parts
 from historyad.training import SHARED_FOLDER, OnProgress
 from historyad.views import fit_views, raw_views

@@ -22,9 +22,9 @@ from historyad import distributed
 from historyad.batches import from_float
 from historyad.config import Config
 from historyad.errors import ConfigError, RunError
+from historyad.files import load_json, load_tensors, save_json, save_tensors
 from historyad.networks import Critic, Generator, Shape
 from historyad.randomness import Stream, numpy_generator, torch_generator
-from historyad.storage import load_json, load_tensors, save_json, save_tensors
 
 _VERSION = 2
 _CHUNK = 1024  # samples that one generator makes at a time: bounds the memory

@@ -22,10 +22,10 @@ from historyad.companions import ImageCompanions, VectorCompanions
 from historyad.config import Config, validate
 from historyad.detector import Detector, Score
 from historyad.errors import RunError
+from historyad.files import load_json, load_tensors, save_json, save_tensors
 from historyad.networks import Critic, Shape
 from historyad.patches import build_patch_views
 from historyad.preprocessing import Preprocessing
-from historyad.storage import load_json, load_tensors, save_json, save_tensors
 from historyad.views import Views
 
 _FORMAT, VERSION = "historyad-detector", 10

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from historyad.cluster import require
 from historyad.console import open_table
 from historyad.errors import InputError, RunError
+from historyad.files import load_json, save_json
 from historyad.shards import printable
 from historyad.sources import Folder, Source
-from historyad.storage import load_json, save_json
 from historyad.streams import ImageStream
 
 FileFormat = Literal["parquet", "csv", "jsonl"]

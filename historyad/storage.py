@@ -1,8 +1,6 @@
 """The run directory: what is written there is whole or absent, and never code.
 
-Every file is written under a temporary name of its own, flushed to the disk and renamed, so that a
-process killed at any moment leaves the old file or the new one, and so do two that write the same.
-Tensors are safetensors, the rest is JSON, and nothing that is loaded can execute. ::
+::
 
     RUN/config.json          resolved config, source, versions, command
     RUN/log.jsonl            one record per save interval
@@ -18,93 +16,30 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from historyad.errors import RunError
+from historyad.files import (
+    cannot_write,
+    load_json,
+    load_tensors,
+    missing,
+    save_json,
+    save_rows,
+    save_tensors,
+)
 
-# More is not read, and so not written either.
-_MAX_JSON_BYTES = 64 * 2**20
-_MAX_TENSOR_BYTES = 4 * 2**30
 # What a run writes; a process that was killed may leave temporary files of these names.
 _OURS = ("config.json", "log.jsonl", "detector.json", "detector.safetensors")
 _OUR_FOLDERS = ("checkpoint", "history")
 # The rest of what describes a source, such as where it lies, may change while a run is interrupted.
 _IDENTIFIES_DATA = ("fingerprint", "n", "n_train")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash, finds the old file or the new one.
-
-    Raises RunError, leaving the old file alone, when the disk is full or not writable.
-    """
-    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise _cannot_write(path, error) from error
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically. NaN and infinity are refused (ValueError).
-
-    Raises RunError for what `load_json` would find too large.
-    """
-    data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
-    _refuse_large(path, len(data), _MAX_JSON_BYTES, "record less in it, such as fewer samples")
-    write_atomic(path, data)
-
-
-def load_json(path: Path) -> Any:
-    """Read JSON; RunError when it is missing, too large or damaged."""
-    try:
-        return json.loads(_read(path, _MAX_JSON_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged (not JSON: {error}): restore it or fit again") from error
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: str = "") -> str:
-    """Write ``tensors`` and a text as safetensors, atomically. Return the file's sha256.
-
-    Raises RunError for what `load_tensors` would find too large.
-    """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = safetensors.torch.save(contiguous, metadata={"note": note})
-    _refuse_large(path, len(data), _MAX_TENSOR_BYTES, "lower width, hidden or the side of the grid")
-    write_atomic(path, data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def load_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors and the text of `save_tensors`.
-
-    Raises RunError when the file is missing or damaged, or its checksum is not ``sha256``.
-    """
-    data = _read(path, _MAX_TENSOR_BYTES)
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise RunError(f"{path} was altered (its checksum differs): restore it or fit again")
-    try:
-        tensors = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return tensors, str(header.get("__metadata__", {}).get("note", ""))
-    except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}): restore it or fit again") from error
 
 
 class Checkpoint:
@@ -189,6 +124,12 @@ def _restore_moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> Non
     optimizer.load_state_dict(content)
 
 
+def _under(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with ``name`` and a dot, without that start."""
+    prefix = name + "."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 class RunDirectory:
     """The files of one run, held by one process at a time."""
 
@@ -240,7 +181,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
         with self._hold():
             yield
 
@@ -251,7 +192,7 @@ class RunDirectory:
         RunError when there is no model, or another process holds the folder.
         """
         if not self.is_finished:
-            raise _missing(self.path / "detector.json")
+            raise missing(self.path / "detector.json")
         with self._hold():
             yield
 
@@ -260,7 +201,7 @@ class RunDirectory:
         try:
             file = (self.path / "lock").open("w")
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -284,7 +225,7 @@ class RunDirectory:
             with self.log.open("a") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise _cannot_write(self.log, error) from error
+            raise cannot_write(self.log, error) from error
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return the log's records; a last line that a crash cut short is left out."""
@@ -300,95 +241,3 @@ class RunDirectory:
         """Drop a last line that a crash cut short, so that the next one starts on its own."""
         if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):
             save_rows(self.log, self.read_log())
-
-
-def _under(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Return the tensors whose names start with ``name`` and a dot, without that start."""
-    prefix = name + "."
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise RunError(f"{path} has {size:,} bytes, more than the {limit:,} a run can have")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _missing(path: Path) -> RunError:
-    return RunError(
-        f"{path} is missing: restore it, or fit again; is this the folder of a finished run?"
-    )
-
-
-def _refuse_large(path: Path, size: int, limit: int, remedy: str) -> None:
-    if size > limit:
-        raise RunError(
-            f"{path} would have {size:,} bytes, more than the {limit:,} that are read again: "
-            f"{remedy}"
-        )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _cannot_write(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"cannot write {path}: {error.strerror}. What was written before is intact: free space "
-        "or make the directory writable, and run the same command again"
-    )
-
-
-def read_rows(table: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file; none when it is not there, nor a last one cut short.
-
-    Raises RunError for damage anywhere else.
-    """
-    rows: list[dict[str, Any]] = []
-    lines = table.read_bytes().splitlines(keepends=True) if table.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number == len(lines) and not line.endswith(b"\n"):
-                break  # a full disk or the end of the process: what it was is measured again
-            raise RunError(
-                f"{table}, line {number} is damaged (not JSON: {error}): restore or delete the line"
-            ) from error
-    return rows
-
-
-def save_rows(table: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSONL file, atomically. NaN and infinity are refused (ValueError)."""
-    write_atomic(table, _lines(rows))
-
-
-def append_rows(table: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add rows to a JSONL file, with one write: other processes may add theirs.
-
-    A last row that was cut short is dropped. Raises RunError when the disk does not take them, and
-    ValueError for NaN and infinity.
-    """
-    lines = _lines(rows)
-    try:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        if table.exists() and not table.read_bytes().endswith(b"\n"):
-            save_rows(table, read_rows(table))
-        with table.open("ab") as file:
-            file.write(lines)
-    except OSError as error:
-        raise _cannot_write(table, error) from error
-
-
-def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from storing import Disk
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,11 @@ def split(digits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     images, labels = digits
     normal = images[labels != 0]
     return normal[::2], normal[1::2], images[labels == 0]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk that can be filled and write-protected."""
+    disk = Disk(tmp_path / "disk")
+    yield disk
+    disk.close()

@@ -18,7 +18,7 @@ ORDER = [
     *("images", "contrast", "shards", "streams", "tables", "sources", "in_memory", "named_sets"),
     "datasets",
     "preprocessing",
-    *("networks", "batches", "environment", "storage", "history"),
+    *("networks", "batches", "environment", "files", "storage", "history"),
     *("training", "gan", "detector"),
     *(
         "gaussian",

@@ -12,9 +12,9 @@ from tiny import TINY, save_table
 from historyad import benchmark
 from historyad.benchmark import Fit, measure, run_benchmark
 from historyad.errors import InputError, RunError
+from historyad.files import read_rows
 from historyad.peers import PEERS
 from historyad.peers.memae import MemAE
-from historyad.storage import read_rows
 
 
 @pytest.fixture

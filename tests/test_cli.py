@@ -16,8 +16,9 @@ from tiny import TINY, TINY_OPTIONS
 from historyad import HistoryAD, __version__
 from historyad.cli import _continues, _in_flags, app, judging, main
 from historyad.config import PRESETS, settings
+from historyad.files import load_json
 from historyad.model_files import VERSION
-from historyad.storage import RunDirectory, load_json
+from historyad.storage import RunDirectory
 
 COMMANDS = [name for name in app if not name.startswith("-")]
 COLUMNS = ["path", "anomaly_score", "p_value", "is_anomalous"]

@@ -20,8 +20,9 @@ from historyad import HistoryAD, Model, calibration, fit_model, open_source
 from historyad.calibration import Calibration, benjamini_hochberg
 from historyad.cli import main
 from historyad.errors import ConfigError, InputError
+from historyad.files import load_json
 from historyad.fitting import calibrate_model
-from historyad.storage import RunDirectory, load_json
+from historyad.storage import RunDirectory
 
 JSON, TENSORS = "detector.json", "detector.safetensors"
 

@@ -13,7 +13,7 @@ from tiny import TINY_OPTIONS
 
 from historyad import cli
 from historyad.cli import main
-from historyad.storage import read_rows
+from historyad.files import read_rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

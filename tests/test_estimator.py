@@ -12,8 +12,9 @@ from historyad import HistoryAD
 from historyad.config import settings
 from historyad.datasets import open_source
 from historyad.errors import ConfigError, InputError, RunError
+from historyad.files import load_json
 from historyad.metrics import auroc
-from historyad.storage import RunDirectory, load_json
+from historyad.storage import RunDirectory
 
 SMALLEST = {"n_epochs": 1.5, "epoch_images": 64, "batch_size": 16, "saves_per_epoch": 4}
 SMALLEST |= {"detector_epochs": 0.5, "calibration_share": 0.4, "false_positive_rate": 0.2}

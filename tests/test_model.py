@@ -14,10 +14,11 @@ from tiny import on_disk, tiny_config
 from historyad.calibration import Calibration
 from historyad.datasets import open_source
 from historyad.errors import InputError, RunError
+from historyad.files import load_tensors, save_tensors
 from historyad.fitting import fit_model
 from historyad.model import Model
 from historyad.model_files import VERSION, _checksum
-from historyad.storage import RunDirectory, load_tensors, save_tensors
+from historyad.storage import RunDirectory
 
 JSON, TENSORS = "detector.json", "detector.safetensors"
 

@@ -13,6 +13,7 @@ from tiny import TINY, write_idx
 from historyad.cli import main
 from historyad.config import make_config
 from historyad.errors import RunError
+from historyad.files import read_rows
 from historyad.history import pool_histories
 from historyad.reproduce import everything, fig7, fig9, histories, runs, table1
 from historyad.reproduce.drawing import pack_images, unpack_images
@@ -21,7 +22,7 @@ from historyad.reproduce.fig8 import interpolate
 from historyad.reproduce.figure import EDGES, histogram, separation
 from historyad.reproduce.runs import Recipe, Runs
 from historyad.reproduce.spread import fit_on_ray
-from historyad.storage import RunDirectory, read_rows
+from historyad.storage import RunDirectory
 
 SCALE = {**TINY, "epoch_images": 256, "detector_epochs": 0.5}
 

@@ -26,11 +26,12 @@ from historyad.benchmark import run_benchmark
 from historyad.cli import main
 from historyad.datasets import open_source
 from historyad.errors import InputError, RunError
+from historyad.files import load_json, read_rows, save_json
 from historyad.fitting import fit_model
 from historyad.model import Model
 from historyad.parts import Job
 from historyad.scale import PartActor, score_dataset, score_shard
-from historyad.storage import RunDirectory, load_json, read_rows, save_json
+from historyad.storage import RunDirectory
 
 # Of Ray itself: its own settings, and files and processes that it leaves to the interpreter.
 pytestmark = [

@@ -14,10 +14,11 @@ from historyad.batches import Batches, ShuffledRows
 from historyad.cli import main
 from historyad.datasets import open_source, open_stream
 from historyad.errors import InputError
+from historyad.files import load_json
 from historyad.fitting import fit_model
 from historyad.images import find_images
 from historyad.preprocessing import Preprocessing
-from historyad.storage import RunDirectory, load_json
+from historyad.storage import RunDirectory
 from historyad.streams import FolderFiles, ImageStream, Names, in_parts
 
 

@@ -49,8 +49,8 @@ def evaluate(
         read_masks,
         table_of,
     )
+    from historyad.files import save_json
     from historyad.report import was_used
-    from historyad.storage import save_json
 
     model = load_model(run, device)
     good, bad = (
@@ -78,8 +78,9 @@ def evaluate(
 
 def inspect(run: Run) -> None:
     """Show what a model was fitted on, how, and whether its files are intact."""
+    from historyad.files import load_json
     from historyad.history import History
-    from historyad.storage import RunDirectory, load_json
+    from historyad.storage import RunDirectory
 
     model = load_model(run, "cpu")
     rows = []
@@ -124,8 +125,8 @@ def probe(
 
     For noise, blur, scratches and so on: the strength from which 95 % are called anomalous.
     """
+    from historyad.files import save_json
     from historyad.probe import draw_probe, probe_model, table_of
-    from historyad.storage import save_json
 
     model = load_model(run, device)
     opened = open_for(model, source, data_root, skip_unreadable=skip_unreadable)

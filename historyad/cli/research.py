@@ -68,7 +68,7 @@ def benchmark(
     fails does not stop the others: it is reported at the end, with exit status 1.
     """
     from historyad.benchmark import run_benchmark
-    from historyad.storage import read_rows
+    from historyad.files import read_rows
 
     numbers = parse_seeds(seeds)
     read_rows(out / "rows.jsonl")  # refused now, if at all, and not after hours
@@ -101,8 +101,8 @@ def benchmark(
 
 def _show_standings(out: Path) -> None:
     """Print how methods stand by all rows of the folder, and write it there."""
+    from historyad.files import read_rows
     from historyad.standings import cells_of, markdown, overview, write_standings
-    from historyad.storage import read_rows
 
     cells = cells_of(read_rows(out / "rows.jsonl"))
     if cells:

@@ -171,8 +171,8 @@ def drift(
     import numpy as np
 
     from historyad.drift import detect_drift, table_of
+    from historyad.files import save_json
     from historyad.shards import printable
-    from historyad.storage import save_json
 
     model = load_model(run, device)
     samples = open_stream_for(model, source, data_root)

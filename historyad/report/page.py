@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from historyad import __version__
 from historyad.errors import ConfigError, InputError
+from historyad.files import load_json, write_atomic
 from historyad.history import History
 from historyad.model import Model
 from historyad.report.decisions import decision_of, probe_of, trial_of
@@ -20,7 +21,7 @@ from historyad.report.pictures import thumbnail
 from historyad.report.settings import fit_command, settings_of
 from historyad.report.training import training_of
 from historyad.sources import CHUNK, Source
-from historyad.storage import RunDirectory, load_json, write_atomic
+from historyad.storage import RunDirectory
 
 _HIGHEST = 24  # training samples shown
 

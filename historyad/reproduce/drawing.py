@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from historyad.errors import InputError
-from historyad.storage import write_atomic
+from historyad.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

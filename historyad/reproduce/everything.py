@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from historyad.files import read_rows
 from historyad.reproduce import fig5, fig6, fig7, fig8, fig9, histories, table1
 from historyad.reproduce.figure import reproduce_figure
 from historyad.reproduce.runs import Progress, Runs, Scale
 from historyad.reproduce.spread import fit_on_ray
 from historyad.reproduce.toy import reproduce_toy
-from historyad.storage import read_rows
 
 FIGURES = {
     module.FIGURE.name: module.FIGURE

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from historyad.environment import machine, versions
+from historyad.files import read_rows, save_rows
 from historyad.metrics import auprc, auroc
 from historyad.model_files import VERSION
 from historyad.reproduce.drawing import draw_figure
 from historyad.reproduce.runs import Recipe, Runs, Scale
-from historyad.storage import read_rows, save_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from historyad.config import PRESETS, Config, as_dict, make_config
+from historyad.files import load_json, save_json
 from historyad.fitting import fit_model
 from historyad.history import History, pool_histories
 from historyad.model import Model
 from historyad.model_files import VERSION
 from historyad.networks import choose_device
 from historyad.splits import Split, load_split
-from historyad.storage import RunDirectory, load_json, save_json
+from historyad.storage import RunDirectory
 
 Scale = Literal["quick", "full"]
 Progress = Callable[[dict[str, Any]], None]

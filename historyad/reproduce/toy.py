@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from historyad.batches import Batches
 from historyad.config import Config, make_config
 from historyad.detector import Detector, train_detector
+from historyad.files import write_atomic
 from historyad.gan import build_gan, train_gan
 from historyad.history import History, effective_snapshots
 from historyad.losses import detector_loss, total_variation_estimate
@@ -36,7 +37,6 @@ from historyad.reproduce.drawing import (
     new_figure,
 )
 from historyad.reproduce.figure import environment
-from historyad.storage import write_atomic
 from historyad.theory import minimum_loss, optimal_detector, total_variation
 
 if TYPE_CHECKING:

@@ -1,0 +1,181 @@
+"""Files of JSON, tensors and rows: what is written is whole or absent, and nothing read is code.
+
+Every file is written under a temporary name of its own, flushed to the disk and renamed, so that a
+process killed at any moment leaves the old file or the new one, and so do two that write the same.
+Tensors are safetensors, the rest is JSON, and nothing that is loaded can execute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from historyad.errors import RunError
+
+# More is not read, and so not written either.
+_MAX_JSON_BYTES = 64 * 2**20
+_MAX_TENSOR_BYTES = 4 * 2**30
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader, or a crash, finds the old file or the new one.
+
+    Raises RunError, leaving the old file alone, when the disk is full or not writable.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise cannot_write(path, error) from error
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically. NaN and infinity are refused (ValueError).
+
+    Raises RunError for what `load_json` would find too large.
+    """
+    data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    _refuse_large(path, len(data), _MAX_JSON_BYTES, "record less in it, such as fewer samples")
+    write_atomic(path, data)
+
+
+def load_json(path: Path) -> Any:
+    """Read JSON; RunError when it is missing, too large or damaged."""
+    try:
+        return json.loads(_read(path, _MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged (not JSON: {error}): restore it or fit again") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: str = "") -> str:
+    """Write ``tensors`` and a text as safetensors, atomically. Return the file's sha256.
+
+    Raises RunError for what `load_tensors` would find too large.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(contiguous, metadata={"note": note})
+    _refuse_large(path, len(data), _MAX_TENSOR_BYTES, "lower width, hidden or the side of the grid")
+    write_atomic(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors and the text of `save_tensors`.
+
+    Raises RunError when the file is missing or damaged, or its checksum is not ``sha256``.
+    """
+    data = _read(path, _MAX_TENSOR_BYTES)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise RunError(f"{path} was altered (its checksum differs): restore it or fit again")
+    try:
+        tensors = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return tensors, str(header.get("__metadata__", {}).get("note", ""))
+    except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}): restore it or fit again") from error
+
+
+def read_rows(table: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file; none when it is not there, nor a last one cut short.
+
+    Raises RunError for damage anywhere else.
+    """
+    rows: list[dict[str, Any]] = []
+    lines = table.read_bytes().splitlines(keepends=True) if table.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break  # a full disk or the end of the process: what it was is measured again
+            raise RunError(
+                f"{table}, line {number} is damaged (not JSON: {error}): restore or delete the line"
+            ) from error
+    return rows
+
+
+def save_rows(table: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file, atomically. NaN and infinity are refused (ValueError)."""
+    write_atomic(table, _lines(rows))
+
+
+def append_rows(table: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows to a JSONL file, with one write: other processes may add theirs.
+
+    A last row that was cut short is dropped. Raises RunError when the disk does not take them, and
+    ValueError for NaN and infinity.
+    """
+    lines = _lines(rows)
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        if table.exists() and not table.read_bytes().endswith(b"\n"):
+            save_rows(table, read_rows(table))
+        with table.open("ab") as file:
+            file.write(lines)
+    except OSError as error:
+        raise cannot_write(table, error) from error
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise RunError(f"{path} has {size:,} bytes, more than the {limit:,} a run can have")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise missing(path) from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def missing(path: Path) -> RunError:
+    """Return the error for a file of a run that is not there."""
+    return RunError(
+        f"{path} is missing: restore it, or fit again; is this the folder of a finished run?"
+    )
+
+
+def _refuse_large(path: Path, size: int, limit: int, remedy: str) -> None:
+    if size > limit:
+        raise RunError(
+            f"{path} would have {size:,} bytes, more than the {limit:,} that are read again: "
+            f"{remedy}"
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """Return the error for a disk that does not take a file."""
+    return RunError(
+        f"cannot write {path}: {error.strerror}. What was written before is intact: free space "
+        "or make the directory writable, and run the same command again"
+    )
