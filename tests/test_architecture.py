@@ -26,6 +26,7 @@ ORDER = [
         "blocks",
         "companions",
         "views",
+        "cells",
         "patches",
         "calibration",
         "model_files",

@@ -4,14 +4,12 @@ import torch
 from scipy.ndimage import gaussian_filter
 from tiny import TINY
 
-from historyad import HistoryAD, patches
-from historyad.detector import Detector
+from historyad import HistoryAD, cells, patches
 from historyad.errors import ConfigError, InputError
 from historyad.explain import anomaly_map, picture
 from historyad.export import export_onnx
 from historyad.metrics import auroc
-from historyad.networks import Critic, initialise
-from historyad.patches import Bank, CellGaussian, cell_of, crop_scores, enlarge, worst
+from historyad.patches import enlarge, worst
 
 SETTINGS = {**TINY, "epoch_images": 256, "patch": 8, "seed": 1}
 
@@ -58,7 +56,7 @@ def test_what_is_damaged_is_found_and_its_map_shows_where(fitted, fresh):
 def test_the_map_does_not_depend_on_the_tiles(fitted, fresh, monkeypatch):
     whole = fitted.model_.anomaly_map(fresh[0])
     for tile in (1, 3, 7):
-        monkeypatch.setattr(patches, "_TILE", tile)
+        monkeypatch.setattr(cells, "_TILE", tile)
         np.testing.assert_allclose(fitted.model_.anomaly_map(fresh[0]), whole, atol=1e-3)
 
 
@@ -131,37 +129,8 @@ def test_refusals_say_what_to_do(fitted, fresh, tmp_path):
         export_onnx(fitted.model_, tmp_path / "model.onnx")
 
 
-def test_d_tv_over_a_tile_is_d_tv_where_no_padding_is_seen():
-    """The mean over four crops, whose inner features are those of the larger tile."""
-    critic = Critic((1, 8, 8), 4, 16)
-    initialise(critic, torch.Generator().manual_seed(0))
-    tile = torch.randn(1, 1, 20, 20, generator=torch.Generator().manual_seed(1))
-    scores = crop_scores(Detector([critic]), tile)
-    assert scores.shape == (4, 4)
-    features = critic.features(tile)[:, :, 1:-1, 1:-1]
-    corners = [(2, 1), (2, 2), (3, 1), (3, 2)]
-    expected = [critic.head(features[:, :, y : y + 4, x : x + 4]).item() for y, x in corners]
-    assert scores[2, 1].item() == pytest.approx(np.mean(expected), abs=1e-5)
-    assert cell_of(Detector([critic])) == 2
-
-
-def test_a_bank_gives_the_distance_to_the_nearest():
-    x = torch.randn(500, 5, generator=torch.Generator().manual_seed(0))
-    bank = Bank.fit(x, np.random.default_rng(0))
-    query = torch.randn(300, 5, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(bank(query), torch.cdist(query, x).amin(1), atol=1e-3, rtol=1e-3)
-
-
-def test_the_gaussian_whitens_normal_cells():
-    x = torch.randn(5000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 2, 5])
-    distances = CellGaussian.fit(x + 7)(x + 7)
-    assert distances.square().mean().item() == pytest.approx(3, rel=0.15)
-    assert CellGaussian.fit(torch.ones(9, 3))(torch.ones(2, 3)).tolist() == [0, 0]
-
-
 def test_worst_and_enlarge_in_closed_form():
-    cells = torch.arange(100.0).view(10, 10)
-    assert worst(cells) == 98.5
+    assert worst(torch.arange(100.0).view(10, 10)) == 98.5
     assert worst(torch.tensor([[1.0, 3.0]])) == 3
     torch.testing.assert_close(enlarge(torch.ones(3, 2), 4, 10, 7), torch.ones(10, 7))
     ramp = torch.arange(4.0).expand(4, 4)
