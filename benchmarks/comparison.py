@@ -43,8 +43,9 @@ Written by `python benchmarks/comparison.py` from the rows in `docs/rows/compari
 Every section names the commands that gave it. Data are looked for under `HISTORYAD_DATA`.
 
 Every method learns from the same normal images, and no label was used in fitting or in choosing.
-The settings of the peers are those of their papers, or their library's; those of ours were chosen
-on some of these splits, on the same test images, most of them with seed 0:
+The settings of the peers are those of their papers, or their library's; PyOD's networks, made for
+tables, are wider on images. The settings of ours were chosen on some of these splits, on the same
+test images, most of them with seed 0:
 [they are named here](how-it-works.md#several-views-one-score). Seeds on which something was chosen
 are not reported.
 `historyad` is the default with all its views, `historyad-paper` the paper's recipe alone, with its

@@ -7,6 +7,7 @@ import torch
 from tiny import auroc_of
 
 from historyad.errors import InputError
+from historyad.networks import count_parameters
 from historyad.peers.pyod import PyOD
 
 # Passes over 800 digits that suffice to learn.
@@ -66,6 +67,23 @@ def test_a_detector_takes_vectors_with_a_constant_column(detector):
     scores = make(detector, 1).fit(x).anomaly_score(x)
     assert scores.shape == (200,)
     assert np.isfinite(scores).all()
+
+
+def test_a_detector_takes_fewer_samples_than_a_batch(detector):
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    for samples in (x, images):
+        scores = make(detector, 1).fit(samples).anomaly_score(samples)
+        assert len(np.unique(scores)) > 1
+
+
+def test_networks_for_vectors_are_those_of_pyod(detector):
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    wide, narrow = (
+        count_parameters(make(detector, 1).fit(samples)._networks)
+        for samples in ((x[:, :, None, None] > 0).astype(np.uint8) * 255, x)
+    )
+    assert wide > 3 * narrow
 
 
 def test_without_pyod_the_error_says_how_to_install_it(detector, split, monkeypatch):

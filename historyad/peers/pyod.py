@@ -1,8 +1,9 @@
-"""PyOD's deep detectors, made wide enough for images: what one installs in a line.
+"""PyOD's deep detectors: what one installs in a line.
 
-PyOD's defaults are for tables of a few columns: here the hidden layers have hundreds of units and
-the code tens. All else is PyOD's choice, except where a score would depend on chance or on the
-other samples: its VAE draws a new latent for every score, and its ALAD scores with dropout.
+Its defaults are for tables of a few columns, and stay as they are for vectors. Images get hidden
+layers of hundreds of units, codes of tens and larger batches. All else is PyOD's choice, except
+where a score would depend on chance or on the other samples: its VAE draws a new latent for every
+score, and its ALAD scores with dropout.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from historyad.randomness import Stream, numpy_generator, torch_generator
 
 Detector = Literal["autoencoder", "vae", "deepsvdd", "alad"]
 
-_BATCH = 128
+_BATCH, _BATCH_OF_VECTORS = 128, 32  # the second is PyOD's
 _SCORE_BATCH = 1024
 
 
 class PyOD:
     """One of PyOD's detectors, on the CPU.
 
-    ``n_epochs`` are passes over the data, ``hidden`` the units of the encoder's layers, which the
-    decoder mirrors, and ``latent_dim`` those of the code.
+    Of images, ``n_epochs`` are passes over the data, ``hidden`` the units of the encoder's layers,
+    which the decoder mirrors, and ``latent_dim`` those of the code. Of vectors, PyOD decides.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class PyOD:
             "deepsvdd": self._fit_deepsvdd,
             "alad": self._fit_alad,
         }[self.detector]
+        self._wide = samples.ndim > 2
         with global_draws_from(self.seed):
             self._pyod, networks = train(self._features(samples))
         self._networks = nn.ModuleList(networks).eval()
@@ -75,30 +77,32 @@ class PyOD:
         return np.concatenate(scores)
 
     def _fit_autoencoder(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
-        pyod = _detector("auto_encoder", "AutoEncoder")(
-            hidden_neuron_list=[*self.hidden, self.latent_dim], **self._shared()
+        layers = self._if_wide(
+            epoch_num=self.n_epochs, hidden_neuron_list=[*self.hidden, self.latent_dim]
         )
+        pyod = _detector("auto_encoder", "AutoEncoder")(**layers, **self._shared(len(x)))
         pyod.fit(x)
         return pyod, [pyod.model]
 
     def _fit_vae(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
         # Its default capacity of 0 leaves the Kullback-Leibler term out of the loss.
-        pyod = _detector("vae", "VAE")(
+        layers = self._if_wide(
+            epoch_num=self.n_epochs,
             encoder_neuron_list=[*self.hidden],
             decoder_neuron_list=[*reversed(self.hidden)],
             latent_dim=self.latent_dim,
-            **self._shared(),
         )
+        pyod = _detector("vae", "VAE")(**layers, **self._shared(len(x)))
         pyod.fit(x)
         pyod.model.reparameterize = lambda mean, log_variance: mean
         return pyod, [pyod.model]
 
     def _fit_deepsvdd(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
+        layers = self._if_wide(epochs=self.n_epochs, hidden_neurons=[*self.hidden, self.latent_dim])
         pyod = _detector("deep_svdd", "DeepSVDD")(
             n_features=x.shape[1],
-            hidden_neurons=[*self.hidden, self.latent_dim],
-            epochs=self.n_epochs,
-            batch_size=_BATCH,
+            **layers,
+            batch_size=self._batch(len(x)),
             preprocessing=False,
             verbose=0,
         )
@@ -107,7 +111,7 @@ class PyOD:
 
     def _fit_alad(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
         encoder, decoder = [*self.hidden], [*reversed(self.hidden)]
-        pyod = _detector("alad", "ALAD")(
+        layers = self._if_wide(
             enc_layers=encoder,
             dec_layers=decoder,
             disc_xx_layers=encoder,
@@ -115,10 +119,20 @@ class PyOD:
             disc_xz_layers=encoder,
             latent_dim=self.latent_dim,
             epochs=0,
-            device=torch.device("cpu"),
         )
-        # One of its epochs is a single batch, for which it shuffles all data: here it only builds
-        # its networks, and gets its batches and its noise from this loop.
+        pyod = _detector("alad", "ALAD")(**layers, device=torch.device("cpu"))
+        if self._wide:
+            self._train_alad(pyod, x)
+        else:
+            pyod.fit(x)
+        return pyod, [pyod.enc, pyod.dec, pyod.disc_xx, pyod.disc_zz, pyod.disc_xz]
+
+    def _train_alad(self, pyod: Any, x: NDArray[np.float32]) -> None:
+        """Train for ``n_epochs`` passes over the data.
+
+        One of its own epochs is a single batch, for which it shuffles all data: here it only builds
+        its networks, and gets its batches and its noise from this loop.
+        """
         pyod.fit(x[:_BATCH])
         noise = numpy_generator(self.seed, Stream.PEER)
         for _ in range(self.n_epochs):
@@ -126,13 +140,20 @@ class PyOD:
             for rows in np.array_split(order, max(1, len(x) // _BATCH)):
                 latents = noise.normal(size=(len(rows), self.latent_dim))
                 pyod.train_step((x[rows] + noise.normal(0, 0.1, x[rows].shape), latents))
-        return pyod, [pyod.enc, pyod.dec, pyod.disc_xx, pyod.disc_zz, pyod.disc_xz]
 
-    def _shared(self) -> dict[str, Any]:
+    def _if_wide(self, **settings: Any) -> dict[str, Any]:
+        """Return what replaces PyOD's own settings."""
+        return settings if self._wide else {}
+
+    def _batch(self, n_samples: int) -> int:
+        """Return the size of a batch; PyOD does not train on fewer samples than one has."""
+        return min(_BATCH if self._wide else _BATCH_OF_VECTORS, n_samples)
+
+    def _shared(self, n_samples: int) -> dict[str, Any]:
         return {
-            "epoch_num": self.n_epochs,
-            "batch_size": _BATCH,
-            # Divided by their deviation, pixels that hardly vary would outweigh all others.
+            "batch_size": self._batch(n_samples),
+            # Divided by their deviation, pixels that hardly vary would outweigh all others; the
+            # columns of vectors are divided already.
             "preprocessing": False,
             "verbose": 0,
             "device": torch.device("cpu"),
