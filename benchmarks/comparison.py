@@ -93,11 +93,10 @@ COST = """## Time and memory
 On MNIST: 60,000 training images of 28 x 28 pixels, 20,000 to score; {threads}.
 Other work shared the machine, which only ever makes times longer: what is given is the shortest of
 all rows, seconds of the clock. Memory is the peak of the whole process, the data included.
-*Ratio* is our images per second over the peer's: above 1, ours is faster. `historyad` and the
-methods that train no network, but for `neighbours`, were measured on an Intel Xeon, `anogan` and
-`adgan` on an AMD EPYC, and the others on an older one, at about half that speed: their times and
-ratios are to be read with that in mind.
+*Ratio* is our images per second over the peer's: above 1, ours is faster. {machines}
 """
+# Rows from before they named it.
+_FIRST_MACHINE = "an Intel Xeon or an AMD EPYC of the third generation, their rows do not say which"
 
 SEARCH = """
 AnoGAN searches a latent for every image, in 500 steps: that takes {default:,.0f} times as long as a
@@ -288,7 +287,7 @@ def cost_section(cells: Cells) -> str:
     }
     cells = {key: group for key, group in cells.items() if group}
     if not cells:
-        return COST.format(threads="one thread each") + "\n*Not measured yet.*\n"
+        return COST.format(threads="one thread each", machines="") + "\n*Not measured yet.*\n"
     groups = {m: _rows({k: g for k, g in cells.items() if k[0] == m}) for m in methods_in(cells)}
     speed = {m: max(row["images_per_second"] for row in g) for m, g in groups.items()}
     lines = []
@@ -309,11 +308,26 @@ def cost_section(cells: Cells) -> str:
         )
     threads = _range(_rows(cells), "threads") + " thread(s) each"
     head = "method|fit, s|score, s|images / s|ratio|peak MB|parameters"
-    text = COST.format(threads=threads) + commands(_rows(cells)) + table(head.split("|"), lines)
+    text = COST.format(threads=threads, machines=_machines(groups))
+    text += commands(_rows(cells)) + table(head.split("|"), lines)
     if {OUR_DEFAULT, "early-stopped", "anogan"} <= speed.keys():
         default, alone = (speed[m] / speed["anogan"] for m in (OUR_DEFAULT, "early-stopped"))
         text += SEARCH.format(default=default, alone=alone)
     return text
+
+
+def _machines(groups: dict[str, list[Row]]) -> str:
+    """Say on which machine which methods were measured."""
+    methods_on: dict[str, list[str]] = {}
+    for method, group in groups.items():
+        methods_on.setdefault(group[-1].get("machine", _FIRST_MACHINE), []).append(method)
+    if len(methods_on) == 1:
+        return f"All were measured on one machine: {next(iter(methods_on))}."
+    listed = "".join(
+        f"* {machine}: {', '.join(f'`{method}`' for method in methods)}\n"
+        for machine, methods in sorted(methods_on.items())
+    )
+    return f"The machines\ndiffer, and so do times and ratios:\n\n{listed}".rstrip()
 
 
 def _with_spread(cells: Cells, methods: list[str], splits: tuple[str, ...], key: str) -> list[str]:
