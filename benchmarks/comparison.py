@@ -82,7 +82,7 @@ among the methods that were measured on every one of them. Families of ten weigh
 LOSSES = """## Where ours loses
 
 Every split on which a peer has a higher AUROC than `historyad`, the default, with what beats it and
-by how much.
+by how much; on vectors, whose halves a seed decides, on the seeds that both have.
 """
 
 OTHER_DRAW = """

@@ -148,15 +148,18 @@ def rows_of_paper(rows: Iterable[Row]) -> Iterator[Row]:
 def better_peers(cells: Cells, split: str, ours: str) -> dict[str, float]:
     """Return by how much AUROC each peer is better than the method ``ours``, the largest first.
 
-    Only seeds that both have count where both have several: those of a table decide its halves.
+    Only seeds that both have count where both have several, and always on vectors, whose halves a
+    seed decides.
     """
     own = {row["seed"]: row["auroc"] for row in cells[ours, split]}
+    by_seed = any(split in family.splits for family in FAMILIES if not family.images)
     gains = {}
     for method in methods_in(on(cells, [split])):
         if method in OURS:
             continue
         theirs = {row["seed"]: row["auroc"] for row in cells[method, split]}
-        both = own.keys() & theirs.keys() if len(theirs) > 1 and len(own) > 1 else ()
+        several = len(theirs) > 1 and len(own) > 1
+        both = own.keys() & theirs.keys() if several or by_seed else ()
         gains[method] = _mean_at(theirs, both) - _mean_at(own, both)
     return dict(sorted(((m, g) for m, g in gains.items() if g > 0), key=lambda item: -item[1]))
 

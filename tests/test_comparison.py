@@ -100,6 +100,13 @@ def test_losses_on_a_table_compare_the_same_halves(numbers):
     assert numbers.better_peers(standings.cells_of(rows), "t", "historyad") == {}
 
 
+def test_one_seed_on_a_table_is_compared_with_the_same_half(numbers):
+    split = numbers.TABLES.splits[0]
+    rows = [row_of("historyad", split, auroc, seed) for seed, auroc in ((3, 0.9), (4, 0.6))]
+    cells = standings.cells_of([*rows, row_of("vae", split, 0.8, 3)])
+    assert numbers.better_peers(cells, split, "historyad") == {}
+
+
 def test_a_seed_on_which_settings_were_chosen_does_not_count(numbers, tmp_path):
     rows = [
         row_of("historyad", "vectors-cable", auroc, seed) for seed, auroc in ((2, 0.9), (3, 0.7))
