@@ -88,7 +88,7 @@ FEATURES = Family(
     _vectors("bottle cable capsule carpet hazelnut screw tile wood"),
     images=False,
 )
-# Image splits on which the deep peers are measured, too, which takes an hour for ten of them.
+# Image splits on which the deep peers are measured, too.
 WITH_DEEP_PEERS = (WITHOUT, FAR, SVHN, TILES)
 FAMILIES = (WITHOUT, FAR, SVHN, PHOTOS, TILES, ONE_DIGIT, ONE_GARMENT, TABLES, FEATURES)
 
