@@ -193,7 +193,9 @@ def markdown(table: list[list[str]]) -> str:
 
 def draw(panels: dict[str, dict[str, float]], ours: Collection[str], file: Path) -> None:
     """Write `draw_standings` to ``file``."""
-    draw_standings(panels, ours).savefig(file, dpi=140)
+    # Lines and text pack better without loss.
+    options = {"lossless": True} if file.suffix == ".webp" else None
+    draw_standings(panels, ours).savefig(file, dpi=140, pil_kwargs=options)
 
 
 def draw_standings(panels: dict[str, dict[str, float]], ours: Collection[str]) -> Figure:
