@@ -32,25 +32,31 @@ from historyad.peers.wgan_encoder import WGANEncoder
 from historyad.preprocessing import Preprocessing
 
 SMALL = {"width": 8, "hidden": 64, "latent_dim": 16}
-# The lengths, in images seen, are enough to learn digits, and take seconds.
+# The lengths, in images seen, are enough to learn zeros, and take seconds.
 MAKE = {
-    "anogan": partial(AnoGAN, n_images=40_000, learning_rate=1e-3, n_steps=100, **SMALL),
+    "anogan": partial(AnoGAN, n_images=20_000, learning_rate=1e-3, n_steps=100, **SMALL),
     "egbad": partial(EGBAD, n_images=60_000, learning_rate=1e-3, **SMALL),
     "egbad-fm": partial(EGBAD, n_images=60_000, learning_rate=1e-3, feature_matching=True, **SMALL),
     "adgan": partial(ADGAN, n_images=40_000, learning_rate=2e-3, n_seeds=2, **SMALL),
-    "ganomaly": partial(GANomaly, n_images=40_000, learning_rate=1e-3, **SMALL),
-    "fence-gan": partial(FenceGAN, n_images=20_000, **SMALL),
+    "ganomaly": partial(GANomaly, n_images=20_000, learning_rate=1e-3, **SMALL),
+    "fence-gan": partial(FenceGAN, n_images=80_000, **SMALL),
     "wgan-encoder": partial(WGANEncoder, n_images=60_000, learning_rate=2e-3, **SMALL),
-    "early-stopped": partial(EarlyStopped, n_images=40_000, **SMALL),
+    "early-stopped": partial(EarlyStopped, n_images=20_000, **SMALL),
 }
 STEP = 64  # the images of one step
 
 
 @pytest.fixture(scope="module")
-def split(split):
-    """As for the others, with fewer to test on: what searches latents is slow."""
-    train, normal, anomalous = split
-    return train, normal[:60], anomalous[:60]
+def split(digits):
+    """Zeros, half to fit on, half to test on, and 60 of the other digits.
+
+    A GAN this small learns one class on any processor and from any seed; what it learns of nine
+    classes at once varies from chance to well with both. Few are tested on: what searches
+    latents is slow.
+    """
+    images, labels = digits
+    zeros = images[labels == 0]
+    return zeros[::2], zeros[1::2][:60], images[labels != 0][::27]
 
 
 @pytest.fixture(scope="module", params=MAKE)
@@ -73,7 +79,8 @@ def test_these_are_the_peers_of_the_benchmark():
 
 def test_a_peer_learns_on_digits(fitted, make, split):
     untrained = make(n_images=STEP).fit(split[0])
-    assert auroc_of(fitted, *split[1:]) > max(0.65, auroc_of(untrained, *split[1:]) + 0.1)
+    missed, missed_untrained = (1 - auroc_of(peer, *split[1:]) for peer in (fitted, untrained))
+    assert missed < min(0.2, missed_untrained / 2)
 
 
 def test_a_score_depends_on_its_own_sample_alone(fitted, split):
