@@ -46,19 +46,6 @@ MAKE = {
 STEP = 64  # the images of one step
 
 
-@pytest.fixture(scope="module")
-def split(digits):
-    """Zeros, half to fit on, half to test on, and 60 of the other digits.
-
-    A GAN this small learns one class on any processor and from any seed; what it learns of nine
-    classes at once varies from chance to well with both. Few are tested on: what searches
-    latents is slow.
-    """
-    images, labels = digits
-    zeros = images[labels == 0]
-    return zeros[::2], zeros[1::2][:60], images[labels != 0][::27]
-
-
 @pytest.fixture(scope="module", params=MAKE)
 def make(request):
     return MAKE[request.param]
