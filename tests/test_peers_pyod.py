@@ -78,6 +78,14 @@ def test_a_detector_takes_fewer_samples_than_a_batch(detector):
         assert len(np.unique(scores)) > 1
 
 
+def test_few_images_are_passed_over_as_often_as_it_takes(detector, split):
+    train, normal, _ = split
+    three, enough = make(detector, 3), make(detector, 1)
+    enough.n_images = 3 * len(train) - 1
+    scores = [peer.fit(train).anomaly_score(normal) for peer in (three, enough)]
+    np.testing.assert_array_equal(*scores)
+
+
 def test_networks_for_vectors_are_those_of_pyod(detector):
     x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     wide, narrow = (

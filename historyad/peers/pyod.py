@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import os
 import random
 from collections.abc import Iterator
@@ -33,8 +34,9 @@ _SCORE_BATCH = 1024
 class PyOD:
     """One of PyOD's detectors, on the CPU.
 
-    Of images, ``n_epochs`` are passes over the data, ``hidden`` the units of the encoder's layers,
-    which the decoder mirrors, and ``latent_dim`` those of the code. Of vectors, PyOD decides.
+    Of images, ``n_epochs`` are passes over the data, or as many more as it takes to see
+    ``n_images``; ``hidden`` are the units of the encoder's layers, which the decoder mirrors, and
+    ``latent_dim`` those of the code. Of vectors, PyOD decides.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class PyOD:
         detector: Detector,
         *,
         n_epochs: int,
+        n_images: int = 0,
         hidden: tuple[int, ...] = (512, 256),
         latent_dim: int = 32,
         seed: int = 0,
     ) -> None:
         self.detector = detector
         self.n_epochs = n_epochs
+        self.n_images = n_images
         self.hidden = hidden
         self.latent_dim = latent_dim
         self.seed = seed
@@ -78,7 +82,7 @@ class PyOD:
 
     def _fit_autoencoder(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
         layers = self._if_wide(
-            epoch_num=self.n_epochs, hidden_neuron_list=[*self.hidden, self.latent_dim]
+            epoch_num=self._passes(len(x)), hidden_neuron_list=[*self.hidden, self.latent_dim]
         )
         pyod = _detector("auto_encoder", "AutoEncoder")(**layers, **self._shared(len(x)))
         pyod.fit(x)
@@ -87,7 +91,7 @@ class PyOD:
     def _fit_vae(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
         # Its default capacity of 0 leaves the Kullback-Leibler term out of the loss.
         layers = self._if_wide(
-            epoch_num=self.n_epochs,
+            epoch_num=self._passes(len(x)),
             encoder_neuron_list=[*self.hidden],
             decoder_neuron_list=[*reversed(self.hidden)],
             latent_dim=self.latent_dim,
@@ -98,7 +102,9 @@ class PyOD:
         return pyod, [pyod.model]
 
     def _fit_deepsvdd(self, x: NDArray[np.float32]) -> tuple[Any, list[nn.Module]]:
-        layers = self._if_wide(epochs=self.n_epochs, hidden_neurons=[*self.hidden, self.latent_dim])
+        layers = self._if_wide(
+            epochs=self._passes(len(x)), hidden_neurons=[*self.hidden, self.latent_dim]
+        )
         pyod = _detector("deep_svdd", "DeepSVDD")(
             n_features=x.shape[1],
             **layers,
@@ -128,14 +134,14 @@ class PyOD:
         return pyod, [pyod.enc, pyod.dec, pyod.disc_xx, pyod.disc_zz, pyod.disc_xz]
 
     def _train_alad(self, pyod: Any, x: NDArray[np.float32]) -> None:
-        """Train for ``n_epochs`` passes over the data.
+        """Train for as many passes over the data as are due.
 
         One of its own epochs is a single batch, for which it shuffles all data: here it only builds
         its networks, and gets its batches and its noise from this loop.
         """
         pyod.fit(x[:_BATCH])
         noise = numpy_generator(self.seed, Stream.PEER)
-        for _ in range(self.n_epochs):
+        for _ in range(self._passes(len(x))):
             order = noise.permutation(len(x))
             for rows in np.array_split(order, max(1, len(x) // _BATCH)):
                 latents = noise.normal(size=(len(rows), self.latent_dim))
@@ -144,6 +150,10 @@ class PyOD:
     def _if_wide(self, **settings: Any) -> dict[str, Any]:
         """Return what replaces PyOD's own settings."""
         return settings if self._wide else {}
+
+    def _passes(self, n_samples: int) -> int:
+        """Return how many passes over so many images are due: a few over few are no training."""
+        return max(self.n_epochs, math.ceil(self.n_images / n_samples))
 
     def _batch(self, n_samples: int) -> int:
         """Return the size of a batch; PyOD does not train on fewer samples than one has."""
