@@ -22,9 +22,14 @@ BEFORE = "with an earlier version of the score"  # what `of_before` finds
 
 def commands(rows: list[Row]) -> str:
     """Return the commands that gave ``rows``, as a block; of what they name, what rows are of."""
-    lines: Iterable[str] = {row["command"] for row in rows}
-    for key in ("split", "method"):
-        lines = merged(lines, f"--{key}", {row[key] for row in rows if key in row})
+    lines: list[str] = []
+    for (command,), group in grouped(rows, "command").items():
+        of_one = [command]
+        for key in ("split", "method"):
+            of_one = merged(of_one, f"--{key}", {row[key] for row in group if key in row})
+        lines += of_one
+    for option in ("--split", "--method"):
+        lines = merged(lines, option)
     return "\n```\n" + "\n".join(lines) + "\n```\n\n"
 
 
@@ -64,10 +69,12 @@ def _parsed(line: str) -> tuple[list[str], dict[str, list[str]]]:
 def _with_wildcards(names: Iterable[str]) -> list[str]:
     """Return ``names`` with NAME-* for all ten from NAME-0 to NAME-9, each said once."""
     names = list(names)
-    for stem in dict.fromkeys(re.sub(r"\d$", "", name) for name in names):
+    stems = {name: re.sub(r"(\d|\[\d-\d\]|\*)$", "", name) for name in names}
+    for stem in dict.fromkeys(stems.values()):
+        own = [name for name in names if stems.get(name) == stem]
         ten = [f"{stem}{digit}" for digit in range(10)]
-        if set(ten) <= set(names):
-            names = [f"{stem}*", *(name for name in names if name not in ten)]
+        if all(any(fnmatchcase(one, name) for name in own) for one in ten):
+            names = list(dict.fromkeys(f"{stem}*" if name in own else name for name in names))
     return [name for name in names if not any(name != o and fnmatchcase(name, o) for o in names)]
 
 

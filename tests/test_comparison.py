@@ -38,7 +38,7 @@ def test_commands_that_differ_in_their_splits_alone_are_shown_as_one(page):
     two = "historyad benchmark --seeds 1 --split mnist-only-0 mnist-only-1"
     assert merged(lines[:2], "--split") == [two]
     assert merged(lines, "--split") == [
-        "historyad benchmark --seeds 1 --split 'mnist-only-*' a b 'c|d|e'",
+        "historyad benchmark --seeds 1 --split a b 'c|d|e' 'mnist-only-*'",
         "python other.py",
     ]
     apart = ["historyad benchmark --seeds 2", "historyad benchmark --split a --seeds 1"]
@@ -51,6 +51,9 @@ def test_a_wildcard_stands_for_what_it_matches(page):
     merged = sys.modules["pages"].merged
     lines = ["benchmark --split 'a-*' b", "benchmark --split 'a-[4-9]' a-1 c"]
     assert merged(lines, "--split") == ["benchmark --split 'a-*' b c"]
+    halves = ["benchmark --split 'a-[0-4]' b", "benchmark --split 'a-[5-9]'"]
+    assert merged(halves, "--split") == ["benchmark --split 'a-*' b"]
+    assert merged(halves[:1], "--split") == halves[:1]
 
 
 def test_a_command_names_only_what_is_wanted_of_it(page):
@@ -73,6 +76,15 @@ def test_commands_of_a_section_are_few(page):
     ]
     text = sys.modules["pages"].commands(rows).split("```")[1].strip()
     assert text == "historyad benchmark --seeds 1 --split 'mnist-only-*' --method memae vae"
+
+
+def test_a_command_names_only_the_methods_whose_rows_it_gave(page):
+    first, second = (f"historyad benchmark --jobs {n} --method vae memae" for n in (1, 2))
+    rows = [{"command": first, "method": "vae"}, {"command": second, "method": "memae"}]
+    assert sys.modules["pages"].commands(rows).split("\n")[2:4] == [
+        "historyad benchmark --jobs 1 --method vae",
+        "historyad benchmark --jobs 2 --method memae",
+    ]
 
 
 def test_losses_name_what_is_better_and_by_how_much(page, numbers):
