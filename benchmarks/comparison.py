@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -103,7 +104,7 @@ _FIRST_MACHINE = "an Intel Xeon or an AMD EPYC of the third generation, their ro
 SEARCH = """
 AnoGAN searches a latent for every image, in 500 steps: that takes {default:,.0f} times as long as a
 score with all our views, and {alone:,.0f} times as long as one of D_TV alone, which is what
-`early-stopped` scores with, each on its machine above.
+`early-stopped` scores with.
 """
 
 SUMMARY_MARKS = ("<!-- families: python benchmarks/comparison.py -->", "<!-- end of families -->")
@@ -288,14 +289,10 @@ def losses_section(cells: Cells) -> str:
 
 def cost_section(cells: Cells) -> str:
     """Return what a fit and a score cost on MNIST."""
-    cells = {
-        key: [row for row in group if "images_per_second" in row]
-        for key, group in on(cells, FAR.splits).items()
-    }
-    cells = {key: group for key, group in cells.items() if group}
-    if not cells:
+    groups = _timed(on(cells, FAR.splits))
+    if not groups:
         return COST.format(threads="one thread each", machines="") + "\n*Not measured yet.*\n"
-    groups = {m: _rows({k: g for k, g in cells.items() if k[0] == m}) for m in methods_in(cells)}
+    rows = [row for group in groups.values() for row in group]
     speed = {m: max(row["images_per_second"] for row in g) for m, g in groups.items()}
     lines = []
     for method in sorted(groups, key=lambda m: -speed[m]):
@@ -313,21 +310,36 @@ def cost_section(cells: Cells) -> str:
                 f"{group[0]['parameters']:,}" if "parameters" in group[0] else "–",
             ]
         )
-    threads = _range(_rows(cells), "threads") + " thread(s) each"
+    threads = _range(rows, "threads") + " thread(s) each"
     head = "method|fit, s|score, s|images / s|ratio|peak MB|parameters"
     text = COST.format(threads=threads, machines=_machines(groups))
-    text += commands(_rows(cells)) + table(head.split("|"), lines)
+    text += commands(rows) + table(head.split("|"), lines)
     if {OUR_DEFAULT, "early-stopped", "anogan"} <= speed.keys():
         default, alone = (speed[m] / speed["anogan"] for m in (OUR_DEFAULT, "early-stopped"))
         text += SEARCH.format(default=default, alone=alone)
     return text
 
 
+def _timed(cells: Cells) -> dict[str, list[Row]]:
+    """Return rows with times, by method: those of the machine where most methods were measured.
+
+    A method that was not measured there has its rows from elsewhere.
+    """
+    on_machines: dict[str, dict[str, list[Row]]] = {}
+    for row in (row for row in _rows(cells) if "images_per_second" in row):
+        on_machines.setdefault(row["method"], {}).setdefault(_machine(row), []).append(row)
+    n_methods = Counter(machine for found in on_machines.values() for machine in found)
+    return {
+        method: found[max(found, key=n_methods.__getitem__)]
+        for method, found in on_machines.items()
+    }
+
+
 def _machines(groups: dict[str, list[Row]]) -> str:
     """Say on which machine which methods were measured."""
     methods_on: dict[str, list[str]] = {}
     for method, group in groups.items():
-        methods_on.setdefault(group[-1].get("machine", _FIRST_MACHINE), []).append(method)
+        methods_on.setdefault(_machine(group[0]), []).append(method)
     if len(methods_on) == 1:
         return f"All were measured on one machine: {next(iter(methods_on))}."
     listed = "".join(
@@ -335,6 +347,10 @@ def _machines(groups: dict[str, list[Row]]) -> str:
         for machine, methods in sorted(methods_on.items())
     )
     return f"The machines\ndiffer, and so do times and ratios:\n\n{listed}".rstrip()
+
+
+def _machine(row: Row) -> str:
+    return str(row.get("machine", _FIRST_MACHINE))
 
 
 def _with_spread(cells: Cells, methods: list[str], splits: tuple[str, ...], key: str) -> list[str]:

@@ -199,3 +199,18 @@ def test_a_whole_fit_of_the_default_is_a_row_for_each_far_split(numbers):
     for row in rows:
         assert (row["method"], row["seed"], row["auroc"]) == ("historyad", 2, 0.9)
         assert (row["fit_seconds"], row["images_per_second"]) == (7.0, 2.0)
+
+
+def test_times_are_of_the_machine_where_most_were_measured(page):
+    measured = [("historyad", "old", 900.0), ("historyad", "new", 300.0), ("vae", "old", 1.0)]
+    measured += [("vae", "new", 150.0), ("memae", "new", 100.0), ("egbad", "new", 60.0)]
+    measured += [("anogan", "old", 1.0)]
+    rows = [
+        row_of(method, "mnist-vs-kmnist", 0.9, seed, machine=machine, images_per_second=speed)
+        for seed, (method, machine, speed) in enumerate(measured)
+    ]
+    section = page.cost_section(standings.cells_of(rows))
+    assert "* new: `egbad`, `historyad`, `memae`, `vae`\n* old: `anogan`\n" in section
+    for method, ratio in {"vae": "2", "memae": "3", "anogan": "300"}.items():
+        line = next(line for line in section.splitlines() if line.startswith(f"| `{method}`"))
+        assert line.split(" | ")[4] == ratio
