@@ -341,7 +341,7 @@ def _machines(groups: dict[str, list[Row]]) -> str:
     for method, group in groups.items():
         methods_on.setdefault(_machine(group[0]), []).append(method)
     if len(methods_on) == 1:
-        return f"All were measured on one machine: {next(iter(methods_on))}."
+        return f"All were\nmeasured on one machine: {next(iter(methods_on))}."
     listed = "".join(
         f"* {machine}: {', '.join(f'`{method}`' for method in methods)}\n"
         for machine, methods in sorted(methods_on.items())
