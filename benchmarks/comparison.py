@@ -47,8 +47,8 @@ Every section names the commands that gave it. Data are looked for under `HISTOR
 Every method learns from the same normal images, and no label was used in fitting or in choosing.
 The settings of the peers are those of their papers, or their library's; PyOD's networks, made for
 tables, are wider on images, of which they see 200,000 at least. On vectors `vae` is dense, and so
-there is no other. `anogan` and `adgan` take hundreds of steps for every image, and were measured on
-digits against another set alone.
+there is no other. `anogan` and `adgan` take hundreds of steps for every image: a table that lacks
+them does so for that reason.
 
 The settings of ours were chosen on some of these splits, on the same test images, most of them with
 seed 0: [they are named here](how-it-works.md#several-views-one-score). Seeds on which something was
@@ -329,8 +329,9 @@ def _timed(cells: Cells) -> dict[str, list[Row]]:
     A method that was not measured there has its rows from elsewhere.
     """
     on_machines: dict[str, dict[str, list[Row]]] = {}
-    for row in (row for row in _rows(cells) if "images_per_second" in row):
-        on_machines.setdefault(row["method"], {}).setdefault(_machine(row), []).append(row)
+    for row in _rows(cells):
+        if "images_per_second" in row:
+            on_machines.setdefault(row["method"], {}).setdefault(_machine(row), []).append(row)
     n_methods = Counter(machine for found in on_machines.values() for machine in found)
     return {
         method: found[max(found, key=n_methods.__getitem__)]

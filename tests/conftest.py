@@ -31,15 +31,23 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def split(digits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Zeros for the peers, half to fit on, half to test on, and some of the other digits.
+    """Digits for the peers: all but the zeros, half to fit on, half to test on, and the zeros."""
+    images, labels = digits
+    normal = images[labels != 0]
+    return normal[::2], normal[1::2], images[labels == 0]
+
+
+@pytest.fixture(scope="session")
+def zeros(digits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Zeros for GANs and the like, half to fit on, half to test on, and some of the other digits.
 
     A small network learns one class on any processor and from any seed. What a GAN learns of nine
     classes at once varies with both, from chance to well. Few are tested on: what searches latents
     is slow.
     """
     images, labels = digits
-    zeros = images[labels == 0]
-    return zeros[::2], zeros[1::2][:60], images[labels != 0][::27]
+    normal = images[labels == 0]
+    return normal[::2], normal[1::2][:60], images[labels != 0][::27]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ SIMPLE = [
 
 @pytest.mark.parametrize("name", SIMPLE)
 def test_a_peer_learns_on_digits(name, split):
-    assert auroc_of(PEERS[name](0).fit(split[0]), *split[1:]) > 0.9
+    assert auroc_of(PEERS[name](0).fit(split[0]), *split[1:]) > 0.7
 
 
 @pytest.mark.parametrize("name", SIMPLE)

@@ -31,8 +31,7 @@ def fitted(make, split):
 
 def test_a_peer_learns_on_digits(fitted, make, split):
     untrained = make(0).fit(split[0])
-    missed, missed_untrained = (1 - auroc_of(peer, *split[1:]) for peer in (fitted, untrained))
-    assert missed < min(0.2, missed_untrained / 2)
+    assert auroc_of(fitted, *split[1:]) > max(0.7, auroc_of(untrained, *split[1:]) + 0.1)
 
 
 def test_a_score_depends_on_its_own_sample_alone(fitted, split):
@@ -93,11 +92,11 @@ def test_entropy_is_highest_for_equal_weights_and_zero_for_a_single_one():
     assert weights.grad.isfinite().all()
 
 
-def test_a_one_class_svm_keeps_the_share_asked_for_of_a_seeded_subset(digits):
-    train, test = digits[0][::2], digits[0][1::2]
+def test_a_one_class_svm_keeps_the_share_asked_for_of_a_seeded_subset(split):
+    train = split[0]
     peer = OneClassSVMPeer(nu=0.2, max_samples=400).fit(train)
     assert 0.2 * 400 <= peer._svm.n_support_.sum() < 0.4 * 400  # nu bounds it from below
     scores = [OneClassSVMPeer(max_samples=400, seed=s).fit(train) for s in (0, 0, 1)]
-    first, again, other = (peer.anomaly_score(test) for peer in scores)
+    first, again, other = (peer.anomaly_score(split[1]) for peer in scores)
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)

@@ -86,6 +86,12 @@ def auroc_of(detector, normal, anomalous):
     return auroc(y, np.concatenate(scores))
 
 
+def missed_by(detector, split):
+    """Return the share of pairs, of a normal and an anomalous sample, in the wrong order."""
+    _, normal, anomalous = split
+    return 1 - auroc_of(detector, normal, anomalous)
+
+
 def row_of(method, split, auroc, seed=1, **more):
     """Return a row as a benchmark writes it."""
     facts = {"auprc": auroc / 2, "prevalence": 0.5, "n_train": 9, "n_normal": 5, "n_anomalous": 5}

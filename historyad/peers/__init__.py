@@ -39,8 +39,6 @@ class Peer(Protocol):
         """Return one score per sample, (N,), higher for more anomalous ones."""
 
 
-_PYOD_IMAGES = 200_000  # that it sees of small sets, too
-
 # By name, how a peer is made from a seed.
 PEERS: dict[str, Callable[[int], Peer]] = {
     "pca-residual": lambda seed: PCAResidual(seed=seed),
@@ -52,12 +50,10 @@ PEERS: dict[str, Callable[[int], Peer]] = {
     "vae": lambda seed: VAE(seed=seed),
     "vae-dense": lambda seed: VAE(dense=True, seed=seed),
     "memae": lambda seed: MemAE(seed=seed),
-    "pyod-autoencoder": lambda seed: PyOD(
-        "autoencoder", n_epochs=10, n_images=_PYOD_IMAGES, seed=seed
-    ),
-    "pyod-vae": lambda seed: PyOD("vae", n_epochs=10, n_images=_PYOD_IMAGES, seed=seed),
-    "pyod-deepsvdd": lambda seed: PyOD("deepsvdd", n_epochs=20, n_images=_PYOD_IMAGES, seed=seed),
-    "pyod-alad": lambda seed: PyOD("alad", n_epochs=4, n_images=_PYOD_IMAGES, seed=seed),
+    "pyod-autoencoder": lambda seed: PyOD("autoencoder", n_epochs=10, seed=seed),
+    "pyod-vae": lambda seed: PyOD("vae", n_epochs=10, seed=seed),
+    "pyod-deepsvdd": lambda seed: PyOD("deepsvdd", n_epochs=20, seed=seed),
+    "pyod-alad": lambda seed: PyOD("alad", n_epochs=4, seed=seed),
     "anogan": lambda seed: AnoGAN(seed=seed),
     "egbad": lambda seed: EGBAD(seed=seed),
     "egbad-fm": lambda seed: EGBAD(feature_matching=True, seed=seed),

@@ -34,7 +34,7 @@ _SCORE_BATCH = 1024
 class PyOD:
     """One of PyOD's detectors, on the CPU.
 
-    Of images, ``n_epochs`` are passes over the data, or as many more as it takes to see
+    Of images, ``n_epochs`` are passes over the data, and more where it takes more to see
     ``n_images``; ``hidden`` are the units of the encoder's layers, which the decoder mirrors, and
     ``latent_dim`` those of the code. Of vectors, PyOD decides.
     """
@@ -44,7 +44,7 @@ class PyOD:
         detector: Detector,
         *,
         n_epochs: int,
-        n_images: int = 0,
+        n_images: int = 200_000,
         hidden: tuple[int, ...] = (512, 256),
         latent_dim: int = 32,
         seed: int = 0,
