@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 import statistics
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 import numpy as np
 from comparison_checks import aims_section, checks_section
+from comparison_cost import cost_section
 from comparison_numbers import (
     FAMILIES,
-    FAR,
     OUR_DEFAULT,
     WITH_DEEP_PEERS,
     Family,
     better_peers,
+    range_of,
     read_cells,
+    rows_in,
 )
 from pages import BEFORE, ROOT, ROWS, commands, of_before, table, write_or_check
 
@@ -94,22 +95,6 @@ OTHER_DRAW = """
 the normal images of both official halves train; the rest and all images of the digit test.
 """
 
-COST = """## Time and memory
-
-On MNIST: 60,000 training images of 28 x 28 pixels, 20,000 to score; {threads}.
-Other work shared the machine, which only ever makes times longer: what is given is the shortest of
-all rows, seconds of the clock. Memory is the peak of the whole process, the data included.
-*Ratio* is our images per second over the peer's: above 1, ours is faster. {machines}
-"""
-# Rows from before they named it.
-_FIRST_MACHINE = "an Intel Xeon or an AMD EPYC of the third generation, their rows do not say which"
-
-SEARCH = """
-AnoGAN searches a latent for every image, in 500 steps: that takes {default:,.0f} times as long as a
-score with all our views, and {alone:,.0f} times as long as one of D_TV alone, which is what
-`early-stopped` scores with.
-"""
-
 SUMMARY_MARKS = ("<!-- families: python benchmarks/comparison.py -->", "<!-- end of families -->")
 # What one would pick without reading papers.
 PICKED = ("neighbours", "neighbours-pca-cosine", "pca-residual", "mahalanobis", "isolation-forest")
@@ -173,10 +158,12 @@ def family_section(cells: Cells, family: Family) -> str:
     text = f"## {family.title}\n\n{family.about}\n"
     if not cells:
         return text + "\n*Not measured yet.*\n"
-    rows = _rows(cells)
+    rows = rows_in(cells)
     same = [row for row in rows if not row.keys() & {"most", "other_draw"}] or rows
-    sizes = f"\n{_range(same, 'n_train')} training samples; {_range(same, 'n_normal')} normal and "
-    sizes += f"{_range(same, 'n_anomalous')} anomalous ones test.\n" + _parts(rows)
+    sizes = (
+        f"\n{range_of(same, 'n_train')} training samples; {range_of(same, 'n_normal')} normal and "
+    )
+    sizes += f"{range_of(same, 'n_anomalous')} anomalous ones test.\n" + _parts(rows)
     body = _wide(cells, family) if len(family.splits) > 3 else _narrow(cells, family)
     text += sizes + _earlier(cells, family) + _other_draw(rows) + commands(rows) + body
     return text + _at_threshold(cells, family)
@@ -234,7 +221,7 @@ def _wide(cells: Cells, family: Family) -> str:
         for split in family.splits
     ]
     means = [_with_spread(cells, methods, family.splits, key) for key in ("auroc", "auprc")]
-    prevalence = statistics.fmean({r["split"]: r["prevalence"] for r in _rows(cells)}.values())
+    prevalence = statistics.fmean({r["split"]: r["prevalence"] for r in rows_in(cells)}.values())
     short = [re.sub(r"^(vectors|mnist|fashion)-((only|without)-)?", "", s) for s in family.splits]
     head = ["method", "seeds", *short, "mean AUROC", f"mean AUPRC (prevalence {prevalence:.2f})"]
     return _lines(head, methods, [_seeds(cells, methods), *columns, *means])
@@ -246,7 +233,7 @@ def _narrow(cells: Cells, family: Family) -> str:
     head, columns = ["method", "seeds"], [_seeds(cells, methods)]
     shared = set.intersection(*(set(split.split("-vs-")) for split in family.splits))
     for split in family.splits:
-        rows = _rows(on(cells, [split]))
+        rows = rows_in(on(cells, [split]))
         name = "".join(set(split.split("-vs-")) - shared) or split
         prevalence = f" (prevalence {rows[0]['prevalence']:.2f})" if rows else ""
         head += [f"{name}, AUROC", f"{name}, AUPRC{prevalence}"]
@@ -290,73 +277,6 @@ def losses_section(cells: Cells) -> str:
     return LOSSES + won + ("\n" + table(["split", "ours", "better"], lines) if lines else "")
 
 
-def cost_section(cells: Cells) -> str:
-    """Return what a fit and a score cost on MNIST."""
-    groups = _timed(on(cells, FAR.splits))
-    if not groups:
-        return COST.format(threads="one thread each", machines="") + "\n*Not measured yet.*\n"
-    rows = [row for group in groups.values() for row in group]
-    speed = {m: max(row["images_per_second"] for row in g) for m, g in groups.items()}
-    lines = []
-    for method in sorted(groups, key=lambda m: -speed[m]):
-        group = groups[method]
-        ratio = speed.get(OUR_DEFAULT, 0.0) / speed[method]
-        fits = [row["fit_seconds"] for row in group if "fit_seconds" in row]
-        lines.append(
-            [
-                f"`{method}`",
-                f"{min(fits):,.1f}" if fits else "–",
-                f"{min(row['score_seconds'] for row in group):,.2f}",
-                f"{speed[method]:,.0f}",
-                f"{ratio:,.3g}" if ratio else "–",
-                f"{max(row['peak_memory_mb'] for row in group):,.0f}",
-                f"{group[0]['parameters']:,}" if "parameters" in group[0] else "–",
-            ]
-        )
-    threads = _range(rows, "threads") + " thread(s) each"
-    head = "method|fit, s|score, s|images / s|ratio|peak MB|parameters"
-    text = COST.format(threads=threads, machines=_machines(groups))
-    text += commands(rows) + table(head.split("|"), lines)
-    if {OUR_DEFAULT, "early-stopped", "anogan"} <= speed.keys():
-        default, alone = (speed[m] / speed["anogan"] for m in (OUR_DEFAULT, "early-stopped"))
-        text += SEARCH.format(default=default, alone=alone)
-    return text
-
-
-def _timed(cells: Cells) -> dict[str, list[Row]]:
-    """Return rows with times, by method: those of the machine where most methods were measured.
-
-    A method that was not measured there has its rows from elsewhere.
-    """
-    on_machines: dict[str, dict[str, list[Row]]] = {}
-    for row in _rows(cells):
-        if "images_per_second" in row:
-            on_machines.setdefault(row["method"], {}).setdefault(_machine(row), []).append(row)
-    n_methods = Counter(machine for found in on_machines.values() for machine in found)
-    return {
-        method: found[max(found, key=n_methods.__getitem__)]
-        for method, found in on_machines.items()
-    }
-
-
-def _machines(groups: dict[str, list[Row]]) -> str:
-    """Say on which machine which methods were measured."""
-    methods_on: dict[str, list[str]] = {}
-    for method, group in groups.items():
-        methods_on.setdefault(_machine(group[0]), []).append(method)
-    if len(methods_on) == 1:
-        return f"All were\nmeasured on one machine: {next(iter(methods_on))}."
-    listed = "".join(
-        f"* {machine}: {', '.join(f'`{method}`' for method in methods)}\n"
-        for machine, methods in sorted(methods_on.items())
-    )
-    return f"The machines\ndiffer, and so do times and ratios:\n\n{listed}".rstrip()
-
-
-def _machine(row: Row) -> str:
-    return str(row.get("machine", _FIRST_MACHINE))
-
-
 def _with_spread(cells: Cells, methods: list[str], splits: tuple[str, ...], key: str) -> list[str]:
     texts = _column([mean(cells, method, splits, key) for method in methods])
     spreads = [spread(cells, method, splits, key) for method in methods]
@@ -393,15 +313,6 @@ def _order(cells: Cells, family: Family) -> list[str]:
     """Return the methods, the best mean AUROC first, and last those that have none."""
     means = means_of_all(cells, family.splits)
     return [*means, *(method for method in methods_in(cells) if method not in means)]
-
-
-def _rows(cells: Cells) -> list[Row]:
-    return [row for rows in cells.values() for row in rows]
-
-
-def _range(rows: list[Row], key: str) -> str:
-    low, high = min(row[key] for row in rows), max(row[key] for row in rows)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 if __name__ == "__main__":

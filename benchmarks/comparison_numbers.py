@@ -145,6 +145,17 @@ def rows_of_paper(rows: Iterable[Row]) -> Iterator[Row]:
         yield facts | {key: row[key] for key in kept}
 
 
+def rows_in(cells: Cells) -> list[Row]:
+    """Return the rows of all cells."""
+    return [row for rows in cells.values() for row in rows]
+
+
+def range_of(rows: list[Row], key: str) -> str:
+    """Say from what to what the numbers ``key`` of rows go."""
+    low, high = min(row[key] for row in rows), max(row[key] for row in rows)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
 def better_peers(cells: Cells, split: str, ours: str) -> dict[str, float]:
     """Return by how much AUROC each peer is better than the method ``ours``, the largest first.
 
