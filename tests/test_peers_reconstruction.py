@@ -6,14 +6,16 @@ import torch
 from tiny import auroc_of
 from torch.distributions import Normal, kl_divergence
 
+from historyad.errors import InputError
 from historyad.peers.memae import MemAE, entropy, hard_shrinkage
 from historyad.peers.one_class_svm import OneClassSVMPeer
-from historyad.peers.vae import VAE, divergence, gaussian_log_likelihood
+from historyad.peers.vae import VAE, BernoulliVAE, divergence, gaussian_log_likelihood
 
 SMALL = {"width": 8, "hidden": 64, "latent_dim": 16}
 MAKE = {
     "vae": lambda n_images: VAE(n_images=n_images, **SMALL),
     "vae-dense": lambda n_images: VAE(n_images=n_images, dense=True, hidden=256, latent_dim=16),
+    "vae-bernoulli": lambda n_images: BernoulliVAE(n_images=n_images, hidden=256),
     "memae": lambda n_images: MemAE(n_images=n_images, **SMALL),
 }
 LENGTH = 16_000  # images seen: a second or two
@@ -52,7 +54,9 @@ def test_the_same_seed_gives_the_same_scores(make, split):
     assert not np.allclose(scores[0], scores[2])
 
 
-def test_a_peer_takes_vectors_with_a_constant_column_and_a_far_row(make):
+@pytest.mark.parametrize("name", [name for name in MAKE if name != "vae-bernoulli"])
+def test_a_peer_takes_vectors_with_a_constant_column_and_a_far_row(name):
+    make = MAKE[name]
     x = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     x[:, 2] = 7
     peer = make(6400).fit(x)
@@ -73,6 +77,21 @@ def test_likelihood_and_divergence_are_those_of_gaussians():
     torch.testing.assert_close(
         divergence(mean, log_deviation), kl_divergence(gaussian, standard).sum(1)
     )
+
+
+def test_a_plain_vae_takes_images_alone():
+    with pytest.raises(InputError, match="takes images"):
+        BernoulliVAE().fit(np.zeros((9, 3), np.float32))
+
+
+def test_the_likelihood_of_a_plain_vae_is_that_of_pixels_drawn_one_by_one(split):
+    vae = BernoulliVAE(n_images=640).fit(split[0])
+    x = vae._prepare(split[1][:5])
+    x, z = torch.from_numpy(x), torch.zeros(5, vae.latent_dim)
+    logits = vae._decoder(z)
+    ink = (x.flatten(1) + 1) / 2  # the probability by which a pixel is drawn
+    expected = (ink * logits.sigmoid().log() + (1 - ink) * (-logits).sigmoid().log()).sum(1)
+    torch.testing.assert_close(vae._log_likelihood(x, z), expected)
 
 
 def test_hard_shrinkage_is_equation_7():

@@ -25,7 +25,7 @@ from historyad.peers.neighbours import Neighbours
 from historyad.peers.one_class_svm import OneClassSVMPeer
 from historyad.peers.pca_residual import PCAResidual
 from historyad.peers.pyod import PyOD
-from historyad.peers.vae import VAE
+from historyad.peers.vae import VAE, BernoulliVAE
 from historyad.peers.wgan_encoder import WGANEncoder
 
 
@@ -49,6 +49,7 @@ PEERS: dict[str, Callable[[int], Peer]] = {
     "one-class-svm": lambda seed: OneClassSVMPeer(seed=seed),
     "vae": lambda seed: VAE(seed=seed),
     "vae-dense": lambda seed: VAE(dense=True, seed=seed),
+    "vae-bernoulli": lambda seed: BernoulliVAE(seed=seed),
     "memae": lambda seed: MemAE(seed=seed),
     "pyod-autoencoder": lambda seed: PyOD("autoencoder", n_epochs=10, seed=seed),
     "pyod-vae": lambda seed: PyOD("vae", n_epochs=10, seed=seed),
