@@ -42,13 +42,12 @@ Known results from other code; a miss would point at the splits or the metric. T
 rough one, for it had other settings, and fewer anomalies to test on.
 """
 ABOUT_VAE = """
-The VAE is far from its figure, and where it fails says why: a digit 1 has little ink, and a model
-of pixels finds it likelier than the digits that it knows. What is published differs as much. In
-table 3.3 of the thesis of L. Tonnaer, whose third chapter is on anomaly detection with variational
-autoencoders, the mean over the ten digits is .855 with two latent dimensions and .718 with 32, and
-for a 1 alone .73 and .09. Ours has 64, as the other networks here, and the reconstruction
-probability of An and Cho. Fewer latents, tried by hand on a few digits, helped a 1 and a 9 a
-little, harmed a 0 and a 5, and came nowhere near what is published.
+Of the three VAEs, it is the plain one, scored by the error of its reconstruction, that is near what
+others found. The two of An and Cho are far below it where a digit has little ink, as a 1 has: their
+probability grows with every pixel that stays blank. Latents are the other reason. In table 3.3 of
+the thesis of L. Tonnaer, whose third chapter is on anomaly detection with variational autoencoders,
+the mean over the ten digits is .855 with two latents and .718 with 32, and for a 1 alone .73 and
+.09. The plain one has 10 here, and the two others have 64, as all networks.
 """
 
 # What is checked, the method, its splits, the metric, the figure known before, and how near to it.
@@ -61,7 +60,7 @@ KNOWN = (
         "PCA residual, MNIST against KMNIST",
         *("pca-residual", FAR.splits[:1], "auprc", 0.997, 0.002),
     ),
-    ("dense VAE, ten digits left out", "vae-dense", WITHOUT.splits, "auroc", 0.835, 0.03),
+    ("plain VAE, ten digits left out", "vae-bernoulli", WITHOUT.splits, "auroc", 0.835, 0.03),
 )
 
 
@@ -89,5 +88,4 @@ def checks_section(cells: Cells) -> str:
         near = "–" if value is None else "yes" if abs(value - known) <= tolerance else "no"
         cell = "not measured yet" if value is None else f"{value:.4f}"
         lines.append([name, f"{known:.3f} ± {tolerance}", cell, near])
-    checks = CHECKS + "\n" + table(["check", "known", "here", "as known"], lines)
-    return checks + (ABOUT_VAE if lines[-1][-1] == "no" else "")
+    return CHECKS + "\n" + table(["check", "known", "here", "as known"], lines) + ABOUT_VAE
