@@ -43,22 +43,15 @@ SEEDS = (0, 1, 2)
 _MIXED = 8  # neighbours
 _SEEN = 1_500  # rows, by a Gaussian process
 NEAR, GAUSSIAN = "neighbours", "gaussian"
+RESIDUAL, PROCESS = "residual of a mixture of neighbours", "variance of a gaussian process"
+DEFAULT = {NEAR: 1, GAUSSIAN: 0.5}
 SUMS: dict[str, dict[str, float]] = {
-    "neighbours + 1/2 gaussian (the default's)": {NEAR: 1, GAUSSIAN: 0.5},
+    "neighbours + 1/2 gaussian (the default's)": DEFAULT,
     "neighbours + gaussian": {NEAR: 1, GAUSSIAN: 1},
-    "neighbours + 1/2 gaussian + 1/2 isolation forest": {
-        **{NEAR: 1, GAUSSIAN: 0.5},
-        "isolation forest": 0.5,
-    },
-    "neighbours + 1/2 gaussian + 1/2 cosine": {NEAR: 1, GAUSSIAN: 0.5, "neighbours, cosine": 0.5},
-    "neighbours + 1/2 gaussian + 1/2 residual": {
-        **{NEAR: 1, GAUSSIAN: 0.5},
-        "residual of a mixture of neighbours": 0.5,
-    },
-    "neighbours + 1/2 gaussian + 1/2 gaussian process": {
-        **{NEAR: 1, GAUSSIAN: 0.5},
-        "variance of a gaussian process": 0.5,
-    },
+    "neighbours + 1/2 gaussian + 1/2 isolation forest": {**DEFAULT, "isolation forest": 0.5},
+    "neighbours + 1/2 gaussian + 1/2 cosine": {**DEFAULT, "neighbours, cosine": 0.5},
+    "neighbours + 1/2 gaussian + 1/2 residual": {**DEFAULT, RESIDUAL: 0.5},
+    "neighbours + 1/2 gaussian + 1/2 gaussian process": {**DEFAULT, PROCESS: 0.5},
     "city-block neighbours + 1/2 gaussian": {"neighbours, city block": 1, GAUSSIAN: 0.5},
     "plain neighbours + 1/2 gaussian": {"neighbours, plain": 1, GAUSSIAN: 0.5},
 }
@@ -74,8 +67,8 @@ READING = """
   Single tables disagree: Ionosphere wants plain or city-block distances, optdigits cosines,
   mammography a forest, and no weight serves all.
 * What says how well a sample can be put together, from its neighbours (the residual) or from the
-  principal functions of a kernel (the variance of a Gaussian process), is as good alone as the
-  neighbours are, but sees the same: besides them it brings .0007 at most, too little for a view.
+  principal functions of a kernel (the variance of a Gaussian process), is about as good alone as
+  the neighbours are; besides the default's sum it brings .0007 at most, too little for a view.
 * Distances relative to the root of the gap are between the plain ones and the ratio of the local
   outlier factor, and above both on the mean.
 """
@@ -136,8 +129,8 @@ def _fit(x: Tensor, seed: int) -> dict[str, View]:
         "gaussian, ridge 0.1": Gaussian.fit(x, ridge=0.1),
         "gaussian, ridge 0.01": Gaussian.fit(x, ridge=0.01),
         "isolation forest": lambda rows: torch.from_numpy(-forest.score_samples(rows.numpy())),
-        "residual of a mixture of neighbours": partial(_residual, x),
-        "variance of a gaussian process": partial(_log_variance, _process(x, seed)),
+        RESIDUAL: partial(_residual, x),
+        PROCESS: partial(_log_variance, _process(x, seed)),
     }
 
 
@@ -154,7 +147,7 @@ def _city_block(bank: Tensor, rows: Tensor) -> Tensor:
 
 
 def _residual(bank: Tensor, rows: Tensor) -> Tensor:
-    """Return how far rows are from the mixtures of eight neighbours that are nearest, (B,).
+    """Return how far rows (B, F) are from the nearest mixtures of eight of the bank (N, F), (B,).
 
     The weights sum to 1, as in locally linear embedding (Roweis and Saul, 2000), with its ridge.
     """
@@ -169,7 +162,7 @@ def _residual(bank: Tensor, rows: Tensor) -> Tensor:
 
 
 def _process(x: Tensor, seed: int) -> GaussianProcessRegressor:
-    """Return a process that has seen a part of the rows, of half their median distance in scale."""
+    """Return a process on a part of the rows (N, F), whose scale is half their median distance."""
     random = torch.Generator().manual_seed(seed)
     part = x[torch.randperm(len(x), generator=random)[:_SEEN]]
     kernel = RBF(float(torch.pdist(part).median()) / 2, "fixed")

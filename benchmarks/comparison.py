@@ -56,8 +56,9 @@ every image: a table that lacks them does so for that reason.
 The settings of ours were chosen on some of these splits, on the same test images, most of them with
 seed 0: [they are named here](how-it-works.md#several-views-one-score). Seeds on which something was
 chosen are not reported.
-`historyad` is the default with all its views, `historyad-paper` the paper's recipe alone, with its
-own settings for house numbers, from the [reproduction of the paper](results.md).
+`historyad` is the default with all its views, `historyad-paper` the paper's recipe alone; on digits
+and house numbers, for which it has its own settings, its rows are those of the
+[reproduction of the paper](results.md).
 
 Scores are better when higher, the best of a column is **bold**; the anomalous class is the positive
 one of AUPRC, and its share is the prevalence. Numbers are means over the seeds; methods that draw
@@ -162,10 +163,11 @@ def family_section(cells: Cells, family: Family) -> str:
         return text + "\n*Not measured yet.*\n"
     rows = rows_in(cells)
     same = [row for row in rows if not row.keys() & {"most", "other_draw"}] or rows
-    sizes = (
-        f"\n{range_of(same, 'n_train')} training samples; {range_of(same, 'n_normal')} normal and "
+    train, normal, anomalous = (
+        range_of(same, f"n_{of}") for of in ("train", "normal", "anomalous")
     )
-    sizes += f"{range_of(same, 'n_anomalous')} anomalous ones test.\n" + _parts(rows)
+    sizes = f"\n{train} training samples; {normal} normal and {anomalous} anomalous ones test.\n"
+    sizes += _parts(rows)
     body = _wide(cells, family) if len(family.splits) > 3 else _narrow(cells, family)
     text += sizes + _earlier(cells, family) + _other_draw(rows) + commands(rows) + body
     return text + _at_threshold(cells, family)

@@ -43,11 +43,11 @@ rough one, for it had other settings, and fewer anomalies to test on.
 """
 ABOUT_VAE = """
 Of the three VAEs, it is the plain one, scored by the error of its reconstruction, that is near what
-others found. The two of An and Cho are far below it where a digit has little ink, as a 1 has: their
-probability grows with every pixel that stays blank. Latents are the other reason. In table 3.3 of
-the thesis of L. Tonnaer, whose third chapter is on anomaly detection with variational autoencoders,
-the mean over the ten digits is .855 with two latents and .718 with 32, and for a 1 alone .73 and
-.09. The plain one has 10 here, and the two others have 64, as all networks.
+others found; the two of An and Cho, scored by reconstruction probability, are far below it. Latents
+matter, too: in table 3.3 of the thesis of L. Tonnaer, whose third chapter is on anomaly detection
+with variational autoencoders, the mean over the ten digits is .855 with two latents and .718 with
+32, and for a 1 alone .73 and .09. The plain one has 10 here, and the two others have 64, as all
+networks.
 """
 
 # What is checked, the method, its splits, the metric, the figure known before, and how near to it.

@@ -39,11 +39,11 @@ def split(digits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def zeros(digits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Zeros for GANs and the like, half to fit on, half to test on, and some of the other digits.
+    """Zeros for the peers, half to fit on, half to test on, and some of the other digits.
 
     A small network learns one class on any processor and from any seed. What a GAN learns of nine
-    classes at once varies with both, from chance to well. Few are tested on: what searches latents
-    is slow.
+    classes at once varies with both, from chance to well: GANs have these alone. Few are tested
+    on: what searches latents is slow.
     """
     images, labels = digits
     normal = images[labels == 0]

@@ -21,6 +21,11 @@ def test_a_peer_learns_on_digits(name, split):
 
 
 @pytest.mark.parametrize("name", SIMPLE)
+def test_a_peer_learns_zeros(name, zeros):
+    assert auroc_of(PEERS[name](0).fit(zeros[0]), *zeros[1:]) > 0.9
+
+
+@pytest.mark.parametrize("name", SIMPLE)
 def test_a_score_depends_on_its_own_sample_alone(name, split):
     train, normal, _ = split
     peer = PEERS[name](0).fit(train)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import auroc_of
+from tiny import auroc_of, missed_by
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import logsigmoid
 
@@ -35,6 +35,11 @@ def fitted(make, split):
 def test_a_peer_learns_on_digits(fitted, make, split):
     untrained = make(0).fit(split[0])
     assert auroc_of(fitted, *split[1:]) > max(0.7, auroc_of(untrained, *split[1:]) + 0.1)
+
+
+def test_a_peer_learns_zeros(make, zeros):
+    fitted, untrained = (make(n_images).fit(zeros[0]) for n_images in (LENGTH, 0))
+    assert missed_by(fitted, zeros) < min(0.2, missed_by(untrained, zeros) / 2)
 
 
 def test_a_score_depends_on_its_own_sample_alone(fitted, split):
