@@ -28,12 +28,12 @@ from ablation_views import views_of
 from pages import ROWS
 
 from historyad.config import make_config
-from historyad.datasets import open_source
+from historyad.data.datasets import open_source
 from historyad.environment import versions
 from historyad.files import read_rows
-from historyad.metrics import auprc, auroc
-from historyad.model_files import VERSION
-from historyad.splits import load_split
+from historyad.judge.metrics import auprc, auroc
+from historyad.model.files import VERSION
+from historyad.research.splits import load_split
 
 OUT = ROWS / "ablation" / "rows.jsonl"
 SPLITS = (

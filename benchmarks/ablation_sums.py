@@ -26,8 +26,8 @@ from ablation_views import (
 )
 from numpy.typing import NDArray
 
-from historyad.companions import Rule
-from historyad.views import SMALLEST_SPREAD_OF_HISTORY, spread_of
+from historyad.score.companions import Rule
+from historyad.score.views import SMALLEST_SPREAD_OF_HISTORY, spread_of
 
 # A term "view > a" counts what exceeds a, on the scale of the score; "squared", by its square.
 SUM = "sum: "

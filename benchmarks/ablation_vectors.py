@@ -26,13 +26,13 @@ from torch import Tensor
 from historyad.config import make_config
 from historyad.environment import machine, versions
 from historyad.files import append_rows
-from historyad.fitting import split_rows
-from historyad.gaussian import Gaussian
-from historyad.metrics import auroc
-from historyad.neighbours import NEIGHBOURS, Neighbours
-from historyad.preprocessing import Preprocessing
-from historyad.splits import load_split
-from historyad.views import spread_of
+from historyad.judge.metrics import auroc
+from historyad.kinds.preprocessing import Preprocessing
+from historyad.model.fit import split_rows
+from historyad.research.splits import load_split
+from historyad.score.gaussian import Gaussian
+from historyad.score.neighbours import NEIGHBOURS, Neighbours
+from historyad.score.views import spread_of
 
 View = Callable[[Tensor], Tensor]
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples

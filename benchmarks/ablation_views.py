@@ -13,21 +13,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from historyad.batches import Batches
-from historyad.blocks import CANDIDATES, Blocks, Edges, Grey
-from historyad.companions import IMAGE_RIDGE, ImageCompanions, Rule, samples_to_fit
 from historyad.config import Config, make_config
-from historyad.detector import Detector, in_batches
 from historyad.files import load_json
-from historyad.fitting import fit_model, split_rows
-from historyad.gaussian import Gaussian
-from historyad.history import History
-from historyad.model import Model
-from historyad.neighbours import Neighbours
-from historyad.preprocessing import Preprocessing
-from historyad.splits import Split
-from historyad.storage import RunDirectory
-from historyad.views import Views, raw_views
+from historyad.kinds.preprocessing import Preprocessing
+from historyad.method.batches import Batches
+from historyad.method.detector import Detector, in_batches
+from historyad.method.history import History
+from historyad.model.fit import fit_model, split_rows
+from historyad.model.model import Model
+from historyad.model.run import RunDirectory
+from historyad.research.splits import Split
+from historyad.score.blocks import CANDIDATES, Blocks, Edges, Grey
+from historyad.score.companions import IMAGE_RIDGE, ImageCompanions, Rule, samples_to_fit
+from historyad.score.gaussian import Gaussian
+from historyad.score.neighbours import Neighbours
+from historyad.score.views import Views, raw_views
 
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
 

@@ -20,7 +20,7 @@ from malformed_requests import mutate
 from service_process import Row
 
 from historyad.errors import InputError, RunError
-from historyad.model import Model
+from historyad.model.model import Model
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -22,8 +22,8 @@ from comparison_numbers import (
 )
 from pages import BEFORE, ROOT, ROWS, commands, of_before, table, write_or_check
 
-from historyad.benchmark import OURS, Row
-from historyad.standings import (
+from historyad.research.benchmark import OURS, Row
+from historyad.research.standings import (
     Cells,
     draw,
     mean,

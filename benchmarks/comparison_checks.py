@@ -5,7 +5,7 @@ from __future__ import annotations
 from comparison_numbers import FAR, ONE_DIGIT, ONE_GARMENT, OUR_DEFAULT, SVHN, WITHOUT
 from pages import table
 
-from historyad.standings import Cells, mean
+from historyad.research.standings import Cells, mean
 
 AIMS = """## What was aimed at
 

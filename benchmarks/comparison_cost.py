@@ -7,8 +7,8 @@ from collections import Counter
 from comparison_numbers import FAR, OUR_DEFAULT, range_of, rows_in
 from pages import commands, table
 
-from historyad.benchmark import Row
-from historyad.standings import Cells, on
+from historyad.research.benchmark import Row
+from historyad.research.standings import Cells, on
 
 COST = """## Time and memory
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from historyad.benchmark import OURS, Row
 from historyad.files import read_rows
-from historyad.standings import Cells, cells_of, methods_in, on
+from historyad.research.benchmark import OURS, Row
+from historyad.research.standings import Cells, cells_of, methods_in, on
 
 OUR_DEFAULT, OUR_PAPER = "historyad", "historyad-paper"
 

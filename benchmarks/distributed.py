@@ -30,18 +30,18 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from historyad import distributed
-from historyad.batches import Batches
 from historyad.config import Config, make_config
-from historyad.datasets import open_source
-from historyad.detector import Detector, detector_step
+from historyad.data.datasets import open_source
 from historyad.environment import machine, versions
-from historyad.fitting import fit_model
-from historyad.gan import build_gan, critic_step, generator_step, make_adam
-from historyad.networks import Critic
-from historyad.preprocessing import Preprocessing
+from historyad.kinds.preprocessing import Preprocessing
+from historyad.method import ranks as distributed
+from historyad.method.batches import Batches
+from historyad.method.detector import Detector, detector_step
+from historyad.method.gan import build_gan, critic_step, generator_step, make_adam
+from historyad.method.networks import Critic
+from historyad.model.fit import fit_model
+from historyad.model.run import RunDirectory
 from historyad.randomness import Stream, torch_generator
-from historyad.storage import RunDirectory
 
 Row = dict[str, Any]
 

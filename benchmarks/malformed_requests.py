@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from service_process import MULTIPART, TOLERANCE, Client, Row, Service, encode, form, service
 
-from historyad.model import Model
+from historyad.model.model import Model
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 

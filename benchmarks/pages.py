@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from historyad.model_files import VERSION
+from historyad.model.files import VERSION
 
 Row = dict[str, Any]
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from pages import Row, grouped, table
 
-from historyad.reproduce.figure import EDGES
-from historyad.reproduce.table1 import OF_PAPER, SPLITS
+from historyad.research.reproduce.figure import EDGES
+from historyad.research.reproduce.table1 import OF_PAPER, SPLITS
 
 TOY = """### Figures 3 and 4: the toy example
 

@@ -24,9 +24,9 @@ from pages import table
 from scaling_measure import measure_constants, measure_ray
 from scaling_simulation import Estimate, Kind, simulate_scoring, simulate_training, steps_of_a_fit
 
+from historyad.data.sources import CHUNK
 from historyad.environment import machine, versions
 from historyad.files import read_rows
-from historyad.sources import CHUNK
 
 Row = dict[str, Any]
 

@@ -19,18 +19,18 @@ import torch
 from PIL import Image
 from speed_scoring import _model as default_model
 
-from historyad.cluster import cluster
 from historyad.config import make_config
-from historyad.datasets import open_source
-from historyad.detector import detector_step, start_detector
-from historyad.gan import build_gan, critic_step, generator_step, make_adam
-from historyad.history import History
-from historyad.images import decode_image, find_images
-from historyad.model import Model
-from historyad.networks import count_parameters
-from historyad.parts import Job
-from historyad.scale import score_dataset, score_shard
-from historyad.sources import CHUNK
+from historyad.data.datasets import open_source
+from historyad.data.images import decode_image, find_images
+from historyad.data.sources import CHUNK
+from historyad.deploy.many import score_dataset, score_shard
+from historyad.deploy.parts import Job
+from historyad.deploy.ray_cluster import cluster
+from historyad.method.detector import detector_step, start_detector
+from historyad.method.gan import build_gan, critic_step, generator_step, make_adam
+from historyad.method.history import History
+from historyad.method.networks import count_parameters
+from historyad.model.model import Model
 
 Row = dict[str, Any]
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.config import make_config
-from historyad.history import recorded_interval
+from historyad.method.history import recorded_interval
 
 Row = dict[str, Any]
 

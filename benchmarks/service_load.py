@@ -21,9 +21,9 @@ from malformed_requests import check_requests
 from service_overload import check_load
 from service_process import Row
 
-from historyad.datasets import open_source
+from historyad.data.datasets import open_source
 from historyad.environment import machine, versions
-from historyad.model_files import VERSION
+from historyad.model.files import VERSION
 
 N_FILES = 2000
 CHECKS: dict[str, Callable[..., Iterator[Row]]] = {

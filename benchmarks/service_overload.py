@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from service_process import MULTIPART, TOLERANCE, Client, Row, Service, encode, form, service
 
-from historyad.calibration import Calibration
-from historyad.datasets import open_stream
-from historyad.model import Model
+from historyad.data.datasets import open_stream
+from historyad.model.model import Model
+from historyad.score.calibration import Calibration
 
 
 def score_rate(run: Path, folder: Path) -> tuple[float, float]:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from speed_growth import peak_memory_mb
 
 from historyad.config import make_config
-from historyad.evaluation import judge
-from historyad.fitting import fit_model
-from historyad.model import Model
-from historyad.networks import count_parameters
-from historyad.sources import Source
-from historyad.splits import load_split
-from historyad.storage import RunDirectory
+from historyad.data.sources import Source
+from historyad.judge.evaluation import judge
+from historyad.method.networks import count_parameters
+from historyad.model.fit import fit_model
+from historyad.model.model import Model
+from historyad.model.run import RunDirectory
+from historyad.research.splits import load_split
 
 Row = dict[str, Any]
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from historyad.config import make_config
-from historyad.datasets import open_source
-from historyad.fitting import fit_model
-from historyad.storage import RunDirectory
+from historyad.data.datasets import open_source
+from historyad.model.fit import fit_model
+from historyad.model.run import RunDirectory
 
 Row = dict[str, Any]
 

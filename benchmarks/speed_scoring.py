@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from historyad.config import make_config
-from historyad.datasets import open_source, open_stream
-from historyad.export import export_onnx
-from historyad.fitting import fit_model
-from historyad.model import Model
-from historyad.storage import RunDirectory
+from historyad.data.datasets import open_source, open_stream
+from historyad.deploy.onnx import export_onnx
+from historyad.model.fit import fit_model
+from historyad.model.model import Model
+from historyad.model.run import RunDirectory
 
 Row = dict[str, Any]
 

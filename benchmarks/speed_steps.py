@@ -20,11 +20,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from historyad.config import Config, make_config
-from historyad.detector import Detector, detector_step
-from historyad.gan import Gan, build_gan, critic_step, draw_latents, generator_step, make_adam
-from historyad.history import recorded_interval
-from historyad.losses import critic_loss, gradient_penalty
-from historyad.networks import Critic, PooledConv2d, initialise
+from historyad.method.detector import Detector, detector_step
+from historyad.method.gan import (
+    Gan,
+    build_gan,
+    critic_step,
+    draw_latents,
+    generator_step,
+    make_adam,
+)
+from historyad.method.history import recorded_interval
+from historyad.method.losses import critic_loss, gradient_penalty
+from historyad.method.networks import Critic, PooledConv2d, initialise
 
 Row = dict[str, Any]
 

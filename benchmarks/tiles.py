@@ -30,20 +30,20 @@ from scipy.ndimage import binary_dilation
 from tiles_peers import PEERS, Maps, Pixels, fit_windows, window_maps, worst_of
 from tiles_picture import draw
 
-from historyad.batches import Crops
 from historyad.config import make_config
-from historyad.datasets import open_source
-from historyad.detector import Detector
+from historyad.data.datasets import open_source
+from historyad.data.sources import Source
 from historyad.environment import machine, versions
-from historyad.evaluation import judge, judge_maps, read_masks
 from historyad.files import read_rows
-from historyad.fitting import calibrate_model, fit_model, split_rows
-from historyad.model import Model
-from historyad.networks import Critic, initialise
-from historyad.patches import PatchViews, fit_patch_scale, fit_patch_views
+from historyad.judge.evaluation import judge, judge_maps, read_masks
+from historyad.method.batches import Crops
+from historyad.method.detector import Detector
+from historyad.method.networks import Critic, initialise
+from historyad.model.fit import calibrate_model, fit_model, split_rows
+from historyad.model.model import Model
+from historyad.model.run import RunDirectory
 from historyad.randomness import Stream, torch_generator
-from historyad.sources import Source
-from historyad.storage import RunDirectory
+from historyad.score.patches import PatchViews, fit_patch_scale, fit_patch_views
 
 Row = dict[str, Any]
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from speed_growth import peak_memory_mb
 
-from historyad.datasets import open_source
+from historyad.data.datasets import open_source
 from historyad.environment import machine, versions
-from historyad.model import Model
+from historyad.model.model import Model
 
 ROWS = Path(__file__).parent.parent / "docs" / "rows" / "tiles" / "large.jsonl"
 SIDE = 2048

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
-from historyad.contrast import local_contrast
-from historyad.networks import Generator, initialise
-from historyad.patches import worst
-from historyad.peers.training import Encoder
+from historyad.kinds.contrast import local_contrast
+from historyad.method.networks import Generator, initialise
 from historyad.randomness import Stream, numpy_generator, torch_generator
+from historyad.research.peers.training import Encoder
+from historyad.score.patches import worst
 
 Pixels = NDArray[np.uint8]
 Maps = NDArray[np.float32]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from historyad.sources import Source
+from historyad.data.sources import Source
 
 Maps = NDArray[np.float32]
 

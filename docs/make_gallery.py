@@ -30,7 +30,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from historyad import HistoryAD, open_source
-from historyad.explain import anomaly_map, overlay
+from historyad.judge.explain import anomaly_map, overlay
 
 PICTURES = Path(__file__).parent / "pictures"
 RUN = "runs/mnist"

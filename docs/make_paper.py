@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from historyad.files import read_rows
-from historyad.reproduce.drawing import draw_figure
-from historyad.reproduce.everything import FIGURES
+from historyad.research.reproduce.drawing import draw_figure
+from historyad.research.reproduce.everything import FIGURES
 
 DOCS = Path(__file__).parent
 LARGEST = 150_000  # bytes of a picture

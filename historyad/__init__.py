@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from historyad.config import PRESETS, Config
-    from historyad.datasets import open_source
-    from historyad.estimator import HistoryAD
-    from historyad.fitting import fit_model
-    from historyad.model import Model
-    from historyad.sources import Source
+    from historyad.data.datasets import open_source
+    from historyad.data.sources import Source
+    from historyad.model.estimator import HistoryAD
+    from historyad.model.fit import fit_model
+    from historyad.model.model import Model
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "config",
-    "HistoryAD": "estimator",
-    "Model": "model",
+    "HistoryAD": "model.estimator",
+    "Model": "model.model",
     "PRESETS": "config",
-    "Source": "sources",
-    "fit_model": "fitting",
-    "open_source": "datasets",
+    "Source": "data.sources",
+    "fit_model": "model.fit",
+    "open_source": "data.datasets",
 }
 __all__ = ["PRESETS", "Config", "HistoryAD", "Model", "Source", "fit_model", "open_source"]
 

@@ -13,9 +13,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from historyad.model import Model
-from historyad.service.server import listen, make_server
-from historyad.service.settings import Settings
+from historyad.deploy.service.server import listen, make_server
+from historyad.deploy.service.settings import Settings
+from historyad.model.model import Model
 
 
 @contextmanager

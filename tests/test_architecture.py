@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,120 +13,79 @@ import historyad
 PACKAGE = Path(historyad.__file__).parent
 TESTS = Path(__file__).parent
 
-# The table of contents: a module imports only from modules above it. A folder counts as one.
-ORDER = [
-    *("errors", "config", "randomness", "theory", "losses", "metrics", "distributed"),
-    *("images", "contrast", "shards", "streams", "tables", "sources", "in_memory", "named_sets"),
-    "datasets",
-    "preprocessing",
-    *("networks", "batches", "environment", "files", "storage", "history"),
-    *("training", "gan", "detector"),
-    *(
-        "gaussian",
-        "neighbours",
-        "blocks",
-        "companions",
-        "views",
-        "cells",
-        "patches",
-        "calibration",
-        "model_files",
-        "model",
-        "fitting",
-        "estimator",
-        "explain",
-        "evaluation",
-        "drift",
-        "corruptions",
-    ),
-    *("probe", "export", "console", "cluster", "parts", "scale"),
-    *("peers", "splits", "benchmark", "standings", "charts", "report", "reproduce", "service"),
-    *("demo", "cli", "__main__"),
+# The table of contents: a file imports only from its own part and from those above it.
+PARTS = [
+    *("errors", "config", "randomness", "files", "checkpoints", "environment"),
+    *("data", "kinds", "method", "score", "model", "judge", "deploy", "research"),
+    *("cli", "__main__"),
 ]
-# Modules that are tested with another one, by its name.
-TESTED_WITH = {
-    "errors": "config",
-    "cluster": "scale",
-    "parts": "scale",
-    "sources": "datasets",
-    "tables": "datasets",
-    "in_memory": "datasets",
-    "named_sets": "datasets",
-    "companions": "views",
-    "model_files": "model",
-    "charts": "report",
-    "demo": "cli",
-    "console": "cli",
-    "service.bodies": "service_app",
-    "service.connections": "service_server",
-    "service.metrics": "service_app",
-    "service.schema": "service_app",
-    "service.scorer": "service_app",
-    "service.settings": "service_app",
-    "__main__": "cli",
-}
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE / "__pycache__")
+FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [path for path in FILES if path != PACKAGE / "__init__.py"]
 
 
 def name_of(path):
-    """Return ``gan`` for gan.py and ``peers.features`` for peers/features.py."""
+    """Return ``method.gan`` for method/gan.py and ``data`` for data/__init__.py."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def place_of(name):
-    return ORDER.index(name.partition(".")[0])
+NAMES = {name_of(path): path for path in MODULES}
 
 
 def imported_by(path):
     """Yield the modules of the package that a file imports, at its top or within a function."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            names = [node.module]
-            if node.module in ("historyad", "historyad.reproduce"):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [node.module]
+            # What is imported from a folder may be one of its files.
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        for name in names:
+        for name in found:
             head, _, rest = name.partition(".")
-            if head == "historyad" and rest not in ("", "__version__"):
+            if head == "historyad" and rest in NAMES:
                 yield rest
 
 
 def test_every_module_has_a_place_in_the_order():
-    assert {name_of(path).partition(".")[0] for path in MODULES} == set(ORDER)
-    assert len(ORDER) == len(set(ORDER))
+    assert {name.partition(".")[0] for name in NAMES} == set(PARTS)
+    assert len(PARTS) == len(set(PARTS))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_imports_only_from_modules_above_it(path):
-    here = name_of(path)
-    for other in imported_by(path):
-        same_folder = "." in here and other.partition(".")[0] == here.partition(".")[0]
-        is_folder = place_of(other) == place_of(here) and (PACKAGE / ORDER[place_of(here)]).is_dir()
-        assert place_of(other) < place_of(here) or same_folder or is_folder, f"imports {other}"
+def test_a_module_imports_only_from_its_own_part_and_those_above():
+    for name, path in NAMES.items():
+        here = PARTS.index(name.partition(".")[0])
+        for other in imported_by(path):
+            assert PARTS.index(other.partition(".")[0]) <= here, f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_every_module_says_what_it_is_for(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-    assert docstring, f"{path} has no docstring"
-    assert docstring.splitlines()[0].rstrip().endswith((".", ":"))
+def test_no_imports_go_round_in_a_circle():
+    graph = {
+        name: {other for other in imported_by(path) if other != name and not is_within(name, other)}
+        for name, path in NAMES.items()
+    }
+    assert len([*TopologicalSorter(graph).static_order()]) == len(NAMES)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_has_tests(path):
-    name = name_of(path)
-    if path.name == "__init__.py":
-        return
-    tested = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")}
-    folder, _, module = name.rpartition(".")
-    candidates = {TESTED_WITH.get(name, name), module, folder, f"{folder}_{module}"}
-    assert candidates & tested, f"no test file named after {name}"
+def is_within(name, folder):
+    """Whether a module lies in a folder, which it may import from by the folder's name."""
+    return name.startswith(folder + ".")
+
+
+def test_only_its_own_commands_import_research():
+    for name, path in NAMES.items():
+        if name.partition(".")[0] != "research" and name != "cli.research":
+            assert not [other for other in imported_by(path) if other.startswith("research")], name
+
+
+def test_every_module_says_what_it_is_for():
+    for path in FILES:
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        assert docstring, f"{path} has no docstring"
+        assert docstring.splitlines()[0].rstrip().endswith((".", ":")), path
 
 
 def test_public_names_are_complete_and_importable():
@@ -149,9 +109,9 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("pattern", FORBIDDEN.values(), ids=FORBIDDEN)
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_nothing_that_is_loaded_can_execute_and_nothing_seeds_globals(path, pattern):
-    assert not re.search(pattern, path.read_text())
+def test_nothing_that_is_loaded_can_execute_and_nothing_seeds_globals(pattern):
+    for path in FILES:
+        assert not re.search(pattern, path.read_text()), path
 
 
 def test_the_package_says_that_it_is_typed():

@@ -7,11 +7,11 @@ import torch
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from historyad.batches import Batches
 from historyad.config import make_config
-from historyad.history import History
-from historyad.metrics import auroc
-from historyad.preprocessing import Preprocessing
+from historyad.judge.metrics import auroc
+from historyad.kinds.preprocessing import Preprocessing
+from historyad.method.batches import Batches
+from historyad.method.history import History
 
 # 2 epochs of 8 steps of 64 images; snapshots at every step from epoch 1 on.
 TINY = {

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from historyad.errors import InputError
 
 if TYPE_CHECKING:
-    from historyad.model import Model
-    from historyad.sources import Folder, Source
+    from historyad.data.sources import Folder, Source
+    from historyad.model.model import Model
 
 USER_ERROR, OUR_ERROR = 2, 1
 
@@ -59,7 +59,7 @@ def open_samples(
     source: str, data_root: Path | None, *, skip_unreadable: bool = False, side: int = 0
 ) -> Source:
     """Return the source of samples; images of several sizes are brought to ``side``, if given."""
-    from historyad.datasets import open_source
+    from historyad.data.datasets import open_source
 
     return open_source(
         source, data_root=data_root, skip_unreadable=skip_unreadable, mixed=side or None
@@ -68,8 +68,8 @@ def open_samples(
 
 def load_model(run: Path, device: str) -> Model:
     """Return the model of a finished fit."""
-    from historyad.model import Model
-    from historyad.networks import choose_device
+    from historyad.method.networks import choose_device
+    from historyad.model.model import Model
 
     return Model.load(run, choose_device(device))
 
@@ -84,7 +84,7 @@ def open_for(
 
 def open_stream_for(model: Model, source: str, data_root: Path | None) -> Source | Folder:
     """Return what ``model`` can score in chunks, without holding all of it."""
-    from historyad.datasets import open_stream
+    from historyad.data.datasets import open_stream
 
     side = model.preprocessing.side if model.preprocessing.any_size else None
     return open_stream(source, data_root=data_root, mixed=side)

@@ -22,11 +22,11 @@ from historyad.cli.common import (
     open_samples,
     report_unreadable,
 )
+from historyad.cli.console import print_table, progress
 from historyad.config import PRESETS, Config, make_config, settings
-from historyad.console import print_table, progress
 
 if TYPE_CHECKING:
-    from historyad.sources import Source
+    from historyad.data.sources import Source
 
 _PATCH, _SCALES = 32, 2  # that suit most images with small defects
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
@@ -75,9 +75,9 @@ def fit(
     Interrupted, the same command continues where it was. Under torchrun, all its processes fit one
     model together.
     """
-    from historyad import distributed
-    from historyad.fitting import fit_model
-    from historyad.storage import RunDirectory
+    from historyad.method import ranks as distributed
+    from historyad.model.fit import fit_model
+    from historyad.model.run import RunDirectory
 
     given = {name: value for name, value in vars(overrides or object).items() if name in settings()}
     config = make_config(preset, **{k: v for k, v in given.items() if v is not None})
@@ -107,7 +107,7 @@ def fit(
 
 def _mention_crops(samples: Source, config: Config) -> None:
     """Say before a fit takes its time that images are reduced, and what sees small defects."""
-    from historyad.preprocessing import Preprocessing
+    from historyad.kinds.preprocessing import Preprocessing
 
     if samples.samples.ndim != 4 or config.patch:
         return
@@ -150,8 +150,8 @@ def calibrate(
     device: Device = "auto",
 ) -> None:
     """Set threshold and p-values anew from normal samples not trained on, without training."""
-    from historyad.fitting import calibrate_model
-    from historyad.storage import RunDirectory
+    from historyad.model.fit import calibrate_model
+    from historyad.model.run import RunDirectory
 
     with RunDirectory(run).lock_finished():
         model = load_model(run, device)

@@ -18,7 +18,7 @@ from historyad.cli.common import (
     open_for,
     report_unreadable,
 )
-from historyad.console import print_table
+from historyad.cli.console import print_table
 from historyad.errors import RunError
 
 
@@ -42,15 +42,15 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a detector on labelled samples: AUROC, AUPRC with prevalence, false positives."""
-    from historyad.evaluation import (
+    from historyad.files import save_json
+    from historyad.judge.evaluation import (
         evaluate_model,
         judge_pixels,
         pixel_table_of,
         read_masks,
         table_of,
     )
-    from historyad.files import save_json
-    from historyad.report import was_used
+    from historyad.judge.report import was_used
 
     model = load_model(run, device)
     good, bad = (
@@ -79,8 +79,8 @@ def evaluate(
 def inspect(run: Run) -> None:
     """Show what a model was fitted on, how, and whether its files are intact."""
     from historyad.files import load_json
-    from historyad.history import History
-    from historyad.storage import RunDirectory
+    from historyad.method.history import History
+    from historyad.model.run import RunDirectory
 
     model = load_model(run, "cpu")
     rows = []
@@ -126,7 +126,7 @@ def probe(
     For noise, blur, scratches and so on: the strength from which 95 % are called anomalous.
     """
     from historyad.files import save_json
-    from historyad.probe import draw_probe, probe_model, table_of
+    from historyad.judge.probe import draw_probe, probe_model, table_of
 
     model = load_model(run, device)
     opened = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
@@ -157,7 +157,7 @@ def report(
     device: Device = "auto",
 ) -> None:
     """Write one HTML file on how a detector was trained and how it decides."""
-    from historyad.report import write_report
+    from historyad.judge.report import write_report
 
     model = load_model(run, device)
     sources = [

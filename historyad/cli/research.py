@@ -16,7 +16,7 @@ from historyad.cli.common import (
     command_line,
     parse_seeds,
 )
-from historyad.console import print_table, progress
+from historyad.cli.console import print_table, progress
 from historyad.errors import InputError, RunError
 
 
@@ -67,8 +67,8 @@ def benchmark(
     OUT gets rows.jsonl and, of all rows there, standings.md and a chart, standings.png. A fit that
     fails does not stop the others: it is reported at the end, with exit status 1.
     """
-    from historyad.benchmark import run_benchmark
     from historyad.files import read_rows
+    from historyad.research.benchmark import run_benchmark
 
     numbers = parse_seeds(seeds)
     read_rows(out / "rows.jsonl")  # refused now, if at all, and not after hours
@@ -102,7 +102,7 @@ def benchmark(
 def _show_standings(out: Path) -> None:
     """Print how methods stand by all rows of the folder, and write it there."""
     from historyad.files import read_rows
-    from historyad.standings import cells_of, markdown, overview, write_standings
+    from historyad.research.standings import cells_of, markdown, overview, write_standings
 
     cells = cells_of(read_rows(out / "rows.jsonl"))
     if cells:
@@ -134,8 +134,8 @@ def reproduce(
 
     Figures share detectors. Interrupted, the same command continues where it was.
     """
-    from historyad.reproduce.everything import FIGURES, fit_for, summary
-    from historyad.reproduce.everything import reproduce as reproduce_one
+    from historyad.research.reproduce.everything import FIGURES, fit_for, summary
+    from historyad.research.reproduce.everything import reproduce as reproduce_one
 
     numbers = parse_seeds(seeds) if "," in seeds else list(range(1, 1 + parse_seeds(seeds)[0]))
     if not numbers:
@@ -175,7 +175,7 @@ def demo(
     out: Annotated[Path | None, Parameter(help="Keep the run in this directory.")] = None,
 ) -> None:
     """Run the whole path on embedded data: digits of 8 x 8 pixels, one of them the anomaly."""
-    from historyad.demo import run_demo
+    from historyad.cli.demo import run_demo
 
     with progress() as on_progress:
         rows, advice = run_demo(anomaly, out, on_progress)

@@ -27,14 +27,15 @@ from historyad.cli.common import (
     open_stream_for,
     report_unreadable,
 )
-from historyad.console import open_table, print_table
+from historyad.cli.console import print_table
+from historyad.deploy.service.settings import Settings
+from historyad.deploy.tables import open_table
 from historyad.errors import InputError
-from historyad.service.settings import Settings
 
 if TYPE_CHECKING:
-    from historyad.model import Model
-    from historyad.parts import Job, Part
-    from historyad.sources import Batch, Folder, Source
+    from historyad.data.sources import Batch, Folder, Source
+    from historyad.deploy.parts import Job, Part
+    from historyad.model.model import Model
 
 Row = dict[str, Any]
 ServiceSettings = Annotated[Settings, Parameter(name="*", group="Limits")]
@@ -122,7 +123,7 @@ def score(
     parts = parts or PartOptions()
     parts.check()
     if parts.is_asked_for:
-        from historyad.parts import Job
+        from historyad.deploy.parts import Job
 
         if fdr is not None:
             raise InputError("--fdr takes all scores at once: leave out --shard and --engine")
@@ -133,7 +134,7 @@ def score(
         file_format = parts.file_format or "parquet"
         job = Job(run, source, Path(out), 0, data_root, view_scores, file_format)
         return _score_parts(job, parts, device, strict=strict)
-    from historyad.scale import column_names
+    from historyad.deploy.many import column_names
 
     model = load_model(run, device)
     samples = open_stream_for(model, source, data_root)
@@ -170,9 +171,9 @@ def drift(
     """Test whether a stream, in its order, is still what was calibrated on, and since when not."""
     import numpy as np
 
-    from historyad.drift import detect_drift, table_of
+    from historyad.data.shards import printable
     from historyad.files import save_json
-    from historyad.shards import printable
+    from historyad.judge.drift import detect_drift, table_of
 
     model = load_model(run, device)
     samples = open_stream_for(model, source, data_root)
@@ -203,7 +204,7 @@ def serve(
     Ends on SIGTERM or Ctrl-C when it has answered what it accepted.
     """
     try:
-        from historyad.service.server import listen, run_server
+        from historyad.deploy.service.server import listen, run_server
     except ImportError as error:
         raise InputError(f"serve needs {error.name}: install historyad[serve]") from error
 
@@ -236,7 +237,7 @@ def export(
     data_root: DataRoot = None,
 ) -> None:
     """Write one ONNX file from raw input to score, p-value and verdict, once its answers agree."""
-    from historyad.export import export_onnx
+    from historyad.deploy.onnx import export_onnx
 
     model = load_model(run, "cpu")
     inputs = None if samples is None else open_samples(samples, data_root).samples
@@ -246,7 +247,7 @@ def export(
 
 def _chunks(model: Model, samples: Source | Folder) -> Iterator[Batch]:
     """Yield (names, samples) that ``model`` can score; InputError where there are none at all."""
-    from historyad.sources import CHUNK
+    from historyad.data.sources import CHUNK
 
     found = False
     for chunk in samples.chunks(CHUNK, check=model.preprocessing.check):
@@ -261,8 +262,8 @@ def _score(
     model: Model, samples: Source | Folder, *, view_scores: bool, maps: Path | None
 ) -> Iterator[Row]:
     """Yield the row of each sample."""
-    from historyad.parts import rows_of
-    from historyad.scale import score_chunk
+    from historyad.deploy.many import score_chunk
+    from historyad.deploy.parts import rows_of
 
     for names, chunk in _chunks(model, samples):
         if maps is not None:
@@ -302,7 +303,7 @@ def _report_discoveries(counts: Counter[str], rate: float, n_held_out: int) -> N
 
 def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -> int:
     """Score one part, or all on an engine; say what became of them and return the exit status."""
-    from historyad.scale import score_dataset, score_shard
+    from historyad.deploy.many import score_dataset, score_shard
 
     def say(part: Part) -> None:
         for name, reason in part.unreadable:
@@ -327,7 +328,7 @@ def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -
 def _write_maps(model: Model, names: Sequence[str], images: Any, folder: Path) -> None:
     from PIL import Image
 
-    from historyad.explain import picture
+    from historyad.judge.explain import picture
 
     for name, image in zip(names, images, strict=True):
         # The whole name, since a.bmp and a.jpg are two images.
@@ -340,7 +341,7 @@ def _with_discoveries(rows: Iterator[Row], rate: float) -> Iterator[Row]:
     """Yield the rows with one column more, which depends on all of them."""
     import numpy as np
 
-    from historyad.calibration import benjamini_hochberg
+    from historyad.score.calibration import benjamini_hochberg
 
     scored = list(rows)
     discoveries = benjamini_hochberg(np.array([row["p_value"] for row in scored]), rate)

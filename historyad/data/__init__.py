@@ -1,0 +1,1 @@
+"""Samples: every SOURCE that a command or `fit` accepts, opened."""

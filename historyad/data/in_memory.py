@@ -1,0 +1,150 @@
+"""Samples that are in memory: arrays, tensors, and data sets that are asked item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from historyad.data.images import as_uint8, conform, image_pixels
+from historyad.data.sources import CHUNK_BYTES, Kind, Source, alike, gather
+from historyad.data.streams import Names
+from historyad.data.tables import Labels, Samples, whole_numbers
+from historyad.errors import InputError
+
+# A column needs a range of so many rounding errors of float32, and more than float64's own noise.
+_FEWEST_LEVELS, _FLOAT64_NOISE = 256, 2.0**-40
+
+
+def open_array(source: Any) -> Source:
+    """Return the source of an array, nested lists or a tensor; InputError when it is none."""
+    try:
+        values = np.asanyarray(source.detach().cpu() if hasattr(source, "detach") else source)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a {type(source).__name__} cannot be used as an array of samples ({error}); give "
+            "samples of one shape"
+        ) from error
+    return from_array(values, f"array {values.shape} of {values.dtype}")
+
+
+def from_array(values: Samples, description: str, labels: Labels | None = None) -> Source:
+    """Return the source of an array of images, (N, H, W) or with channels, or vectors (N, F).
+
+    Raises InputError for another shape or type, and for what float32 cannot hold.
+    """
+    imprecise = ""
+    if values.ndim in (3, 4):
+        kind: Kind = "image"
+        samples: Samples = as_uint8(values, description)
+    elif values.ndim == 2 and 0 not in values.shape:
+        kind, samples = "vector", _as_vectors(values, description)
+        imprecise = _lost_of(values, samples, description)
+    else:
+        raise InputError(
+            f"{description} has shape {values.shape}; give (N, F) vectors or (N, H, W), "
+            "(N, H, W, C) or (N, C, H, W) images, at least one"
+        )
+    names = Names(len(samples), str)
+    return Source(kind, samples, names, description, labels, imprecise=imprecise)
+
+
+def _as_vectors(values: Samples, name: str) -> Samples:
+    """Float32 (N, F), not copied where it already is; every value finite, or InputError."""
+    if values.dtype.kind not in "buif":
+        raise InputError(f"{name} has values of type {values.dtype}; give numbers")
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, found below
+        vectors = np.asanyarray(values, dtype=np.float32)
+    step = max(1, CHUNK_BYTES // vectors[0].nbytes)
+    for start in range(0, len(vectors), step):
+        bad = np.argwhere(~np.isfinite(vectors[start : start + step]))
+        if len(bad):
+            row, column = bad[0] + (start, 0)
+            raise InputError(
+                f"{name}: row {row}, column {column} (from 0) is {values[row, column]}; NaN, "
+                "infinity and what float32 cannot hold must be filled or removed"
+            )
+    return vectors
+
+
+def _lost_of(values: Samples, vectors: Samples, name: str) -> str:
+    """Say which column of ``values`` (N, F) is hardly left in the float32 ``vectors``, if any is.
+
+    Unix times of one hour, for one: at 1.7e9, float32 tells only every 128th second apart. A column
+    that varies by no more than its own float64 is rounded by is taken for constant.
+    """
+    if np.can_cast(values.dtype, np.float32):
+        return ""
+    low, high, error = (np.full(values.shape[1], start) for start in (np.inf, -np.inf, 0.0))
+    step = max(1, CHUNK_BYTES // vectors[0].nbytes)
+    for start in range(0, len(vectors), step):
+        part = np.asarray(values[start : start + step], np.float64)
+        low, high = np.minimum(low, part.min(0)), np.maximum(high, part.max(0))
+        error = np.maximum(error, np.abs(part - vectors[start : start + step]).max(0))
+    range_, size = high - low, np.maximum(np.abs(low), np.abs(high))
+    lost = np.flatnonzero((error > range_ / _FEWEST_LEVELS) & (range_ > _FLOAT64_NOISE * size))
+    if not len(lost):
+        return ""
+    column = int(lost[0])
+    return (
+        f"{name}: column {column} (from 0) ranges from {low[column]:.12g} to {high[column]:.12g}, "
+        "of which float32, in which samples are held, keeps too little: subtract its mean first, "
+        "and the same number from what will be scored"
+    )
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether ``source`` is to be asked item by item, as against converted as an array."""
+    if isinstance(source, list | tuple) and source and isinstance(source[0], Image.Image):
+        return True  # numpy would take a palette's indices for grey values
+    array_like = isinstance(source, list | tuple | dict | bytes) or hasattr(source, "__array__")
+    return not array_like and hasattr(source, "__len__") and hasattr(source, "__getitem__")
+
+
+def open_dataset(dataset: Any, mixed: int | None, channels: int | None) -> Source:
+    """Return the source of a torch Dataset, or of a list of pictures, asked item by item.
+
+    Images of several sizes are brought to ``mixed``, and to ``channels``, where these are given.
+    """
+    name = f"{type(dataset).__name__} of {len(dataset)} samples"
+    if not len(dataset):
+        raise InputError(f"{name} is empty; give at least one sample")
+    labels: list[Any] = []
+
+    def items() -> Iterator[tuple[str, Samples]]:
+        for i in range(len(dataset)):
+            item, label = _split_item(dataset[i])
+            labels.append(label)
+            yield str(i), _item_array(item, f"{name}, item {i}", mixed, channels)
+
+    names, samples = gather(alike(items()), len(dataset))
+    kind: Kind = "vector" if samples.ndim == 2 else "image"
+    known = whole_numbers(np.array(labels)) if None not in labels else None
+    return Source(kind, samples, names, name, known)
+
+
+def _split_item(item: Any) -> tuple[Any, int | None]:
+    """Split (sample, label, ...); a label that is no whole number is none."""
+    if not isinstance(item, tuple | list):
+        return item, None
+    try:
+        return item[0], int(item[1])
+    except (IndexError, TypeError, ValueError, RuntimeError):
+        return item[0], None
+
+
+def _item_array(item: Any, name: str, mixed: int | None, channels: int | None) -> Samples:
+    """One sample as uint8 (H, W, C) or float32 (F,)."""
+    if isinstance(item, Image.Image):
+        image = image_pixels(item, name)
+    else:
+        values = np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
+        if values.ndim == 1:
+            vector: Samples = _as_vectors(values[None], name)[0]
+            return vector
+        if values.ndim not in (2, 3):
+            raise InputError(f"{name} has shape {values.shape}; give an image or a vector")
+        image = as_uint8(values[None], name)[0]
+    return conform(image, mixed, channels)

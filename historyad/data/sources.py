@@ -1,0 +1,196 @@
+"""What samples are once they are open: a `Source`, or a `Folder` of images for one pass.
+
+How they are opened is in `historyad.data.datasets`.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from historyad.data.images import Pixels, decode_many
+from historyad.data.streams import Check, ImageStream, any_shape, fitting, in_chunks
+from historyad.data.tables import Labels, Samples
+from historyad.errors import InputError
+
+Kind = Literal["image", "vector"]
+Batch = tuple[Sequence[str], Samples]
+
+CHUNK_BYTES = 1 << 24
+CHUNK = 1024  # samples scored between two reads or writes
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Samples in memory or on the disk, with what is needed to report on them.
+
+    ``samples`` is uint8 (N, H, W, C) for images and float32 (N, F) for vectors, possibly a
+    read-only memmap or an `ImageStream`. ``names`` are relative paths or row numbers, ``labels``
+    int64 (N,) where the source has any, ``unreadable`` the (name, reason) of files left out;
+    ``imprecise`` says what float32 loses of vectors, where that is too much to learn from.
+    """
+
+    kind: Kind
+    samples: Samples
+    names: Sequence[str]
+    description: str
+    labels: Labels | None = None
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    imprecise: str = ""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, type and values: equal for equal samples, whatever the file.
+
+        That of an `ImageStream` is its own.
+        """
+        if isinstance(self.samples, ImageStream):
+            return self.samples.fingerprint
+        digest = hashlib.sha256(f"{self.samples.shape} {self.samples.dtype.str}".encode())
+        step = max(1, CHUNK_BYTES // self.samples[0].nbytes)
+        for start in range(0, len(self), step):
+            digest.update(np.ascontiguousarray(self.samples[start : start + step]).data)
+        return digest.hexdigest()
+
+    def chunks(
+        self, size: int, start: int = 0, stop: int | None = None, *, check: Check = any_shape
+    ) -> Iterator[Batch]:
+        """Yield (names, samples) of rows ``start`` to ``stop``, at most ``size`` at a time.
+
+        ``check`` raises InputError for samples of a shape that is of no use.
+        """
+        if isinstance(self.samples, ImageStream):
+            yield from self.samples.chunks(size, start, stop, check=check)
+            return
+        check(tuple(self.samples.shape[1:]))
+        rows = range(len(self))[start:stop]
+        for first in rows[::size]:
+            some = slice(first, min(first + size, rows.stop))
+            yield self.names[some], self.samples[some]
+
+    def unreadable_in(self, start: int, stop: int) -> list[tuple[str, str]]:
+        """Return the ``unreadable`` of some rows; what has no row, as a whole shard, is of row 0.
+
+        Those of an `ImageStream` are found by its `chunks`.
+        """
+        known: dict[int, tuple[str, str]] = getattr(self.samples, "unreadable_rows", {})
+        without = [entry for entry in self.unreadable if entry not in known.values()]
+        found = [entry for row, entry in sorted(known.items()) if start <= row < stop]
+        return [*(without if start <= 0 < stop else ()), *found]
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """A folder of images that is decoded while it is read, and never held as a whole.
+
+    `chunks` looks as that of a `Source`. It decodes in background threads, one chunk ahead of the
+    consumer, and skips unreadable images: after it, ``unreadable`` holds their (name, reason).
+    """
+
+    path: Path
+    paths: Sequence[Path]
+    description: str
+    mixed: int | None = None
+    channels: int | None = None
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    kind: Kind = "image"
+
+    def __len__(self) -> int:
+        """Count the image files, readable or not."""
+        return len(self.paths)
+
+    def chunks(
+        self, size: int, start: int = 0, stop: int | None = None, *, check: Check = any_shape
+    ) -> Iterator[Batch]:
+        """Yield (names, uint8 (n, H, W, C)) of the files ``start`` to ``stop``, in order.
+
+        They are chunks as of `in_chunks`. What ``check`` refuses counts as unreadable.
+        """
+        yield from in_chunks(self.decoded(size, start, stop, check=check), size)
+
+    def unreadable_in(self, start: int, stop: int) -> list[tuple[str, str]]:
+        """Return the ``unreadable`` of the last `chunks`, which were of ``start`` to ``stop``."""
+        return list(self.unreadable)
+
+    def name_of(self, path: Path) -> str:
+        """Return what the image at ``path`` is called: its path within the folder."""
+        return path.relative_to(self.path).as_posix()
+
+    def decoded(
+        self,
+        look_ahead: int,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        check: Check = any_shape,
+    ) -> Iterator[tuple[str, Pixels]]:
+        """Yield (name, image) of those that can be read; what cannot goes to ``unreadable``."""
+        self.unreadable.clear()
+        paths = self.paths[start:stop]
+        for path, image in zip(paths, self._ahead(paths, look_ahead), strict=True):
+            name = self.name_of(path)
+            try:
+                if isinstance(image, InputError):
+                    raise image
+                check(image.shape)
+            except InputError as error:
+                self.unreadable.append((name, str(error)))
+            else:
+                yield name, image
+
+    def _ahead(self, paths: Sequence[Path], look_ahead: int) -> Iterator[Pixels | InputError]:
+        """Decode in order, as far ahead as memory is for images like the first."""
+        for done, path in enumerate(paths, 1):
+            (image,) = self._decode([path], 0)
+            yield image
+            if not isinstance(image, InputError):
+                yield from self._decode(paths[done:], fitting(look_ahead, image.nbytes))
+                return
+
+    def _decode(self, paths: Sequence[Path], look_ahead: int) -> Iterator[Pixels | InputError]:
+        return decode_many(paths, side=self.mixed, channels=self.channels, look_ahead=look_ahead)
+
+
+def alike(images: Iterable[tuple[str, Pixels]]) -> Iterator[tuple[str, Pixels]]:
+    """Pass (name, image) on, as long as all have the shape of the first."""
+    first: tuple[str, Pixels] | None = None
+    for name, image in images:
+        first = first or (name, image)
+        if image.shape != first[1].shape:
+            raise InputError(_difference(*first, name, image))
+        yield name, image
+
+
+def _difference(name: str, image: Samples, other_name: str, other: Samples) -> str:
+    found = f"{name} is {_size(image)} but {other_name} is {_size(other)}; "
+    if 1 in (image.ndim, other.ndim):
+        return found + "give samples of one shape"
+    if image.shape[-1] != other.shape[-1]:
+        return found + "convert all images to grey or to colour first"
+    return found + "resize all images to one size first, or fit with image_size, for any size"
+
+
+def _size(image: Samples) -> str:
+    if image.ndim == 1:
+        return f"a vector of {len(image)} values"
+    height, width, channels = image.shape
+    return f"{width} x {height} pixels with {channels} channel{'s' * (channels != 1)}"
+
+
+def gather(items: Iterable[tuple[str, Samples]], count: int) -> tuple[list[str], Samples]:
+    """Collect up to ``count`` alike items in one array, without a second copy of all of them."""
+    names: list[str] = []
+    samples: Samples = np.empty((0,), np.uint8)
+    for name, item in items:
+        if not names:
+            samples = np.empty((count, *item.shape), item.dtype)
+        samples[len(names)] = item
+        names.append(name)
+    return names, samples[: len(names)]

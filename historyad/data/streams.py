@@ -1,0 +1,282 @@
+"""Images that are too many for the memory: decoded when they are asked for, and then let go.
+
+An `ImageStream` is, to who reads it, an array of images: it has a shape and a length, and gives
+the rows of a slice or of an array of row numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
+from itertools import chain, groupby, islice
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from historyad.data.images import Pixels, conform, decode_image
+from historyad.data.shards import printable
+from historyad.errors import InputError
+
+Check = Callable[[tuple[int, ...]], None]  # InputError for samples of a shape that is of no use
+Chunk = tuple[Sequence[str], Pixels]
+
+# Decoded images of a folder that are at most this large are held in memory. A number, and not a
+# share of the memory that is there: the order of training must not depend on the machine.
+IN_MEMORY_BYTES = 1 << 31
+
+_PART_SAMPLES = 1024  # held at a time by who goes through all samples
+_PART_BYTES = 1 << 26
+_SAMPLED_FILES = 256  # of which the content goes into the fingerprint
+
+
+def in_parts(samples: NDArray[Any], rows: NDArray[np.intp]) -> Iterator[NDArray[Any]]:
+    """Yield ``rows`` of ``samples``, of which few are held in memory at a time."""
+    size = fitting(_PART_SAMPLES, math.prod(samples.shape[1:]) * samples.dtype.itemsize)
+    for start in range(0, len(rows), size):
+        yield samples[rows[start : start + size]]
+
+
+def in_chunks(images: Iterable[tuple[str, Pixels]], size: int) -> Iterator[Chunk]:
+    """Yield (names, images (n, H, W, C)), in order, each time of one shape.
+
+    They are at most ``size``, and fewer where few fit into memory.
+    """
+    for shape, alike in groupby(images, key=lambda named: named[1].shape):
+        n = fitting(size, math.prod(shape))
+        while some := list(islice(alike, n)):
+            names, pixels = zip(*some, strict=True)
+            yield names, np.stack(pixels)
+
+
+def fitting(size: int, n_bytes: int) -> int:
+    """Return how many of ``size`` samples of ``n_bytes`` each are held at a time: one at least."""
+    return max(1, min(size, _PART_BYTES // n_bytes))
+
+
+def any_shape(shape: tuple[int, ...]) -> None:
+    """Accept samples of any shape: a `Check` that checks nothing."""
+
+
+class Files(Protocol):
+    """Image files by number: those of a folder, or of tar shards."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, number: int) -> str:
+        """Return what reports call it."""
+
+    def read(self, number: int) -> Path | bytes:
+        """Return where its content is, or the content."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all names and sizes."""
+
+
+class FolderFiles:
+    """The image files ``paths`` below ``folder``."""
+
+    def __init__(self, folder: Path, paths: Sequence[Path]) -> None:
+        self._folder = folder
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, number: int) -> str:
+        """Return the path within the folder."""
+        return self._paths[number].relative_to(self._folder).as_posix()
+
+    def read(self, number: int) -> Path:
+        """Return the path."""
+        return self._paths[number]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all names and sizes."""
+        digest = hashlib.sha256()
+        for number, path in enumerate(self._paths):
+            digest.update(f"{printable(self.name(number))} {_size_of(path)}\n".encode())
+        return digest.hexdigest()
+
+
+def _size_of(path: Path) -> int:
+    """Return the bytes of a file, or -1 where there is none, as behind a broken link."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+class Names(Sequence[str]):
+    """``length`` names, each looked up when it is asked for."""
+
+    def __init__(self, length: int, name: Callable[[int], str]) -> None:
+        self._length = length
+        self._name = name
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        numbers = range(self._length)[index]
+        if isinstance(numbers, int):
+            return self._name(numbers)
+        return [self._name(number) for number in numbers]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class ImageStream:
+    """An array of images, uint8 (N, H, W, C), that is on the disk.
+
+    Files are decoded in a few threads and made to `conform` to ``side`` and ``channels``. In place
+    of one that cannot be read stands the next that can, with ``skip_unreadable``; otherwise it is
+    an InputError, as are rows of different shapes and, as of any array, rows that there are not.
+    ``unreadable`` has the (name, reason) of those found so far, ``unreadable_rows`` by their row.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self,
+        files: Files,
+        *,
+        side: int | None = None,
+        channels: int | None = None,
+        skip_unreadable: bool = False,
+    ) -> None:
+        self.files = files
+        self.unreadable: list[tuple[str, str]] = []
+        self._side, self._channels = side, channels
+        self._skip_unreadable = skip_unreadable
+        self.unreadable_rows: dict[int, tuple[str, str]] = {}
+        self._lock = Lock()
+        self._n_threads = min(4, os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="decode")
+        self._rows = np.arange(len(files))
+        self.shape: tuple[int, ...] = (len(files), *self._next_readable(0)[1].shape)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name of each file."""
+        return Names(len(self.files), self.files.name)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> Pixels:
+        rows = self._rows[index]
+        if rows.ndim == 0:
+            return self._readable(int(rows))
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        parts = np.array_split(np.arange(len(rows)), self._n_threads)
+        for _ in self._threads.map(lambda part: self._fill(images, rows, part), parts):
+            pass
+        return images
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def chunks(
+        self, size: int, start: int = 0, stop: int | None = None, *, check: Check = any_shape
+    ) -> Iterator[Chunk]:
+        """Yield (names, images) of rows ``start`` to ``stop``, in order, and none unreadable.
+
+        They are chunks as of `in_chunks`. What ``check`` refuses counts as unreadable.
+        """
+        rows = range(len(self))[start:stop]
+        n = fitting(size, math.prod(self.shape[1:]))
+        decoded = (self._decode_all(rows[i : i + n], check) for i in range(0, len(rows), n))
+        yield from in_chunks(chain.from_iterable(decoded), size)
+
+    def look_at(self, rows: Iterable[int]) -> None:
+        """Note which of ``rows`` cannot be read."""
+        for row in rows:
+            self._decode(row)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, sizes and some of the content: reading it all would take too long."""
+        form = f"{self.shape} {self._side} {self._channels} {self.files.fingerprint}"
+        digest = hashlib.sha256(form.encode())
+        for number in np.linspace(0, len(self) - 1, min(len(self), _SAMPLED_FILES), dtype=int):
+            # Whoever decodes it says what cannot be read.
+            with suppress(InputError, OSError):
+                content = self.files.read(int(number))
+                digest.update(content if isinstance(content, bytes) else content.read_bytes())
+        return digest.hexdigest()
+
+    def _fill(self, images: Pixels, rows: NDArray[np.intp], places: NDArray[np.intp]) -> None:
+        for place in places.tolist():
+            images[place] = self._readable(int(rows[place]))
+
+    def _readable(self, number: int) -> Pixels:
+        """Return an image of the shape of all, or the next: a function of the number alone."""
+        found, image = self._next_readable(number)
+        if image.shape != self.shape[1:]:
+            raise InputError(
+                f"{self.files.name(found)} is of shape {image.shape}, the first image "
+                f"{self.shape[1:]}: convert all to one size, grey or colour, or fit with "
+                "image_size for images of any size"
+            )
+        return image
+
+    def _next_readable(self, number: int) -> tuple[int, Pixels]:
+        """Return the first image from ``number`` on that can be read, and its number."""
+        for step in range(len(self)):
+            found = (number + step) % len(self)
+            image = self._decode(found)
+            if image is not None:
+                return found, image
+        raise InputError(f"none of {len(self)} images can be read: {self.unreadable[0][1]}")
+
+    def _decode_all(self, rows: Sequence[int], check: Check) -> Iterator[tuple[str, Pixels]]:
+        """Yield (name, image) of those rows that can be read and pass ``check``."""
+        images = self._threads.map(lambda row: self._decode(row, check), rows)
+        for row, image in zip(rows, images, strict=True):
+            if image is not None:
+                yield self.files.name(row), image
+
+    def _decode(self, number: int, check: Check = any_shape) -> Pixels | None:
+        """Return an image; None for an unreadable one that may be skipped."""
+        if number in self.unreadable_rows:
+            return None
+        content: Path | bytes = b""
+        try:
+            content = self.files.read(number)
+            image = conform(decode_image(content), self._side, self._channels)
+            check(image.shape)
+        except InputError as error:
+            named = isinstance(content, Path) and str(error).startswith(str(content))
+            name = "" if named else f"{self.files.name(number)}: "
+            if not self._skip_unreadable:
+                raise InputError(
+                    f"{name}{error}. Mend or remove it, or leave out such images with "
+                    "--skip-unreadable"
+                ) from error
+            self._note(number, f"{name}{error}")
+            return None
+        return image
+
+    def _note(self, number: int, reason: str) -> None:
+        with self._lock:
+            if number not in self.unreadable_rows:
+                self.unreadable_rows[number] = (self.files.name(number), reason)
+                self.unreadable.append(self.unreadable_rows[number])

@@ -1,0 +1,235 @@
+"""The HTTP service: score images or vectors with one model, and a page that shows the verdicts.
+
+====================  ============================================================================
+``POST /score``       an image, a form with several files, or vectors as JSON: a verdict on each
+``GET /model``        what the model is
+``GET /healthz``      200 while the process lives
+``GET /readyz``       200 while samples are scored, else 503
+``GET /metrics``      Prometheus
+``GET /openapi.json`` this table for programs
+``GET /``             the page
+====================  ============================================================================
+
+No answer depends on a path or a name that a client chooses. Overload is answered 503 with
+Retry-After, and every wait has an end; `historyad.deploy.service.server` bounds that for a
+connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import ClientDisconnect
+
+from historyad import __version__
+from historyad.config import settings as hyperparameters
+from historyad.deploy.service.batcher import QueueFullError
+from historyad.deploy.service.bodies import content_type, read_files, read_vectors
+from historyad.deploy.service.metrics import CountRequests, Metrics
+from historyad.deploy.service.schema import REQUEST_BODY, Answer
+from historyad.deploy.service.scorer import Scorer
+from historyad.deploy.service.settings import Settings
+from historyad.errors import InputError
+from historyad.model.model import Model
+
+_T = TypeVar("_T")
+_BEARER = HTTPBearer(auto_error=False)
+_PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+_MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+_RATE = hyperparameters()["false_positive_rate"].metadata
+Rate = Annotated[
+    float | None,
+    Query(
+        ge=_RATE["low"],
+        le=_RATE["high"],
+        description="Share of normal inputs that may be called anomalous, instead of the model's.",
+    ),
+]
+WithMap = Annotated[
+    bool,
+    Query(
+        alias="map",
+        description="Add to each image a picture of where it is anomalous. It takes as long as "
+        "many scores, so ask for few images at a time.",
+    ),
+]
+
+
+def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
+    """Return the ASGI application that scores with ``model``."""
+    settings = settings or Settings()
+    scorer = Scorer(model, settings)
+    metrics = Metrics(lambda: scorer.batcher.waiting)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            await scorer.warm_up()
+            yield
+        finally:
+            scorer.close()
+
+    app = FastAPI(
+        title="historyad",
+        version=__version__,
+        description="Anomaly scores, p-values and verdicts from a model of normal data.",
+        docs_url=None,  # they would load code from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    _add_score(app, scorer, metrics, settings)
+    _add_state(app, scorer, metrics, settings)
+    _add_page(app)
+    _add_errors(app)
+    paths = {route.path for route in app.routes if hasattr(route, "path")}
+    app.add_middleware(CountRequests, metrics=metrics, paths=paths, headers=_HEADERS)
+    return app
+
+
+def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Settings) -> None:
+    in_work = 0
+
+    @contextlib.contextmanager
+    def admitted() -> Any:
+        nonlocal in_work
+        if in_work >= settings.max_requests:
+            raise QueueFullError
+        in_work += 1
+        try:
+            yield
+        finally:
+            in_work -= 1
+
+    async def score(
+        request: Request, false_positive_rate: Rate = None, with_map: WithMap = False
+    ) -> Response:
+        """Score an image, several files of a form, or vectors.
+
+        The status is 422 when no sample could be scored.
+        """
+        scorer.check_room()  # before the body is read
+        with admitted():
+            end = asyncio.get_running_loop().time() + settings.deadline
+            calibration = scorer.calibration(false_positive_rate)
+            if content_type(request) == "application/json":
+                vectors = await _by(end, read_vectors(request, settings), 408)
+                results = await _by(end, scorer.score_vectors(vectors, calibration), 503)
+            else:
+                files = await _by(end, read_files(request, settings), 408)
+                results = await _by(end, scorer.score_files(files, calibration, with_map), 503)
+        metrics.count_results(results)
+        answer = {
+            "threshold": calibration.threshold,
+            "false_positive_rate": calibration.false_positive_rate,
+            "results": results,
+        }
+        status = 422 if all("error" in result for result in results) else 200
+        return Response(json.dumps(answer), status, media_type="application/json")
+
+    app.post(
+        "/score",
+        dependencies=[Depends(_authorised(settings))],
+        responses={200: {"model": Answer}, 422: {"model": Answer}},
+        response_class=JSONResponse,
+        openapi_extra=REQUEST_BODY,
+    )(score)
+
+
+def _add_state(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Settings) -> None:
+    authorised = Depends(_authorised(settings))
+
+    @app.get("/model", dependencies=[authorised])
+    async def describe_model() -> dict[str, Any]:
+        """Say what the model was fitted on and how it decides."""
+        limits = {
+            "max_files": settings.max_files,
+            "max_body_bytes": settings.max_body_bytes,
+            "max_work_pixels": scorer.max_work_pixels,
+        }
+        return {**scorer.model.describe(), "limits": limits, "version": __version__}
+
+    @app.get("/metrics", dependencies=[authorised])
+    async def show_metrics() -> Response:
+        """Return what Prometheus collects."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/healthz")
+    async def healthy() -> dict[str, str]:
+        """Answer while the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def ready() -> dict[str, str]:
+        """Answer 200 while what is sent will be scored within the deadline."""
+        if not scorer.batcher.is_running or scorer.batcher.busy_for > settings.deadline:
+            raise HTTPException(503, "not scoring", {"Retry-After": "1"})
+        return {"status": "ready"}
+
+
+def _add_page(app: FastAPI) -> None:
+    for path, name in _PAGE.items():
+        file = Path(__file__).with_name(name)
+        page = Response(file.read_bytes(), media_type=_MEDIA_TYPES[file.suffix])
+        app.get(path, include_in_schema=False)(_returning(page))
+
+
+def _returning(page: Response) -> Callable[[], Awaitable[Response]]:
+    async def show() -> Response:
+        return page
+
+    return show
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(QueueFullError)
+    async def busy(_: Request, __: Exception) -> Response:
+        return JSONResponse({"detail": "busy: try again"}, 503, {"Retry-After": "1"})
+
+    @app.exception_handler(InputError)
+    async def wrong_input(_: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # which nobody reads
+
+
+async def _by(end: float, work: Awaitable[_T], status: int) -> _T:
+    """Return what ``work`` returns, or raise HTTPException ``status`` at the time ``end``."""
+    try:
+        async with asyncio.timeout_at(end):
+            return await work
+    except TimeoutError:
+        reason = "the body took too long" if status == 408 else "no time left: try again"
+        raise HTTPException(status, reason, {"Retry-After": "1"}) from None
+
+
+def _authorised(settings: Settings) -> Callable[..., Awaitable[None]]:
+    async def check(
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    ) -> None:
+        given = credentials.credentials if credentials else ""
+        # In constant time, so that the time of an answer says nothing about the token.
+        if settings.token and not secrets.compare_digest(given.encode(), settings.token.encode()):
+            raise HTTPException(401, "give the bearer token", {"WWW-Authenticate": "Bearer"})
+
+    return check

@@ -1,0 +1,122 @@
+"""What a client sends, read within limits: one image, several files, or vectors as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException, Request
+from numpy.typing import NDArray
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import UploadFile
+from starlette.types import Message
+
+from historyad.data.datasets import open_source
+from historyad.deploy.service.settings import Settings
+from historyad.errors import InputError
+
+Files = list[tuple[str, bytes]]
+
+# A parsed number takes up to 30 times the room that it has in JSON.
+_MOST_JSON_BYTES = 4 * 2**20
+
+
+def content_type(request: Request) -> str:
+    """Return the body's media type in lower case, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_files(request: Request, settings: Settings) -> Files:
+    """Return the name and the content of each image that was sent.
+
+    Raises HTTPException: 400 (not a form), 413 (too large), 415 (of another type), 422 (no file).
+    """
+    kind = content_type(request)
+    request = _bounded(request, settings.max_body_bytes)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return [("image", await request.body())]
+    if kind != "multipart/form-data":
+        raise HTTPException(
+            415,
+            f"cannot read '{kind}': send an image as image/* or application/octet-stream, several "
+            "as multipart/form-data, or vectors as application/json",
+        )
+    try:
+        async with request.form(
+            max_files=settings.max_files, max_fields=settings.max_files
+        ) as form:
+            files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+            named = [(file.filename or "image", await file.read()) for file in files]
+    except FormParserError as error:
+        raise HTTPException(400, f"not a form: {error}") from error
+    if not named:
+        raise HTTPException(422, "no file in the form: give parts that have a filename")
+    return named
+
+
+async def read_vectors(request: Request, settings: Settings) -> NDArray[np.float32]:
+    """Return the vectors (N, F) of ``{"vectors": [[...], ...]}``.
+
+    Raises HTTPException: 400 (not JSON), 413 (too large), 422 (not such an object).
+    """
+    body = await _bounded(request, min(settings.max_body_bytes, _MOST_JSON_BYTES)).body()
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"the body is not JSON ({error})") from error
+    rows = content.get("vectors") if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise HTTPException(422, 'give {"vectors": [[...], ...]}: a list of lists of numbers')
+    if len(rows) > settings.max_files:
+        raise HTTPException(413, f"{len(rows)} vectors are more than {settings.max_files}")
+    return _as_vectors(rows)
+
+
+def _as_vectors(rows: list[list[Any]]) -> NDArray[np.float32]:
+    """Return rows of numbers as float32 (N, F); InputError names the row that is none.
+
+    All are looked at before there is an array: one text among them would make numpy reserve as
+    much room for every value.
+    """
+    for i, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise InputError(
+                f"the vectors differ in length: vector {i} has {len(row)} values, vector 0 has "
+                f"{len(rows[0])}; give vectors of one length"
+            )
+        if others := set(map(type, row)) - {int, float}:
+            kinds = ", ".join(sorted(kind.__name__ for kind in others))
+            raise InputError(f"vector {i} holds {kinds}: give numbers alone")
+    try:
+        array = np.array(rows, np.float64)
+    except OverflowError as error:
+        raise InputError("a vector holds a number that is too large: scale it") from error
+    return open_source(array).samples
+
+
+def _bounded(request: Request, limit: int) -> Request:
+    """Return the request with a body that ends in 413 once more than ``limit`` bytes came.
+
+    They are counted as they come, since a client may announce any length or none.
+    """
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            await _discard(request, message, limit)
+            reason = f"the body is larger than {limit:,} bytes: send less at a time"
+            raise HTTPException(413, reason, {"Connection": "close"})
+        return message
+
+    return Request(request.scope, receive)
+
+
+async def _discard(request: Request, message: Message, most: int) -> None:
+    """Read on for a while: a client that is cut off as it sends does not see the answer."""
+    while most > 0 and message.get("more_body"):
+        message = await request.receive()
+        most -= len(message.get("body", b""))

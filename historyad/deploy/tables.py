@@ -1,0 +1,54 @@
+"""Tables of scores as files: CSV or JSON lines, whole or absent."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from historyad.errors import InputError
+
+
+@contextmanager
+def open_table(out: str, columns: tuple[str, ...]) -> Iterator[Any]:
+    """Yield a function that writes one row, as CSV or, to a .jsonl file, as JSON lines.
+
+    A file gets its name when it is complete; what an error or an interruption leaves of it ends in
+    .tmp, and an older file of that name stays until then.
+    """
+    if out == "-":
+        yield _csv_writer(sys.stdout, columns)
+        return
+    path = Path(out)
+    if path.suffix not in (".csv", ".jsonl"):
+        raise InputError(f"cannot write {out}: name a .csv or .jsonl file, or - for the terminal")
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", newline="") as file:
+            write = _json_writer(file) if path.suffix == ".jsonl" else _csv_writer(file, columns)
+            yield write
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
+
+
+def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Any:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+
+    return lambda row: writer.writerow(map(_cell, row.values()))
+
+
+def _cell(value: str | float | bool) -> str | int:
+    """Return a value as CSV shows it: scores to six places, verdicts as 0 or 1."""
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return int(value) if isinstance(value, bool) else value
+
+
+def _json_writer(file: TextIO) -> Any:
+    return lambda row: file.write(json.dumps(row) + "\n")

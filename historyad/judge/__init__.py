@@ -1,0 +1,1 @@
+"""What a model is worth: metrics, drift, probe, explanations and the report."""

@@ -1,0 +1,148 @@
+"""What a detector decides: its threshold, its errors on labelled samples, and what it can see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from historyad.data.sources import CHUNK, Source
+from historyad.judge import charts
+from historyad.judge.evaluation import judge
+from historyad.judge.probe import probe_model
+from historyad.model.model import Model
+
+Array = NDArray[Any]
+
+_SLIDER_SCORES = 1000  # quantiles that stand for the scores behind the slider
+
+
+def decision_of(model: Model) -> dict[str, Any]:
+    """Return what the threshold is worth, given how many held-out samples it was set on."""
+    from scipy.stats import beta
+
+    rate, n = model.calibration.false_positive_rate, len(model.calibration.scores)
+    # The threshold is the m-th highest of n scores, above which lies Beta(m, n + 1 - m) of a
+    # continuous law.
+    m = int((model.calibration.p_value(model.calibration.scores) <= rate).sum()) + 1
+    low, high = beta.ppf([0.025, 0.975], m, n + 1 - m)
+    return {"smallest_p": 1 / (n + 1), "low": float(low), "high": float(high)}
+
+
+def trial_of(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
+    """Return figures and charts of the scores of samples whose labels are known."""
+    negatives, positives = scores_of(model, normal), scores_of(model, anomalous)
+    threshold = model.calibration.threshold
+    n_false, n_found = int((negatives > threshold).sum()), int((positives > threshold).sum())
+    at = {
+        "falsePositives": n_false / len(negatives),
+        "found": n_found / len(positives),
+        "precision": n_found / max(1, n_false + n_found),
+    }
+    drawn = {
+        "trial": charts.densities(
+            "trial",
+            "Distribution of the scores of normal and of anomalous samples",
+            negatives,
+            positives,
+            ("normal", "anomalous"),
+            threshold,
+        ),
+        **_rates(negatives, positives, at),
+        "uniformity": charts.uniformity(
+            "uniformity",
+            "Distribution of the p-values of normal samples against the uniform one",
+            model.calibration.p_value(negatives),
+            len(model.calibration.scores),
+        ),
+    }
+    return {
+        **judge(negatives, positives),
+        "at": at,
+        "names": (normal.description, anomalous.description),
+        "reused": was_used(normal, model),
+        "charts": drawn,
+        "slider": _slider(model.calibration.threshold, at, negatives, positives, drawn),
+    }
+
+
+def was_used(source: Source, model: Model) -> bool:
+    """Whether the detector was fitted or calibrated on these samples, and so finds them normal."""
+    used = (model.source, model.calibration_source or {})
+    return source.fingerprint in {one.get("fingerprint") for one in used}
+
+
+def _rates(negatives: Array, positives: Array, at: dict[str, float]) -> dict[str, charts.Chart]:
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    y = np.repeat([0, 1], [len(negatives), len(positives)])
+    fpr, tpr, _ = roc_curve(y, np.concatenate([negatives, positives]))
+    precision, recall, _ = precision_recall_curve(y, np.concatenate([negatives, positives]))
+    return {
+        "roc": charts.rates(
+            "roc",
+            "Share of anomalies found against the share of normals called anomalous",
+            fpr,
+            tpr,
+            ("false positives", "anomalies found"),
+            (at["falsePositives"], at["found"]),
+        ),
+        "precision-recall": charts.rates(
+            "precision-recall",
+            "Precision against the share of anomalies found",
+            recall,
+            precision,
+            ("anomalies found", "precision"),
+            (at["found"], at["precision"]),
+        ),
+    }
+
+
+def _slider(
+    threshold: float,
+    at: dict[str, float],
+    normal: Array,
+    anomalous: Array,
+    drawn: dict[str, charts.Chart],
+) -> dict[str, Any]:
+    """Return what the page's script needs to show the errors at any threshold."""
+    low, high = charts.score_range(normal, anomalous, threshold)
+    return {
+        "low": low,
+        "high": high,
+        "threshold": threshold,
+        "own": at,
+        "normal": _quantiles(normal),
+        "anomalous": _quantiles(anomalous),
+        "counts": [len(normal), len(anomalous)],
+        "scales": {name: chart.scale for name, chart in drawn.items()},
+    }
+
+
+def _quantiles(scores: Array) -> list[float]:
+    """Return sorted scores, or as many quantiles as a slider can tell apart."""
+    if len(scores) > _SLIDER_SCORES:
+        scores = np.quantile(scores, (np.arange(_SLIDER_SCORES) + 0.5) / _SLIDER_SCORES)
+    return [round(float(score), 5) for score in np.sort(scores)]
+
+
+def probe_of(model: Model, normal: Source | None) -> dict[str, Any] | None:
+    """Return which damage to normal samples the detector sees."""
+    if normal is None:
+        return None
+    found = probe_model(model, normal.samples)
+    return {
+        "name": normal.description,
+        "n": found["n_samples"],
+        "power": found["power"],
+        "curves": [
+            {**curve, "cells": list(zip(curve["strengths"], curve["rate"], strict=True))}
+            for curve in found["corruptions"]
+        ],
+    }
+
+
+def scores_of(model: Model, source: Source) -> Array:
+    """Return the scores of all samples, (N,)."""
+    return np.concatenate([model.anomaly_score(chunk) for _, chunk in source.chunks(CHUNK)])

@@ -1,0 +1,120 @@
+"""The page: its sections, and the template that shows them."""
+
+from __future__ import annotations
+
+from heapq import nlargest
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from historyad import __version__
+from historyad.data.sources import CHUNK, Source
+from historyad.errors import ConfigError, InputError
+from historyad.files import load_json, write_atomic
+from historyad.judge.report.decisions import decision_of, probe_of, trial_of
+from historyad.judge.report.history import history_of
+from historyad.judge.report.pictures import thumbnail
+from historyad.judge.report.settings import fit_command, settings_of
+from historyad.judge.report.training import training_of
+from historyad.method.history import History
+from historyad.model.model import Model
+from historyad.model.run import RunDirectory
+
+_HIGHEST = 24  # training samples shown
+
+
+def write_report(
+    run: Path,
+    out: Path,
+    *,
+    model: Model,
+    train: Source | None = None,
+    normal: Source | None = None,
+    anomalous: Source | None = None,
+    command: str = "",
+) -> None:
+    """Write a report on ``model``, which belongs to the directory ``run``, to the file ``out``.
+
+    ``train`` is the source it was fitted on, whose highest-scoring samples are shown: InputError
+    when it is another. With ``normal`` and ``anomalous`` samples, the errors are shown at any
+    threshold. Normal samples of either kind are damaged to show what the detector sees. What the
+    directory does not hold, a log or a history, is left out. ConfigError when the extra ``report``
+    is not installed.
+    """
+    _require_extra()
+    if (normal is None) != (anomalous is None):
+        raise InputError("give both normal and anomalous samples, or neither")
+    if train is not None and train.fingerprint != model.source.get("fingerprint"):
+        raise InputError(
+            f"{train.description} is not what the detector was trained on, "
+            f"{model.source.get('description')}: give that source, unchanged"
+        )
+    directory = RunDirectory(run)
+    history = History(directory.history, model.config, model.preprocessing.network_shape)
+    record = load_json(directory.config) if directory.config.exists() else {}
+    page = {
+        "run": str(run),
+        "version": __version__,
+        "command": command,
+        "fit_command": record.get("command") or fit_command(model, run),
+        "versions": record.get("versions", {}),
+        "model": model.describe(),
+        "settings": settings_of(model),
+        "training": training_of(directory.read_log(), model.config),
+        "history": history_of(history, model, train) if len(history) else None,
+        "decision": decision_of(model),
+        "probe": probe_of(model, train if normal is None else normal),
+        "trial": trial_of(model, normal, anomalous) if normal and anomalous else None,
+        "pixelated": max(model.preprocessing.input_shape) <= 64,
+        "highest": None if train is None else oddest(model, train),
+    }
+    write_atomic(out, _render(page).encode())
+
+
+def _require_extra() -> None:
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"a report needs {error.name}: pip install 'historyad[report]'"
+        ) from error
+
+
+def _render(page: dict[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Whatever comes from a user, as names of files do, is escaped.
+    environment = Environment(
+        loader=PackageLoader("historyad.judge.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(page)
+
+
+def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
+    """Return the training samples that look most anomalous."""
+    found: list[tuple[float, str, NDArray[Any]]] = []
+    for names, samples in train.chunks(CHUNK, check=model.preprocessing.check):
+        scores = model.anomaly_score(samples)
+        highest = np.argsort(-scores, kind="stable")[:_HIGHEST].tolist()
+        found += [(float(scores[row]), names[row], samples[row].copy()) for row in highest]
+        found = nlargest(_HIGHEST, found, key=itemgetter(0))
+    labels = {} if train.labels is None else dict(zip(train.names, train.labels, strict=True))
+    p_values = model.calibration.p_value(np.array([score for score, *_ in found]))
+    return [
+        {
+            "name": name,
+            "label": int(labels[name]) if name in labels else None,
+            "score": score,
+            "p_value": float(p_value),
+            "picture": thumbnail(sample) if train.kind == "image" else None,
+        }
+        for (score, name, sample), p_value in zip(found, p_values, strict=True)
+    ]

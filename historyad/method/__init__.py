@@ -1,0 +1,1 @@
+"""The paper, and nothing else: steps 1 to 3."""

@@ -1,0 +1,162 @@
+"""Step 1: WGAN-GP training that records its history (sections 3.1 and 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from historyad.checkpoints import Checkpoint
+from historyad.config import Config
+from historyad.method import ranks as distributed
+from historyad.method.batches import Batches
+from historyad.method.history import History, recorded_interval
+from historyad.method.loop import OnProgress, Training
+from historyad.method.losses import critic_loss, generator_loss, gradient_penalty
+from historyad.method.networks import Critic, Generator, build_networks
+from historyad.randomness import Stream, torch_generator
+
+_BETAS = (0.5, 0.9)  # Adam's momentum; it makes P_G oscillate around P_data (section 3.2)
+
+
+@dataclass
+class Gan:
+    """The two networks of step 1 with their optimisers."""
+
+    generator: Generator
+    critic: Critic
+    generator_optimizer: Adam
+    critic_optimizer: Adam
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks, as a checkpoint names them."""
+        return {"generator": self.generator, "critic": self.critic}
+
+    @property
+    def optimizers(self) -> dict[str, Adam]:
+        """The optimisers, as a checkpoint names them."""
+        return {"generator_adam": self.generator_optimizer, "critic_adam": self.critic_optimizer}
+
+
+def train_gan(
+    batches: Batches,
+    history: History,
+    *,
+    gan: Gan | None = None,
+    checkpoint: Checkpoint | None = None,
+    on_progress: OnProgress | None = None,
+) -> Gan:
+    """Train a WGAN-GP (eq. 2) on ``batches``, recording snapshots into ``history``.
+
+    Progress is counted in images seen by the critic. Training stops when what the history would
+    still gain is negligible (`recorded_interval`). With a ``checkpoint``, it continues where it
+    was left, and ends in the same bytes. ``on_progress`` gets a record at every save interval.
+    ``gan`` is what to start from, when not from `build_gan`. Several processes train together, in
+    steps that are those of one: rank 0 writes, and all end with the same networks and history.
+    """
+    config = history.config
+    gan = gan or build_gan(batches.shape, config, batches.device)
+    training = Training(1, config, checkpoint, gan.networks, gan.optimizers)
+    history.rewind(training.images_seen)
+
+    start, end = recorded_interval(config)
+    while training.images_seen < end * config.epoch_images:
+        training.count(gan_step(gan, batches, training.images_seen, config))
+        if training.is_at_save:
+            distance = training.take_figure()
+            if training.epoch >= start:
+                history.record(training.images_seen, gan.generator, gan.critic)
+            training.report(on_progress, of=end, wasserstein_distance=distance)
+        training.save_in_time()
+    training.save()
+    distributed.barrier()
+    history.reload()
+    return gan
+
+
+def build_gan(shape: tuple[int, ...], config: Config, device: torch.device | str) -> Gan:
+    """Return an untrained GAN for samples of ``shape``, its weights drawn from the seed."""
+    random = torch_generator(config.seed, Stream.WEIGHTS)
+    generator, critic = build_networks(
+        shape, config.width, config.hidden, config.latent_dim, random
+    )
+    generator, critic = generator.to(device), critic.to(device)
+    rate = config.learning_rate
+    return Gan(generator, critic, make_adam(generator, rate), make_adam(critic, rate))
+
+
+def gan_step(gan: Gan, batches: Batches, seen: int, config: Config) -> Tensor:
+    """Take the step that follows ``seen`` images; return the critic's estimate of the distance.
+
+    The generator follows at every ``critic_steps``-th step. The learning rate falls to 0.
+    """
+    left = 1 - seen / (config.n_epochs * config.epoch_images)
+    for optimizer in gan.optimizers.values():
+        set_learning_rate(optimizer, config.learning_rate * max(0.0, left))
+    step = seen // config.batch_size
+    random = torch_generator(config.seed, Stream.GAN, seen)
+    real = batches.at(seen, config.batch_size, distributed.own_part(config.batch_size))
+    penalised = step % config.penalty_interval == 0
+    distance = critic_step(gan, real, random, config, penalised=penalised)
+    if (step + 1) % config.critic_steps == 0:
+        generator_step(gan, random, config)
+    return distance
+
+
+def critic_step(
+    gan: Gan, real: Tensor, random: torch.Generator, config: Config, *, penalised: bool
+) -> Tensor:
+    """Take one step of the critic; return its estimate of the Wasserstein distance (eq. 1).
+
+    The penalty may be left out of most steps; where it is in, its weight is multiplied by its
+    interval. ``real`` is this rank's part of the batch, and so is what is drawn.
+    """
+    part = distributed.own_part(config.batch_size)
+    with torch.no_grad():
+        generated = gan.generator(draw_latents(config, random, real.device))
+    real_scores, generated_scores = gan.critic(torch.cat([real, generated])).chunk(2)
+    loss = critic_loss(generated_scores, real_scores)
+    distance = -loss.detach()
+    if penalised and config.gradient_penalty_weight > 0:
+        mix = torch.rand(config.batch_size, generator=random)[part].to(real.device)
+        penalty = gradient_penalty(gan.critic, real, generated, mix)
+        loss = loss + config.gradient_penalty_weight * config.penalty_interval * penalty
+    gan.critic_optimizer.zero_grad()
+    distributed.backward(loss, gan.critic, config.batch_size)
+    gan.critic_optimizer.step()
+    return distance
+
+
+def generator_step(gan: Gan, random: torch.Generator, config: Config) -> None:
+    """Take one step of the generator against a critic that stays as it is."""
+    device = next(gan.critic.parameters()).device
+    latents = draw_latents(config, random, device)
+    gan.critic.requires_grad_(False)
+    loss = generator_loss(gan.critic(gan.generator(latents)))
+    gan.generator_optimizer.zero_grad()
+    distributed.backward(loss, gan.generator, config.batch_size)
+    gan.generator_optimizer.step()
+    gan.critic.requires_grad_(True)
+
+
+def draw_latents(config: Config, random: torch.Generator, device: torch.device) -> Tensor:
+    """Return this rank's part of a batch of latents z of P_Z = N(0, 1), (n, latent_dim).
+
+    All ranks draw the whole batch, so that a latent does not depend on their number.
+    """
+    latents = torch.randn(config.batch_size, config.latent_dim, generator=random)
+    return latents[distributed.own_part(config.batch_size)].to(device)
+
+
+def make_adam(network: nn.Module, learning_rate: float) -> Adam:
+    """Return the paper's optimiser for ``network``; fused, it saves a tenth of a step."""
+    return Adam(network.parameters(), lr=learning_rate, betas=_BETAS, fused=True)
+
+
+def set_learning_rate(optimizer: Adam, learning_rate: float) -> None:
+    """Set the learning rate of every parameter."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate

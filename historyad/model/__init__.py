@@ -1,0 +1,1 @@
+"""The fitted model, its files, and how it is fitted."""

@@ -1,0 +1,170 @@
+"""The method behind scikit-learn's contract."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from historyad.config import Config, as_dict, validate
+from historyad.data.datasets import open_source
+from historyad.data.sources import Source
+from historyad.method.loop import OnProgress
+from historyad.method.networks import choose_device
+from historyad.model.fit import calibrate_model, fit_model
+from historyad.model.model import Model
+from historyad.model.run import RunDirectory
+
+
+class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
+    """Anomaly detector that learns from normal samples alone.
+
+    The hyperparameters are those of `Config`. Every method takes a *source*: an array of images
+    (N, H, W) or (N, H, W, C) or of vectors (N, F), a folder, a file, the name of a data set, or
+    whatever else `open_source` accepts.
+
+    Attributes after `fit`:
+        model_: the fitted `Model`: network, preprocessing and calibration.
+        threshold_: anomaly score above which an input is called anomalous.
+        offset_: ``-threshold_``, scikit-learn's name and sign.
+        n_features_in_: features of a vector, or rows of an image.
+        feature_names_in_: names of the columns, where ``X`` was a table that has some.
+
+    Example:
+        >>> import numpy as np
+        >>> from historyad import HistoryAD
+        >>> normal = np.random.default_rng(0).normal(size=(500, 2))
+        >>> detector = HistoryAD(epoch_images=2000, calibration_share=0.3).fit(normal)
+        >>> scores = detector.anomaly_score([[0.0, 0.0], [9.0, 9.0]])
+        >>> bool(scores[0] < scores[1])
+        True
+    """
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Self:
+        """Fit on a source ``X`` of normal samples; ``y`` is ignored.
+
+        With a directory ``run``, the history and the log are kept there, and the same call
+        continues a fit that was interrupted. Errors are those of `fit_model`.
+        """
+        validate(self)
+        source = self._open(X, reset=True)
+        with tempfile.TemporaryDirectory(prefix="historyad-") as temporary:
+            directory = RunDirectory(temporary if run is None else run)
+            self.model_ = fit_model(
+                source,
+                self,
+                directory,
+                feature_names=getattr(self, "feature_names_in_", ()),
+                on_progress=on_progress,
+            )
+        return self
+
+    def anomaly_score(self, X: Any) -> NDArray[np.float64]:
+        """Return the anomaly score of each sample, (N,): about -1 normal, +1 anomalous."""
+        check_is_fitted(self)
+        return self.model_.anomaly_score(self._open(X, reset=False).samples).astype(np.float64)
+
+    def view_scores(self, X: Any) -> dict[str, NDArray[np.float64]]:
+        """Return what each view says of each sample, {name: (N,)}: 0 is typical, above 1 is rare.
+
+        It says why a sample is anomalous; `historyad.score.views` says what each view is. With
+        ``views="history"`` there is that one alone, and its value is the score.
+        """
+        check_is_fitted(self)
+        found = self.model_.view_scores(self._open(X, reset=False).samples)
+        return {name: values.astype(np.float64) for name, values in found.items()}
+
+    def p_value(self, X: Any) -> NDArray[np.float64]:
+        """Return the conformal p-value of each sample, (N,) in (0, 1].
+
+        It estimates the share of normal samples that look at least as anomalous.
+        """
+        scores = self.anomaly_score(X)  # first, since it checks that there is a model
+        return self.model_.calibration.p_value(scores)
+
+    def calibrate(self, X: Any) -> Self:
+        """Set threshold and p-values anew from normal samples ``X``, without training.
+
+        They hold for ``false_positive_rate`` as it is now. Errors are those of `calibrate_model`.
+        """
+        check_is_fitted(self)
+        source = self._open(X, reset=False)
+        self.model_ = calibrate_model(self.model_, source, self.false_positive_rate)
+        return self
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Return ``-anomaly_score(X)``: in scikit-learn, higher is more normal."""
+        return -self.anomaly_score(X)
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return ``score_samples(X) - offset_``: negative where `predict` says -1."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return +1 for samples taken for normal and -1 for anomalous ones, (N,)."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    @property
+    def threshold_(self) -> float:
+        """The anomaly score above which a sample is called anomalous."""
+        return self.model_.calibration.threshold
+
+    @property
+    def offset_(self) -> float:
+        """scikit-learn's name for ``-threshold_``."""
+        return -self.threshold_
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``detector.safetensors`` and ``detector.json`` into the folder ``path``."""
+        check_is_fitted(self)
+        self.model_.save(Path(path))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
+        """Read what `save` wrote; RunError when it is missing, altered or of another version."""
+        model = Model.load(Path(path), choose_device(device))
+        estimator = cls(**as_dict(model.config))
+        estimator.model_ = model
+        estimator.n_features_in_ = model.preprocessing.input_shape[0]
+        if model.feature_names:
+            estimator.feature_names_in_ = np.array(model.feature_names, object)
+        return estimator
+
+    def _open(self, X: Any, *, reset: bool) -> Source:
+        """Return ``X`` as a source; arrays go through scikit-learn's own checks."""
+        is_array = _is_array(X)
+        if is_array:
+            array = check_array(
+                X, allow_nd=True, ensure_all_finite=False, dtype="numeric", estimator=self
+            )
+            # Of images, whose "features" are rows, some detectors take any size.
+            if reset or array.ndim == 2:
+                validate_data(self, X, reset=reset, skip_check_array=True)
+            X = array
+        source = open_source(X, mixed=self.image_size or None)
+        if reset and not is_array:
+            self.n_features_in_ = source.samples.shape[1]
+            if hasattr(self, "feature_names_in_"):  # of an earlier fit
+                del self.feature_names_in_
+        return source
+
+
+def _is_array(X: Any) -> bool:
+    """Whether ``X`` is for scikit-learn to check; a list of Pillow images is not."""
+    if isinstance(X, list):
+        return not (X and isinstance(X[0], Image.Image))
+    return hasattr(X, "__array__") or hasattr(X, "toarray")

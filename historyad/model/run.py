@@ -1,0 +1,149 @@
+"""The run directory: what is written there is whole or absent, and never code.
+
+::
+
+    RUN/config.json          resolved config, source, versions, command
+    RUN/log.jsonl            one record per save interval
+    RUN/checkpoint/          resumable state of the step under way
+    RUN/history/             one file per snapshot + manifest.json
+    RUN/detector.safetensors, RUN/detector.json     the model
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from historyad.checkpoints import Checkpoint
+from historyad.errors import RunError
+from historyad.files import (
+    cannot_write,
+    load_json,
+    missing,
+    save_json,
+    save_rows,
+)
+
+# What a run writes; a process that was killed may leave temporary files of these names.
+_OURS = ("config.json", "log.jsonl", "detector.json", "detector.safetensors")
+_OUR_FOLDERS = ("checkpoint", "history")
+# The rest of what describes a source, such as where it lies, may change while a run is interrupted.
+_IDENTIFIES_DATA = ("fingerprint", "n", "n_train")
+
+
+class RunDirectory:
+    """The files of one run, held by one process at a time."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.log = self.path / "log.jsonl"
+        self.history = self.path / "history"
+        self.gan_checkpoint = Checkpoint(self.path / "checkpoint" / "gan.safetensors")
+        self.detector_checkpoint = Checkpoint(self.path / "checkpoint" / "detector.safetensors")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the model is there: its JSON is the last file that a fit writes."""
+        return (self.path / "detector.json").exists()
+
+    def claim(self, record: Mapping[str, Any]) -> None:
+        """Start this run, or find that it is the one that ``record`` describes.
+
+        ``record["config"]``, and what identifies the data in ``record["source"]``, must equal what
+        the directory holds: RunError names the first difference, so that a run is never continued
+        with other settings or data.
+        """
+        if not self.config.exists():
+            save_json(self.config, record)
+            return
+        found = load_json(self.config)
+        for part in ("config", "source"):
+            old, new = found.get(part) if isinstance(found, dict) else None, record[part]
+            if not isinstance(old, dict):
+                raise RunError(f"{self.config} was altered: restore it, or choose another --out")
+            for key in _IDENTIFIES_DATA if part == "source" else sorted({*old, *new}):
+                if old.get(key) != new.get(key):
+                    raise RunError(
+                        f"{self.path} already holds a run with {key} = {old.get(key)!r}, not "
+                        f"{new.get(key)!r}: choose another --out, or delete {self.path}"
+                    )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory; RunError when another process does. A dead process holds nothing.
+
+        A directory of something else is refused, before anything is written there.
+        """
+        if self.path.is_dir() and not self.config.exists():
+            ours = {"lock", "config.json", *(file.name for file in self._temporary())}
+            if not ours.issuperset(file.name for file in self.path.iterdir()):
+                raise RunError(f"{self.path} holds other files and no run: choose another --out")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        with self._hold():
+            yield
+
+    @contextlib.contextmanager
+    def lock_finished(self) -> Iterator[None]:
+        """Hold the folder of a model, which need not be that of its run, to change it.
+
+        RunError when there is no model, or another process holds the folder.
+        """
+        if not self.is_finished:
+            raise missing(self.path / "detector.json")
+        with self._hold():
+            yield
+
+    @contextlib.contextmanager
+    def _hold(self) -> Iterator[None]:
+        try:
+            file = (self.path / "lock").open("w")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"another process is writing to {self.path}: wait for it") from None
+            for left in self._temporary():
+                left.unlink(missing_ok=True)
+            yield
+
+    def _temporary(self) -> list[Path]:
+        """Return the temporary files of a run: of none that writes, when the directory is held."""
+        patterns = [
+            *(f"{name}.*tmp" for name in _OURS),
+            *(f"{name}/*.tmp" for name in _OUR_FOLDERS),
+        ]
+        return [file for pattern in patterns for file in self.path.glob(pattern)]
+
+    def append_log(self, record: Mapping[str, Any]) -> None:
+        """Add one line to the log."""
+        try:
+            with self.log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise cannot_write(self.log, error) from error
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Return the log's records; a last line that a crash cut short is left out."""
+        if not self.log.exists():
+            return []
+        records = []
+        for line in self.log.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                records.append(json.loads(line))
+        return records
+
+    def mend_log(self) -> None:
+        """Drop a last line that a crash cut short, so that the next one starts on its own."""
+        if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):
+            save_rows(self.log, self.read_log())

@@ -1,0 +1,285 @@
+"""Figs. 3 and 4 of the paper: the three steps on numbers drawn from the normal law.
+
+In one dimension P_data is known and P_Ghist can be counted, so that D_TV can be laid over the
+detector that eq. 11 promises, and the average of the critics over the critic of average weights.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from historyad.config import Config, make_config
+from historyad.files import write_atomic
+from historyad.kinds.preprocessing import Preprocessing
+from historyad.method.batches import Batches
+from historyad.method.detector import Detector, train_detector
+from historyad.method.gan import build_gan, train_gan
+from historyad.method.history import History, effective_snapshots
+from historyad.method.losses import detector_loss, total_variation_estimate
+from historyad.method.theory import minimum_loss, optimal_detector, total_variation
+from historyad.randomness import Stream, numpy_generator
+from historyad.research.reproduce.drawing import (
+    BLACK,
+    BLUE,
+    ORANGE,
+    VERMILLION,
+    draw_figure,
+    new_figure,
+)
+from historyad.research.reproduce.figure import environment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+_OFFSET = 4.0  # of the generator's first outputs, in standard deviations of the data
+_CELL = 0.1  # width of a histogram's cell
+_EDGES = np.arange(-70, 71) * _CELL
+_X = (_EDGES[:-1] + _EDGES[1:]) / 2
+_SETTINGS: dict[str, Any] = {
+    "hidden": 128,
+    "latent_dim": 4,
+    "n_epochs": 1.5,
+    "epoch_images": 32_000,
+    "batch_size": 128,
+    # Fast networks and few critic steps make P_G swing through P_data, as in Fig. 3(a).
+    "learning_rate": 3e-3,
+    "critic_steps": 2,
+    # In one dimension a large two-sided penalty is a barrier: a slope of the wrong sign cannot
+    # turn, it would have to pass through 0; and P_G then collapses onto the kink of a 'v'.
+    "gradient_penalty_weight": 0.5,
+    "penalty_interval": 1,
+    "skip_epochs": 0.0,
+    "decay": 1.0,
+    "mass_tolerance": 0.0,
+    "wide_share": 0.5,  # experimental case 2: more of the history lies outside the data
+    "detector_start": "average",
+    "detector_learning_rate": 3e-3,
+}
+_SCALES: dict[str, dict[str, Any]] = {
+    "full": {"detector_epochs": 16.0},
+    "quick": {"detector_epochs": 5.0},
+}
+_FRESH = 2**40  # position of history samples that step 3 does not come to
+_SAMPLES = {"full": 200_000, "quick": 40_000}
+
+
+@dataclass(frozen=True)
+class Toy:
+    """What the panels show, on the grid of x (cells,), for snapshots at ``times`` (T,)."""
+
+    times: Array
+    weights: Array
+    generated: Array  # density of P_G at each time (T, cells)
+    data: Array
+    history: Array
+    scores: Array  # D_TV
+    critics: Array  # outputs of the critics (T, cells)
+    average_critic: Array  # output of the critic of average weights (eq. 14)
+
+    @property
+    def average_output(self) -> Array:
+        """Average of the critics' outputs, with the weights of eq. 13."""
+        return np.tensordot(self.weights, self.critics, 1)
+
+
+def reproduce_toy(
+    out: Path, *, seed: int = 0, scale: Literal["full", "quick"] = "full", command: str = ""
+) -> dict[str, Any]:
+    """Train on normally distributed numbers; write toy.png, toy.svg and toy.jsonl into ``out``.
+
+    Returns the row of toy.jsonl: closed forms (eqs. 5, 12) beside their estimates (eqs. 7, 10) on
+    fresh samples, the mean distance of D_TV to eq. 11 under (P_data + P_Ghist) / 2, and the largest
+    difference of the two averages of Fig. 4, relative to the first. Needs matplotlib.
+    """
+    wall, cpu = time.perf_counter(), time.process_time()
+    config = make_config(**{**_SETTINGS, **_SCALES[scale]}, seed=seed)
+    with TemporaryDirectory(prefix="historyad-toy-") as folder:
+        history = History(Path(folder), config, (1,))
+        detector = _train(history)
+        toy = _observe(history, detector, _SAMPLES[scale])
+        estimates = _estimate(history, detector, _SAMPLES[scale])
+    row = {
+        "what": "toy",
+        "scale": scale,
+        "seed": seed,
+        **estimates,
+        **_compare(toy, config.bound_weight),
+        "snapshots": len(toy.times),
+        "effective_snapshots": effective_snapshots(toy.weights),
+        "seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "command": command,
+        **environment(),
+    }
+    draw_figure(partial(_draw, bound_weight=config.bound_weight), toy, out / "toy")
+    write_atomic(out / "toy.jsonl", (json.dumps(row, allow_nan=False) + "\n").encode())
+    return row
+
+
+def _train(history: History) -> Detector:
+    """Run the three steps, from a generator that starts beside the data."""
+    config = history.config
+    # The preprocessing of vectors ends in asinh: with sinh before it, networks see N(0, 1).
+    numbers = np.sinh(_draw_data(config, round(2 * config.epoch_images), position=0))
+    identity = Preprocessing(
+        "vector", (1,), center=np.zeros(1, np.float32), scale=np.ones(1, np.float32)
+    )
+    batches = Batches(numbers, prepare=identity, seed=config.seed)
+    gan = build_gan((1,), config, "cpu")
+    last = gan.generator.layers[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.constant_(last.bias, _OFFSET)
+    train_gan(batches, history, gan=gan)
+    return train_detector(batches, history)
+
+
+def _observe(history: History, detector: Detector, n_samples: int) -> Toy:
+    """Count the distributions and evaluate the networks on the grid."""
+    snapshots = [_only(history, index) for index in range(len(history))]
+    return Toy(
+        times=history.times,
+        weights=history.weights,
+        generated=np.array([_density(snapshot.sample(n_samples // 10)) for snapshot in snapshots]),
+        data=np.exp(-(_X**2) / 2) / np.sqrt(2 * np.pi),
+        history=_density(history.sample(n_samples, position=_FRESH)),
+        scores=_output(detector),
+        critics=np.array([_output(history.load_critic(i)) for i in range(len(history))]),
+        average_critic=_output(history.average_critic()),
+    )
+
+
+@torch.no_grad()
+def _estimate(history: History, detector: Detector, n_samples: int) -> dict[str, float]:
+    """Return eqs. 7 and 10 of the trained detector, on samples that it has not seen."""
+    config = history.config
+    real = detector(torch.from_numpy(_draw_data(config, n_samples, position=1)))
+    generated = detector(torch.from_numpy(history.sample(n_samples, position=_FRESH + 1)))
+    return {
+        "total_variation_estimate": float(total_variation_estimate(real, generated)),
+        "detector_loss": float(detector_loss(real, generated, config.bound_weight)),
+    }
+
+
+def _compare(toy: Toy, bound_weight: float) -> dict[str, float]:
+    """Return the closed forms on the counted densities, and how far the networks are from them."""
+    optimal = optimal_detector(toy.data, toy.history, bound_weight)
+    both = (toy.data + toy.history) / 2
+    return {
+        "total_variation": total_variation(toy.data, toy.history, _CELL),
+        "minimum_loss": minimum_loss(toy.data, toy.history, bound_weight, _CELL),
+        "detector_difference": float((np.abs(toy.scores - optimal) * both).sum() * _CELL),
+        "averages_difference": _largest_difference(
+            _centred(toy.average_critic, toy), _centred(toy.average_output, toy)
+        ),
+    }
+
+
+def _largest_difference(a: Array, b: Array) -> float:
+    """Return the largest difference of ``a`` from ``b``, in the largest value of ``b``."""
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def _draw_data(config: Config, size: int, position: int) -> NDArray[np.float32]:
+    random = numpy_generator(config.seed, Stream.SPLIT, position)
+    return random.standard_normal((size, 1), np.float32)
+
+
+def _only(history: History, index: int) -> History:
+    """Return the history that consists of one snapshot: P_Ghist is P_G at that time."""
+    only = history.thin(1)
+    only.snapshots = [history.snapshots[index]]
+    return only
+
+
+def _density(samples: NDArray[np.float32]) -> Array:
+    return np.histogram(samples, _EDGES)[0] / (len(samples) * _CELL)
+
+
+@torch.no_grad()
+def _output(network: nn.Module) -> Array:
+    scores: Tensor = network(torch.from_numpy(_X[:, None].astype(np.float32)))
+    return scores.double().numpy()
+
+
+def _draw(toy: Toy, bound_weight: float) -> Figure:
+    """Draw the four panels."""
+    figure = new_figure(5.2)
+    axes = figure.subplots(2, 2)
+    _draw_generated(axes[0, 0], toy)
+    _draw_detector(axes[0, 1], toy, bound_weight)
+    _draw_critics(axes[1, 0], toy)
+    _draw_averages(axes[1, 1], toy)
+    for ax in axes.flat:
+        ax.set(xlim=(-6.5, 6.5), xlabel="x", xticks=range(-6, 7, 2))
+    return figure
+
+
+def _draw_generated(ax: Axes, toy: Toy) -> None:
+    mesh = ax.pcolormesh(
+        _X, toy.times, toy.generated, cmap="Blues", vmin=0, vmax=0.6, rasterized=True
+    )
+    for x in (-1, 1):
+        ax.axvline(x, color=BLACK, linestyle="--", linewidth=1)
+    ax.set(title="3(a)  Generated distributions (dashed: data ± 1 sd)", ylabel="time t (epochs)")
+    assert ax.figure is not None
+    ax.figure.colorbar(mesh, ax=ax, label="density of P$_{Gt}$", extend="max")
+
+
+def _draw_detector(ax: Axes, toy: Toy, bound_weight: float) -> None:
+    seen = toy.data + toy.history > 1e-3  # elsewhere eq. 11 divides nothing by nothing
+    optimal = np.where(seen, optimal_detector(toy.data, toy.history, bound_weight), np.nan)
+    ax.axhline(0, color="0.8", linewidth=0.8)
+    ax.fill_between(_X, toy.data, color=BLACK, alpha=0.15, linewidth=0)
+    ax.plot(_X, toy.data, color=BLACK, label="P$_{data}$")
+    ax.plot(_X, toy.history, color=VERMILLION, label="P$_{Ghist}$")
+    ax.plot(_X, optimal, color=BLUE, linestyle="--", label="D* (eq. 11)")
+    ax.plot(_X, toy.scores, color=ORANGE, label="D$_{TV}$, trained")
+    ax.set(title="3(b)  Detector", ylabel="density, score", ylim=(-1.35, 1.6))
+    ax.legend(loc="lower right", handlelength=1.2)
+
+
+def _draw_critics(ax: Axes, toy: Toy) -> None:
+    import matplotlib as mpl
+
+    colors = mpl.colormaps["Blues"](np.linspace(0.35, 1, len(toy.times)))
+    for color, critic in zip(colors[::3], toy.critics[::3], strict=True):
+        ax.plot(_X, _centred(critic, toy), color=color, linewidth=0.6, alpha=0.7)
+    ax.plot(_X, _centred(toy.average_output, toy), color=BLACK, linewidth=2, label="their average")
+    ax.plot([], [], color=colors[-1], linewidth=0.6, label="critics D$_t$ (dark: late)")
+    ax.set(title="4(a)  Critics through time", ylabel="output − mean on data")
+    ax.legend(loc="upper left")
+
+
+def _draw_averages(ax: Axes, toy: Toy) -> None:
+    ax.plot(
+        _X, _centred(toy.average_output, toy), color=BLACK, linewidth=2, label="average of outputs"
+    )
+    ax.plot(
+        _X,
+        _centred(toy.average_critic, toy),
+        color=VERMILLION,
+        linestyle="--",
+        label="critic of average weights (eq. 14)",
+    )
+    ax.set(title="4(b)  Start of D$_{TV}$", ylabel="output − mean on data")
+    ax.legend(loc="upper left")
+
+
+def _centred(output: Array, toy: Toy) -> Array:
+    """Subtract the mean on data: eq. 2 leaves the critic's constant free."""
+    mean = float((output * toy.data).sum() * _CELL)
+    return output - mean

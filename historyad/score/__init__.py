@@ -1,0 +1,1 @@
+"""Companions of D_TV, their sum, and the decision."""

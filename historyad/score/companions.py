@@ -1,0 +1,199 @@
+"""The companions of D_TV: views of a sample that are strong where D_TV is weak.
+
+Far from the data, where it saw neither data nor history, D_TV extrapolates with either sign; a
+distance to normal samples, or to a Gaussian, can only grow. Near the data, D_TV gives way to
+whatever the history covers; but in the features that it learnt against that history, a sample
+unlike every normal one has no near neighbour.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from historyad.method.networks import Critic, Shape
+from historyad.score.blocks import CANDIDATES, Blocks
+from historyad.score.gaussian import Gaussian, ImageGaussian, principal_components
+from historyad.score.neighbours import NEIGHBOURS, Neighbours
+
+# Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
+IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 1.0
+_FEATURE_COMPONENTS = 192  # of the Gaussian of features
+# How many times the neighbours' distance is taken from an image's own.
+_NEARBY, _NEARBY_FEATURES = 2.0, 1.0
+
+_SMALLEST_DISTANCE = 1e-6  # to a Gaussian, whose logarithm is taken
+_MOST_SAMPLES = 2**15  # that are kept or estimated from
+_CHUNK = 512  # samples that are compared with a Gaussian at a time
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a view counts in the score."""
+
+    weight: float
+    floor: float = -math.inf  # the place on its scale from which it counts
+    squared: bool = False  # by the square of what is beyond
+
+    def count(self, view: Tensor) -> Tensor:
+        """Return what standardised values of the view add to the score."""
+        if self.squared:
+            return self.weight * (view - self.floor).clamp(min=0).square()
+        return self.weight * (view if self.floor == -math.inf else view.clamp(min=self.floor))
+
+
+class VectorCompanions(nn.Module):
+    """Companions of D_TV on vectors."""
+
+    rules: ClassVar[dict[str, Rule]] = {
+        "history": Rule(1.0, floor=1.0),
+        "neighbours": Rule(1.0),
+        "gaussian": Rule(0.5),
+    }
+
+    def __init__(self, neighbours: Neighbours, gaussian: Gaussian) -> None:
+        super().__init__()
+        self.neighbours = neighbours
+        self.gaussian = gaussian
+
+    @classmethod
+    def fit(cls, samples: Tensor) -> VectorCompanions:
+        """Fit to normal samples (N, values)."""
+        neighbours = Neighbours.fit(samples, cosine=False, project=False)
+        return cls(neighbours, Gaussian.fit(samples, ridge=_VECTOR_RIDGE))
+
+    @classmethod
+    def build(cls, n_values: int, *, bank: int, components: int) -> VectorCompanions:
+        """Return unfitted ones of these sizes."""
+        neighbours = Neighbours(n_values, bank, cosine=False, project=False)
+        return cls(neighbours, Gaussian(n_values, components))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What `build` needs to know."""
+        return {"bank": len(self.neighbours.bank), "components": len(self.gaussian.components)}
+
+    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
+        """Return the views of samples (B, values) besides that of the history, (B,) each."""
+        return [self.neighbours(x), self.gaussian(x)]
+
+
+class ImageCompanions(nn.Module):
+    """Companions of D_TV on images: in pixels, and in what D_TV makes of them.
+
+    The bank is searched once, by `pattern`; neighbours in other layers are taken from the
+    candidates that this finds.
+    """
+
+    bank_gaussian: Tensor
+    bank_features: Tensor
+
+    def __init__(
+        self,
+        pattern: Neighbours,
+        neighbours: Neighbours,
+        blocks: Blocks,
+        gaussian: ImageGaussian,
+        features: Gaussian,
+    ) -> None:
+        super().__init__()
+        self.pattern = pattern
+        self.neighbours = neighbours
+        self.blocks = blocks
+        self.gaussian = gaussian
+        self.features = features
+        # What either Gaussian says of the normal samples that neighbours are sought among.
+        self.register_buffer("bank_gaussian", torch.zeros(len(pattern.bank)))
+        self.register_buffer("bank_features", torch.zeros(len(pattern.bank)))
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """How each view counts; the Gaussian, by the number of axes that it sums up."""
+        return {
+            "history": Rule(0.5),
+            "pattern": Rule(1.0),
+            "neighbours": Rule(10.0),
+            "blocks": Rule(12.0),
+            "edges": Rule(16.0),
+            "gaussian": Rule(10.0 * len(self.gaussian.axes), floor=1.0),
+            "simplicity": Rule(20.0, floor=0.25, squared=True),
+            "features": Rule(4.0),
+        }
+
+    @classmethod
+    def fit(cls, samples: Tensor, features: Tensor, hidden: Tensor) -> ImageCompanions:
+        """Fit to normal samples (N, C, H, W) and their layers (N, n_features), (N, hidden)."""
+        pca = principal_components(features, _FEATURE_COMPONENTS)
+        pattern = Neighbours.keep(features, pca, cosine=True)
+        of_features = Gaussian.fit(features, ridge=IMAGE_RIDGE, pca=pca)
+        pca = principal_components(hidden)
+        in_layer = Neighbours.keep(hidden, pca, cosine=False)
+        candidates = pattern.candidates_of_bank()
+        in_layer.fit_gaps(candidates)
+        others = pattern.fit_gaps(candidates, CANDIDATES)
+        blocks = Blocks.fit(samples[: len(others)], others)
+        # Beside brightness colours vary little; a ridge for all of it would hide them.
+        of_pixels = ImageGaussian.fit(
+            samples, ridge=IMAGE_RIDGE / samples.shape[1], coarse_ridge=IMAGE_RIDGE
+        )
+        companions = cls(pattern, in_layer, blocks, of_pixels, of_features)
+        n = len(pattern.bank)
+        for start in range(0, n, _CHUNK):
+            some = slice(start, min(start + _CHUNK, n))
+            companions.bank_gaussian[some], _ = of_pixels(samples[some])
+            companions.bank_features[some] = of_features(features[some])
+        return companions
+
+    @classmethod
+    def build(
+        cls,
+        critic: Critic,
+        shape: Shape,
+        *,
+        bank: int,
+        components: int,
+        feature_components: int,
+    ) -> ImageCompanions:
+        """Return unfitted ones of these sizes, for images of ``shape``."""
+        return cls(
+            Neighbours(critic.n_features, bank, cosine=True, project=True),
+            Neighbours(critic.n_hidden, bank, cosine=False, project=True),
+            Blocks(shape[-1], bank),
+            ImageGaussian(shape, components),
+            Gaussian(critic.n_features, feature_components),
+        )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What `build` needs to know."""
+        return {
+            "bank": len(self.pattern.bank),
+            "components": self.gaussian.components.shape[1],
+            "feature_components": len(self.features.components),
+        }
+
+    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
+        """Return the views of images (B, C, H, W) besides that of the history, (B,) each."""
+        places = self.pattern.place(features)
+        candidates = self.pattern.candidates(places)
+        distances, others = self.pattern.nearest(places, candidates, CANDIDATES)
+        few = others[:, :NEIGHBOURS]
+        nearby = self.bank_gaussian[few].mean(1), self.bank_features[few].mean(1)
+        fine, coarse = self.gaussian(x)
+        return [
+            self.pattern.relative(distances, others),
+            self.neighbours.among(hidden, candidates),
+            *self.blocks(x, others),
+            fine - _NEARBY * nearby[0],
+            -coarse.clamp(min=_SMALLEST_DISTANCE).log(),
+            self.features(features) - _NEARBY_FEATURES * nearby[1],
+        ]
+
+
+def samples_to_fit(shape: Shape) -> int:
+    """Return how many normal samples of ``shape`` the companions have room for."""
+    return min(_MOST_SAMPLES, max(1000, 2**25 // math.prod(shape)))

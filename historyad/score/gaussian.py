@@ -1,0 +1,193 @@
+"""Gaussians of normal samples: distances that grow with what no normal sample varies by."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from historyad.method.networks import Shape
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
+
+_VALUES = 2**21  # of the components that are kept: 8 MB
+_IMAGE_VALUES = 3 * 2**20  # of those of images: all pixels of 32 x 32 in each of three colours
+_FEWEST_COMPONENTS = 64
+_PCA_SAMPLES = 20_000  # from which components are estimated
+_SMALLEST_RIDGE = 1e-6  # for samples that do not vary
+
+
+class Gaussian(nn.Module):
+    """Mahalanobis distance of a sample to the normal ones, by a Gaussian of few components.
+
+    The model is probabilistic PCA (Tipping and Bishop, 1999): the largest principal variances, and
+    one variance for all directions that are left. A ridge keeps each of them away from 0.
+    """
+
+    mean: Tensor
+    components: Tensor
+    precisions: Tensor
+    rest_precision: Tensor
+
+    def __init__(self, n_values: int, n_components: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_values))
+        self.register_buffer("components", torch.zeros(n_components, n_values))
+        self.register_buffer("precisions", torch.ones(n_components))
+        self.register_buffer("rest_precision", torch.ones(1))
+
+    @classmethod
+    def fit(cls, x: Tensor, *, ridge: float, pca: PCA | None = None) -> Gaussian:
+        """Estimate from normal samples (N, values), N > 1.
+
+        The ridge is a share of their mean variance. By default as many principal components are
+        kept as have room.
+        """
+        pca = principal_components(x) if pca is None else pca
+        ridge = _ridge(x, ridge)
+        gaussian = cls(x.shape[1], len(pca.components_)).to(x.device)
+        gaussian.mean.copy_(torch.from_numpy(pca.mean_))
+        gaussian.components.copy_(torch.from_numpy(pca.components_))
+        gaussian.precisions.copy_(torch.from_numpy(1 / (pca.explained_variance_ + ridge)))
+        gaussian.rest_precision.fill_(1 / (float(pca.noise_variance_) + ridge))
+        return gaussian
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the distance of each sample of (B, values), (B,)."""
+        centred = x - self.mean
+        coordinates = centred @ self.components.T
+        squares = coordinates.square() @ self.precisions
+        if len(self.components) < len(self.mean):
+            rest = centred - coordinates @ self.components
+            squares = squares + rest.square().sum(1) * self.rest_precision
+        return squares.sqrt()
+
+
+class ImageGaussian(nn.Module):
+    """Two Mahalanobis distances of an image to the normal ones, a fine and a coarse one.
+
+    Colours are turned to the principal axes of the colours of all pixels. Of photographs these are
+    about brightness and two contrasts of colours, which hardly go together; so each axis has a
+    Gaussian of its own, and there is room for more components than one of all values could have.
+
+    In the fine distance every component has its own variance. In the coarse one only the largest
+    few have, of all axes together, and the others share their mean: it says how much there is to
+    be seen, and the fine one, besides, what normal images never show.
+    """
+
+    axes: Tensor
+    mean: Tensor
+    components: Tensor
+    precisions: Tensor
+    rest_precisions: Tensor
+
+    def __init__(self, shape: Shape, n_components: int) -> None:
+        super().__init__()
+        n_axes, n_pixels = shape[0], math.prod(shape[1:])
+        # In columns; not an identity, for which torch would import its compiler on the device
+        # without memory on which a model is first built.
+        self.register_buffer("axes", torch.zeros(n_axes, n_axes))
+        self.register_buffer("mean", torch.zeros(n_axes, n_pixels))
+        self.register_buffer("components", torch.zeros(n_axes, n_components, n_pixels))
+        self.register_buffer("precisions", torch.ones(n_axes, n_components, 2))
+        self.register_buffer("rest_precisions", torch.ones(n_axes, 2))
+
+    @classmethod
+    def fit(cls, x: Tensor, *, ridge: float, coarse_ridge: float) -> ImageGaussian:
+        """Estimate from normal images (N, C, H, W), N > 1; a ridge is a share of mean variance."""
+        axes = _axes_of_colours(x)
+        n_axes, n_values = len(axes), x[0].numel()
+        pcas = [principal_components(turned, room_for(x.shape[1:])) for turned in _turn(x, axes)]
+        gaussian = cls(x.shape[1:], len(pcas[0].components_)).to(x.device)
+        gaussian.axes.copy_(axes)
+        gaussian.mean.copy_(torch.from_numpy(np.stack([pca.mean_ for pca in pcas])))
+        gaussian.components.copy_(torch.from_numpy(np.stack([pca.components_ for pca in pcas])))
+        variances = np.stack([pca.explained_variance_ for pca in pcas])
+        rest = np.array([pca.noise_variance_ for pca in pcas])
+        n_rest = min(len(x), n_values // n_axes) - variances.shape[1]
+        few, few_rest = _sharing(variances, rest, n_rest, _room(n_values))
+        fine, coarse = _ridge(x, ridge), _ridge(x, coarse_ridge)
+        precisions = np.stack([1 / (variances + fine), 1 / (few + coarse)], axis=-1)
+        gaussian.precisions.copy_(torch.from_numpy(precisions))
+        rest_precisions = np.stack([1 / (rest + fine), 1 / (few_rest + coarse)], axis=-1)
+        gaussian.rest_precisions.copy_(torch.from_numpy(rest_precisions))
+        return gaussian
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the fine and the coarse distance of each image of (B, C, H, W), (B,) each."""
+        centred = _turn(x, self.axes) - self.mean[:, None]
+        coordinates = centred @ self.components.transpose(1, 2)
+        squares = coordinates.square() @ self.precisions
+        if self.components.shape[1] < self.components.shape[2]:
+            rest = centred - coordinates @ self.components
+            squares = squares + rest.square().sum(2, keepdim=True) * self.rest_precisions[:, None]
+        fine, coarse = squares.sum(0).sqrt().unbind(1)
+        return fine, coarse
+
+
+def _axes_of_colours(x: Tensor) -> Tensor:
+    """Return the principal axes of the colours of all pixels (N, C, H, W), in columns, (C, C)."""
+    colours = x.transpose(0, 1).flatten(1).double()
+    axes: Tensor = torch.linalg.eigh(torch.cov(colours).reshape(len(colours), -1))[1]
+    return axes.to(x.dtype)
+
+
+def _turn(x: Tensor, axes: Tensor) -> Tensor:
+    """Return each axis of images (B, C, H, W) as vectors, (C, B, H * W)."""
+    if len(axes) == 1:
+        return x.flatten(2).transpose(0, 1) * axes[0]
+    return torch.einsum("bcp,ca->abp", x.flatten(2), axes)
+
+
+def _sharing(
+    variances: NDArray[Any], rest: NDArray[Any], n_rest: int, most: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Let all but the ``most`` largest of these variances, (C, K), share their mean.
+
+    So do the others of each axis: ``n_rest``, of which ``rest`` (C,) is the mean.
+    """
+    small = variances < np.sort(variances, axis=None)[-min(most, variances.size)]
+    n = small.sum() + n_rest * len(rest)
+    mean = (variances[small].sum() + n_rest * rest.sum()) / max(n, 1)
+    return np.where(small, mean, variances), np.full_like(rest, mean)
+
+
+def _ridge(x: Tensor, share: float) -> float:
+    flat = x.flatten(1).cpu().numpy()
+    return max(share * float(flat.var(axis=0).mean()), _SMALLEST_RIDGE)
+
+
+def principal_components(x: Tensor, most: int | None = None) -> PCA:
+    """Fit a PCA of samples (N, values), of some where they are many.
+
+    At ``most`` so many components are kept; by default, as many as a Gaussian has room for.
+    """
+    # Slow to import, and scoring does without.
+    from sklearn.decomposition import PCA
+
+    flat = x[:_PCA_SAMPLES].cpu().numpy()
+    n_values = flat.shape[1]
+    n_components = min(n_values, len(x) - 1, most or _room(n_values))
+    # Exact, and for features of images faster than random projections. It subtracts the mean from
+    # products, where float32 would lose samples that vary little about a large one.
+    solver = "covariance_eigh" if len(flat) >= n_values else "auto"
+    center = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # shares of a variance that may be 0
+        pca = PCA(n_components, svd_solver=solver, random_state=0).fit(flat - center)
+    pca.mean_ = pca.mean_ + center
+    return pca
+
+
+def _room(n_values: int) -> int:
+    """Return for how many components of samples of ``n_values`` there is room."""
+    return max(_FEWEST_COMPONENTS, _VALUES // n_values)
+
+
+def room_for(shape: Shape) -> int:
+    """Return for how many components of each axis of images of ``shape`` there is room."""
+    return max(_FEWEST_COMPONENTS // shape[0], _IMAGE_VALUES // math.prod(shape))

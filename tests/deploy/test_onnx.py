@@ -1,0 +1,257 @@
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+from tiny import TINY, tiny_config
+
+from historyad import Model, __version__
+from historyad.cli import main
+from historyad.deploy.onnx import OUTPUTS, TOLERANCE, export_onnx
+from historyad.errors import ConfigError, InputError, RunError
+from historyad.kinds.preprocessing import Preprocessing
+from historyad.method.batches import Batches
+from historyad.method.detector import Detector
+from historyad.method.networks import Critic, initialise
+from historyad.randomness import Stream, torch_generator
+from historyad.score.calibration import Calibration
+from historyad.score.views import fit_views, raw_views
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "score_with_onnxruntime.py"
+
+
+class Shifted(Model):
+    """A model whose answers are not those of its network."""
+
+    def anomaly_score(self, samples):
+        return super().anomaly_score(samples) + 0.001
+
+
+def random_model(samples, image_size=0):
+    """Return a model that was calibrated on ``samples`` but not trained, which takes no time."""
+    config = tiny_config(image_size=image_size)
+    prepare = Preprocessing.fit(samples, image_size)
+    members = [Critic(prepare.network_shape, config.width, config.hidden) for _ in range(2)]
+    for seed, member in enumerate(members):
+        initialise(member, torch_generator(seed, Stream.WEIGHTS))
+    detector = Detector(members).eval()
+    scores = detector.anomaly_scores(samples, prepare)
+    calibration = Calibration.fit(scores, config.false_positive_rate)
+    return Model(detector, prepare, calibration, config, {"fingerprint": "abc"})
+
+
+def with_views(samples):
+    """Return a model with all views, whose D_TV was not trained."""
+    model = random_model(samples)
+    assert isinstance(model.detector, Detector)
+    batches = Batches(samples, prepare=model.preprocessing, seed=0)
+    views = fit_views(model.detector, batches)
+    views.fit_scale(raw_views(views, samples, model.preprocessing))
+    return dataclasses.replace(model, detector=views)
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    return digits[0][:400]
+
+
+@pytest.fixture(scope="module")
+def model(images):
+    return random_model(images)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(model, path)
+    return path
+
+
+def answers(path, samples):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (name,) = (given.name for given in session.get_inputs())
+    return session.run(list(OUTPUTS), {name: samples})
+
+
+def assert_same_answers(path, model, samples):
+    score, p_value, is_anomalous = answers(path, samples)
+    assert (score.dtype, p_value.dtype, is_anomalous.dtype) == (np.float32, np.float64, np.bool_)
+    expected = model.anomaly_score(samples)
+    np.testing.assert_allclose(score, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(p_value, model.calibration.p_value(score))
+    clear = np.abs(expected - model.calibration.threshold) > TOLERANCE
+    np.testing.assert_array_equal(
+        is_anomalous[clear], (expected > model.calibration.threshold)[clear]
+    )
+
+
+# --- the answers
+
+
+@pytest.mark.parametrize("n", [1, 3, 400])
+def test_onnxruntime_agrees_with_python(exported, model, images, n):
+    assert_same_answers(exported, model, images[:n])
+
+
+@pytest.mark.parametrize("kind", ["grey", "colours", "large", "vectors"])
+def test_the_views_are_in_the_graph(kind, images, tmp_path):
+    samples = {
+        "grey": images,
+        "colours": np.concatenate([images, 255 - images, images // 2], 3),
+        "large": images.repeat(5, 1).repeat(5, 2),
+        "vectors": images.reshape(len(images), -1).astype(np.float32),
+    }[kind]
+    model = with_views(samples)
+    export_onnx(model, tmp_path / "model.onnx")
+    assert_same_answers(tmp_path / "model.onnx", model, samples[:50])
+
+
+def test_both_verdicts_and_many_p_values_occur(exported, images):
+    damaged = np.concatenate([images, 255 - images])
+    _, p_value, is_anomalous = answers(exported, damaged)
+    assert set(is_anomalous.tolist()) == {True, False}
+    assert len(set(p_value.tolist())) > 20
+
+
+def test_a_score_equal_to_a_held_out_one_has_its_p_value(model, images, tmp_path):
+    scores = model.anomaly_score(images)
+    tied = Calibration.fit(np.repeat(scores, 2), 0.05)
+    path = tmp_path / "tied.onnx"
+    export_onnx(dataclasses.replace(model, calibration=tied), path)
+    score, p_value, _ = answers(path, images)
+    np.testing.assert_array_equal(p_value, tied.p_value(score))
+
+
+def test_smaller_images_are_padded_in_the_graph(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (300, 11, 9, 3), np.uint8)
+    model = random_model(images)
+    export_onnx(model, tmp_path / "model.onnx")
+    assert_same_answers(tmp_path / "model.onnx", model, images[:50])
+
+
+@pytest.mark.parametrize("size", [(21, 13), (8, 300)])
+def test_larger_images_are_reduced_in_the_graph_as_by_pillow(size, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (300, 20, 31, 3), np.uint8)
+    model = random_model(images, image_size=8)
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path, size=size)
+    others = np.random.default_rng(1).integers(0, 256, (50, *size, 3), np.uint8)
+    assert_same_answers(path, model, others)
+    # To the last bit: the largest difference is that of the networks alone.
+    difference = np.abs(answers(path, others)[0] - model.anomaly_score(others)).max()
+    assert difference < 1e-5
+
+
+def test_vectors_also_far_outside_what_was_seen(tmp_path):
+    random = np.random.default_rng(0)
+    vectors = (random.standard_normal((500, 5)) * 10.0 ** np.arange(-2, 3)).astype(np.float32)
+    model = random_model(vectors)
+    path = tmp_path / "model.onnx"
+    found = export_onnx(model, path, samples=vectors, opset=20)
+    assert (found["input"], found["opset"]) == ("vectors (N, 5)", 20)
+    assert [entry.version for entry in onnx.load(path).opset_import] == [20]
+    extreme = np.array([[0.0] * 5, [3e38] * 5, [-3e38, 3e38, 0, 1e-40, -1e-40]], np.float32)
+    assert_same_answers(path, model, np.concatenate([vectors, 100 * vectors, extreme]))
+
+
+# --- the file
+
+
+def test_the_graph_has_plain_convolutions_and_a_free_batch(exported):
+    graph = onnx.load(exported).graph
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    weights = {initializer.name for initializer in graph.initializer}
+    assert convolutions
+    assert all(node.input[1] in weights for node in convolutions)
+    assert not {"AveragePool", "Loop", "If", "Scan"} & {node.op_type for node in graph.node}
+    (given,) = graph.input
+    assert given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim] == ["N", 8, 8, 1]
+    assert [output.name for output in graph.output] == list(OUTPUTS)
+
+
+def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported, model):
+    proto = onnx.load(exported)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert metadata["historyad_version"] == __version__
+    assert float(metadata["threshold"]) == model.calibration.threshold
+    assert float(metadata["false_positive_rate"]) == TINY["false_positive_rate"]
+    assert metadata["source_fingerprint"] == model.source["fingerprint"]
+    assert json.loads(metadata["config"])["width"] == TINY["width"]
+    assert str(Path(__file__).parents[2]).encode() not in exported.read_bytes()
+
+
+# --- what is refused leaves no file
+
+
+def test_a_graph_that_disagrees_is_not_written(model, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_text("the old file")
+    with pytest.raises(RunError, match="onnxruntime and PyTorch disagree"):
+        export_onnx(Shifted(**vars(model)), path)
+    assert path.read_text() == "the old file"
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_refusals_say_what_to_do(model, images, tmp_path):
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ConfigError, match="opset is 11: take 18 to 25"):
+        export_onnx(model, path, opset=11)
+    with pytest.raises(InputError, match="fit with --image-size to accept any size"):
+        export_onnx(model, path, size=(16, 16))
+    with pytest.raises(InputError, match="give height and width in pixels"):
+        export_onnx(model, path, size=(0, 16))
+    with pytest.raises(InputError, match="give samples of that shape"):
+        export_onnx(model, path, samples=images[:, :4])
+    assert not path.exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot write .*file/model\.onnx"):
+        export_onnx(model, tmp_path / "file" / "model.onnx")
+
+
+def test_a_missing_extra_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"export needs onnxscript: install historyad\[export\]"):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
+# --- the command and the example
+
+
+def test_the_command(model, tmp_path, capsys):
+    run = tmp_path / "run"
+    model.save(run)
+    path = tmp_path / "model.onnx"
+    assert main(["export", str(run), str(path), "--samples", "digits:test"]) == 0
+    out = capsys.readouterr().out
+    assert "images (N, 8, 8, 1)" in out
+    assert path.exists()
+    assert main(["export", str(run), str(tmp_path / "no.onnx"), "--size", "9", "9"]) == 2
+    assert "--image-size" in capsys.readouterr().err
+    assert not (tmp_path / "no.onnx").exists()
+
+
+def test_the_example_scores_a_file_without_this_package(exported, model, images, tmp_path):
+    assert len(EXAMPLE.read_text().splitlines()) <= 20
+    assert "historyad" not in EXAMPLE.read_text()
+    file = tmp_path / "digit.png"
+    Image.fromarray(images[0].squeeze()).save(file)
+    command = [sys.executable, EXAMPLE, exported, file]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    printed = re.search(r"anomaly score ([+-][0-9.]+)", done.stdout)
+    score = model.anomaly_score(images[:1])[0]
+    assert float(printed[1]) == pytest.approx(score, abs=1e-4)
+    Image.new("L", (9, 9)).save(file)
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "the detector takes (8, 8)" in refused.stderr

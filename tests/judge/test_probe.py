@@ -1,0 +1,165 @@
+import json
+
+import numpy as np
+import pytest
+from tiny import TINY, TRAINED
+
+from historyad import HistoryAD, Model
+from historyad.cli import main
+from historyad.errors import InputError
+from historyad.judge.probe import draw_probe, probe_model, seen_from, table_of, wilson_interval
+from historyad.kinds.corruptions import image_corruptions
+
+
+@pytest.fixture(scope="module")
+def run(digits, tmp_path_factory):
+    """The run of a small detector, trained on digits."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    HistoryAD(**TRAINED).fit(digits[0][:1000], run=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return Model.load(run)
+
+
+@pytest.fixture(scope="module")
+def normal(digits):
+    return digits[0][1000:]
+
+
+@pytest.fixture(scope="module")
+def result(model, normal):
+    return probe_model(model, normal)
+
+
+@pytest.fixture(scope="module")
+def vector_model():
+    vectors = np.random.default_rng(0).standard_normal((600, 5)) * [1, 10, 100, 0.1, 1]
+    return HistoryAD(**TINY).fit(vectors).model_
+
+
+def curve_of(result, name):
+    (curve,) = (curve for curve in result["corruptions"] if curve["name"] == name)
+    return curve
+
+
+# --- rates
+
+
+def test_every_kind_is_tried_and_json_can_hold_the_result(result):
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["n_samples"] == 200
+    assert [c["name"] for c in result["corruptions"]] == [k.name for k in image_corruptions(8, 8)]
+    for curve in result["corruptions"]:
+        assert len(curve["strengths"]) == len(curve["rate"]) == 9
+        for low, rate, high in zip(curve["low"], curve["rate"], curve["high"], strict=True):
+            assert 0 <= low <= rate <= high <= 1
+
+
+def test_strength_0_is_the_false_positive_rate(model, normal):
+    everything = probe_model(model, normal, limit=len(normal))
+    expected = (model.anomaly_score(normal) > model.calibration.threshold).mean()
+    assert everything["n_samples"] == len(normal)
+    assert everything["false_positive_rate"]["rate"] == expected
+    for curve in everything["corruptions"]:
+        assert curve["strengths"][0] == 0
+        assert curve["rate"][0] == expected
+
+
+def test_a_trained_detector_sees_strong_damage(result):
+    noise, brighter = curve_of(result, "noise"), curve_of(result, "brighter")
+    for curve in (noise, brighter):
+        assert curve["rate"][-1] > 0.5 > curve["rate"][1]
+
+
+def test_the_same_seed_gives_the_same_result(model, normal, result):
+    assert probe_model(model, normal) == result
+    assert probe_model(model, normal, seed=1) != result
+
+
+def test_the_order_of_memory_does_not_matter(model, normal, result, monkeypatch):
+    # Damage is drawn for each chunk of samples, so that only what is not drawn must agree.
+    monkeypatch.setattr("historyad.judge.probe._CHUNK_VALUES", 64 * 17)
+    chunked = probe_model(model, normal)
+    for name in ("blur", "brighter", "darker", "less contrast"):
+        assert curve_of(chunked, name) == curve_of(result, name)
+
+
+def test_vectors_are_damaged_in_units_of_their_spread(vector_model):
+    vectors = np.random.default_rng(1).standard_normal((300, 5)) * [1, 10, 100, 0.1, 1]
+    result = probe_model(vector_model, vectors.astype(np.float32))
+    names = [curve["name"] for curve in result["corruptions"]]
+    assert names == ["noise", "one feature shifted", "features swapped"]
+    assert curve_of(result, "features swapped")["strengths"] == [0, 1, 2]
+    noise = curve_of(result, "noise")["rate"]
+    assert noise[-1] > noise[0]
+
+
+def test_refusals_say_what_to_do(model, normal):
+    with pytest.raises(InputError, match="give it the same shape"):
+        probe_model(model, normal[:, :4])
+    with pytest.raises(InputError, match="look at one sample at least"):
+        probe_model(model, normal, limit=0)
+
+
+# --- what follows from rates
+
+
+def test_the_smallest_strength_seen_is_interpolated():
+    strengths = [0.0, 10.0, 20.0]
+    assert seen_from(strengths, [0.0, 0.9, 1.0]) == pytest.approx(15)
+    assert seen_from(strengths, [0.0, 0.95, 0.2]) == pytest.approx(10)
+    assert seen_from(strengths, [1.0, 1.0, 1.0]) == 0
+    assert seen_from(strengths, [0.0, 0.5, 0.94]) is None
+
+
+def test_the_interval_is_that_of_wilson():
+    from scipy.stats import binomtest
+
+    counts = np.array([0, 1, 10, 199, 200])
+    low, high = wilson_interval(counts, 200)
+    for i, count in enumerate(counts):
+        expected = binomtest(int(count), 200).proportion_ci(method="wilson")
+        assert (low[i], high[i]) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_the_table_says_what_is_seen_and_what_is_not(result):
+    rows = dict(table_of(result))
+    assert "200 normal" in rows["samples"]
+    assert "5.0% was asked for" in rows["undamaged"]
+    for curve in result["corruptions"]:
+        start = "not within the range: " if curve["seen_from"] is None else "seen from "
+        assert rows[curve["name"]].startswith(start)
+        assert curve["unit"] in rows[curve["name"]]
+
+
+# --- picture and command
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+def test_a_picture_of_any_channels(model, result, normal, tmp_path, channels):
+    path = tmp_path / "new" / "probe.png"
+    draw_probe(result, model, np.repeat(normal[0], channels, -1), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_of_vectors(vector_model, tmp_path):
+    vectors = np.zeros((10, 5), np.float32)
+    result = probe_model(vector_model, vectors)
+    draw_probe(result, vector_model, vectors[0], tmp_path / "probe.svg")
+    assert "<svg" in (tmp_path / "probe.svg").read_text()
+
+
+def test_the_command(run, tmp_path, capsys):
+    out, file = tmp_path / "out", tmp_path / "probe.json"
+    command = ["probe", str(run), "digits:test", "--out", str(out), "--json", str(file)]
+    assert main([*command, "--limit", "20"]) == 0
+    assert "covered patch" in capsys.readouterr().out
+    assert (out / "probe.png").exists()
+    found = json.loads(file.read_text())
+    assert found == json.loads((out / "probe.json").read_text())
+    assert found["source"] == "digits:test"
+    assert found["n_samples"] == 20
+    assert main(["probe", str(run), "digits:test", "--limit", "0"]) == 2

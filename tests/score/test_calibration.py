@@ -1,0 +1,104 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from historyad.errors import InputError
+from historyad.score.calibration import Calibration, check_number, samples_needed
+
+# Few different values, so that ties abound; and rates that equal a p-value, or just miss it.
+levels = st.integers(-5, 5).map(lambda n: n / 4)
+rates = st.one_of(
+    st.floats(1e-3, 0.5),
+    st.tuples(st.integers(1, 30), st.integers(2, 60), st.sampled_from([-1, 0, 1])).map(
+        lambda parts: _beside(min(parts[0] / parts[1], 0.5), parts[2])
+    ),
+)
+
+
+def _beside(rate, direction):
+    return math.nextafter(rate, direction) if direction else rate
+
+
+@given(rates, st.lists(levels, max_size=40), st.integers(0, 2**32), levels)
+def test_above_the_threshold_exactly_where_the_p_value_is_small(rate, ties, seed, probe):
+    n = max(samples_needed(rate), len(ties))
+    more = np.random.default_rng(seed).normal(size=n - len(ties)).astype(np.float32)
+    held_out = np.concatenate([np.array(ties, np.float32), more])
+    calibration = Calibration.fit(held_out, rate)
+    scores = np.array([probe, *held_out[:50]], np.float32)
+    anomalous = scores > calibration.threshold
+    assert (anomalous == (calibration.p_value(scores) <= rate)).all()
+
+
+@given(st.lists(levels, min_size=1, max_size=40), levels)
+def test_p_value_counts_the_held_out_scores_that_are_as_high(held_out, score):
+    calibration = Calibration.fit(np.array(held_out, np.float32), 0.5)
+    as_high = sum(other >= score for other in held_out)
+    assert calibration.p_value(np.array([score])) == (1 + as_high) / (len(held_out) + 1)
+
+
+@given(rates)
+def test_samples_needed_is_the_smallest_number_that_reaches_the_rate(rate):
+    n = samples_needed(rate)
+    assert 1 / (n + 1) <= rate
+    assert n == 1 or 1 / n > rate
+
+
+@pytest.mark.parametrize(
+    ("rate", "needed"), [(0.5, 1), (0.3, 3), (0.1, 9), (0.01, 99), (1e-5, 99_999)]
+)
+def test_too_few_samples_are_refused_with_the_number_needed(rate, needed):
+    Calibration.fit(np.zeros(needed, np.float32), rate)
+    with pytest.raises(InputError, match=f"{needed - 1} held-out .* needs {needed}: give more"):
+        Calibration.fit(np.zeros(needed - 1, np.float32), rate)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused(value):
+    scores = np.array([0.0] * 98 + [value], np.float32)
+    with pytest.raises(InputError, match="1 of 99 held-out scores are not finite"):
+        Calibration.fit(scores, 0.01)
+
+
+def test_more_samples_than_a_model_file_holds_are_refused():
+    check_number(2**21, 0.01)
+    with pytest.raises(InputError, match=r"2,097,153 .* more than the 2,097,152"):
+        check_number(2**21 + 1, 0.01)
+    # A line of the file for each: the longest of a float32.
+    line = f"   {np.float32(-1.1754944e-38)!s},\n"
+    assert 2**21 * len(line) < 0.7 * 64 * 2**20
+
+
+def test_p_values_of_normal_samples_are_super_uniform():
+    """P(p <= a) <= a for every a, over the draw of held-out and new scores (simulated)."""
+    random = np.random.default_rng(0)
+    n_trials, n = 20_000, 39
+    levels = np.linspace(0.025, 1, 40)
+    for draw in (random.normal, lambda size: random.integers(0, 4, size)):  # without, with ties
+        p_values = np.empty(n_trials)
+        for i in range(n_trials):
+            scores = draw(size=n + 1).astype(np.float32)
+            p_values[i] = Calibration(np.sort(scores[1:]), 0.1).p_value(scores[:1])[0]
+        share = (p_values[:, None] <= levels + 1e-12).mean(0)
+        noise = np.sqrt(levels * (1 - levels) / n_trials)
+        assert (share <= levels + 4 * noise).all()
+    assert p_values.min() > 0
+
+
+def test_the_false_positive_rate_is_met_without_ties():
+    random = np.random.default_rng(1)
+    rates = []
+    for _ in range(400):
+        calibration = Calibration.fit(random.normal(size=199).astype(np.float32), 0.05)
+        rates.append((random.normal(size=500) > calibration.threshold).mean())
+    assert np.mean(rates) == pytest.approx(0.05, abs=4 * np.std(rates) / math.sqrt(400))
+
+
+def test_order_of_held_out_scores_does_not_matter():
+    scores = np.random.default_rng(2).normal(size=50).astype(np.float32)
+    one, other = Calibration.fit(scores, 0.1), Calibration.fit(scores[::-1], 0.1)
+    assert one.threshold == other.threshold
+    assert (np.diff(one.scores) >= 0).all()

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from tiny import TINY
+
+from historyad import HistoryAD
+from historyad.deploy.onnx import export_onnx
+from historyad.errors import ConfigError, InputError
+from historyad.judge.explain import anomaly_map, picture
+from historyad.judge.metrics import auroc
+from historyad.score import cells, patches
+from historyad.score.patches import enlarge, worst
+
+SETTINGS = {**TINY, "epoch_images": 256, "patch": 8, "seed": 1}
+
+
+def textures(n, height=40, width=50, seed=0):
+    noise = np.random.default_rng(seed).normal(size=(n, height, width, 1))
+    smooth = gaussian_filter(noise, (0, 1.5, 1.5, 0))
+    return np.clip(128 + 200 * smooth, 0, 255).astype(np.uint8)
+
+
+def damaged(images):
+    """Return images with stripes in a square of 10 pixels, and where they are."""
+    found = images.copy()
+    found[:, 12:22, 24:34, 0] = np.where(np.arange(10) // 2 % 2, 255, 0)
+    mask = np.zeros(images.shape[1:3], bool)
+    mask[12:22, 24:34] = True
+    return found, mask
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return HistoryAD(**SETTINGS, scales=2).fit(textures(110))
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    return textures(15, seed=5)
+
+
+def test_what_is_damaged_is_found_and_its_map_shows_where(fitted, fresh):
+    bad, mask = damaged(fresh)
+    scores = [fitted.anomaly_score(images) for images in (fresh, bad)]
+    assert auroc(np.repeat([0, 1], len(fresh)), np.concatenate(scores)) > 0.9
+    hits = 0
+    for image in bad:
+        values = fitted.model_.anomaly_map(image)
+        assert values.shape == image.shape[:2]
+        assert values.dtype == np.float32
+        assert values[mask].mean() > values[~mask].mean()
+        hits += mask.flat[values.argmax()]
+    assert hits >= 0.8 * len(bad)
+
+
+def test_the_map_does_not_depend_on_the_tiles(fitted, fresh, monkeypatch):
+    whole = fitted.model_.anomaly_map(fresh[0])
+    for tile in (1, 3, 7):
+        monkeypatch.setattr(cells, "_TILE", tile)
+        np.testing.assert_allclose(fitted.model_.anomaly_map(fresh[0]), whole, atol=1e-3)
+
+
+def test_the_score_is_that_of_the_map_and_of_its_image_alone(fitted, fresh):
+    model = fitted.model_
+    scores = model.anomaly_score(fresh)
+    np.testing.assert_array_equal(scores[3:4], model.anomaly_score(fresh[3:4]))
+    totals = patches.patch_totals(model.detector, fresh, model.preprocessing)
+    np.testing.assert_array_equal(scores, model.detector.score(totals))
+    assert model.detector.total_at(float(scores[2])) == pytest.approx(float(totals[2]), abs=1e-3)
+    above = scores > model.calibration.threshold
+    np.testing.assert_array_equal(above, totals.numpy() > model.map_threshold)
+    assert model.anomaly_score(fresh[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 90), (64, 31)])
+def test_images_of_any_size(fitted, size):
+    (image,) = textures(1, *size)
+    assert fitted.model_.anomaly_map(image).shape == size
+    assert np.isfinite(fitted.anomaly_score(image[None])).all()
+
+
+def test_a_saved_model_gives_the_same_scores(fitted, fresh, tmp_path):
+    fitted.save(tmp_path)
+    loaded = HistoryAD.load(tmp_path)
+    np.testing.assert_array_equal(loaded.anomaly_score(fresh), fitted.anomaly_score(fresh))
+    np.testing.assert_array_equal(
+        loaded.view_scores(fresh)["map"] > 1, loaded.anomaly_score(fresh) > 0
+    )
+
+
+def test_scores_come_with_views_for_the_price_of_one(fitted, fresh):
+    scores, views = fitted.model_.scores_and_views(fresh)
+    np.testing.assert_array_equal(scores, fitted.anomaly_score(fresh))
+    assert views["map"].shape == (len(fresh),)
+
+
+def test_d_tv_alone(fresh):
+    detector = HistoryAD(**SETTINGS, contrast="local", views="history").fit(textures(110))
+    assert detector.model_.anomaly_map(fresh[0]).shape == (40, 50)
+    assert len(np.unique(detector.anomaly_score(fresh))) == len(fresh)
+
+
+def test_the_picture_has_the_image_and_the_map_beside_it(fitted, fresh):
+    bad, mask = damaged(fresh)
+    shown = picture(fitted.model_, bad[0])
+    assert shown.shape == (40, 104, 3)
+    np.testing.assert_array_equal(shown[:, :50, 0], bad[0, :, :, 0])
+    coloured = shown[:, 54:, 0] != shown[:, 54:, 2]
+    assert coloured[mask].mean() > 0.9
+    np.testing.assert_array_equal(
+        anomaly_map(fitted.model_, bad[0]), fitted.model_.anomaly_map(bad[0])
+    )
+
+
+def test_refusals_say_what_to_do(fitted, fresh, tmp_path):
+    with pytest.raises(InputError, match=r"12 x 40 pixels, too few .*give at least 16 x 16"):
+        fitted.anomaly_score(fresh[:, :, :12])
+    with pytest.raises(InputError, match="the images have 3 channels"):
+        fitted.anomaly_score(np.repeat(fresh, 3, axis=-1))
+    with pytest.raises(InputError, match="Give about 96 normal samples"):
+        HistoryAD(**SETTINGS).fit(textures(20))
+    with pytest.raises(InputError, match="leave it 0"):
+        HistoryAD(**SETTINGS).fit(np.random.default_rng(0).normal(size=(200, 5)))
+    with pytest.raises(ConfigError, match="take image_size for whole images, or patch"):
+        HistoryAD(**SETTINGS, image_size=32).fit(fresh)
+    with pytest.raises(ConfigError, match="set patch"):
+        HistoryAD(contrast="local").fit(fresh)
+    with pytest.raises(InputError, match="cannot be exported: score with"):
+        export_onnx(fitted.model_, tmp_path / "model.onnx")
+
+
+def test_worst_and_enlarge_in_closed_form():
+    assert worst(torch.arange(100.0).view(10, 10)) == 98.5
+    assert worst(torch.tensor([[1.0, 3.0]])) == 3
+    torch.testing.assert_close(enlarge(torch.ones(3, 2), 4, 10, 7), torch.ones(10, 7))
+    ramp = torch.arange(4.0).expand(4, 4)
+    assert enlarge(ramp, 2, 8, 8)[0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
