@@ -122,11 +122,6 @@ class Config:
     decay: float = _setting(
         3.0, "beta: rate at which the weight of a snapshot falls with its time.", low=0.0, high=100
     )
-    time_unit: str = _setting(
-        "epoch",
-        "Unit of alpha and of 1/beta: an epoch, or the whole of step 1.",
-        choices=("epoch", "run"),
-    )
     mass_tolerance: float = _setting(
         1e-2,
         "Step 1 stops when the part of the history's mass that is still to come is below this: "
@@ -146,9 +141,9 @@ class Config:
     # Step 3 (section 4.4)
     detector_start: str = _setting(
         "average",
-        "Start of D_TV: the averaged critic of eq. 14, random weights, the mean of one detector "
-        "from each, or the averaged critic as it is ('untrained').",
-        choices=("both", "average", "random", "untrained"),
+        "Start of D_TV: the averaged critic of eq. 14, random weights, or the averaged critic "
+        "without any training ('untrained').",
+        choices=("average", "random", "untrained"),
     )
     detector_epochs: float = _setting(2.0, "Length of step 3, in epochs.", low=0.001, high=1000.0)
     detector_learning_rate: float = _setting(
@@ -237,11 +232,10 @@ def validate(config: Config) -> None:
     if config.image_size not in (0, 8, 16, 32, 64, 128):
         raise ConfigError(f"image_size is {config.image_size}: take 0, 8, 16, 32, 64 or 128")
     _validate_crops(config)
-    length = config.n_epochs if config.time_unit == "epoch" else 1.0
-    if config.skip_epochs >= length:
+    if config.skip_epochs >= config.n_epochs:
         raise ConfigError(
             f"skip_epochs ({config.skip_epochs:g}) leaves nothing of a history that ends at "
-            f"{length:g}: lower skip_epochs or raise n_epochs"
+            f"{config.n_epochs:g}: lower skip_epochs or raise n_epochs"
         )
 
 

@@ -28,7 +28,6 @@ from historyad.config import PRESETS, Config, make_config, settings
 if TYPE_CHECKING:
     from historyad.data.sources import Source
 
-_PATCH, _SCALES = 32, 2  # that suit most images with small defects
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
 
@@ -75,25 +74,25 @@ def fit(
     Interrupted, the same command continues where it was. Under torchrun, all its processes fit one
     model together.
     """
-    from historyad.method import ranks as distributed
+    from historyad import ranks
     from historyad.model.fit import fit_model
     from historyad.model.run import RunDirectory
 
     given = {name: value for name, value in vars(overrides or object).items() if name in settings()}
     config = make_config(preset, **{k: v for k, v in given.items() if v is not None})
     started = time.monotonic()
-    with distributed.launch():
+    with ranks.launch():
         samples = open_samples(
             source, data_root, skip_unreadable=skip_unreadable, side=config.image_size
         )
-        if distributed.is_main():
+        if ranks.is_main():
             _mention_crops(samples, config)
             _mention_dark(samples)
         with progress() as on_progress:
             model = fit_model(
                 samples, config, RunDirectory(out), command=command_line(), on_progress=on_progress
             )
-        if not distributed.is_main():
+        if not ranks.is_main():
             return
     skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
     print(
@@ -107,19 +106,11 @@ def fit(
 
 def _mention_crops(samples: Source, config: Config) -> None:
     """Say before a fit takes its time that images are reduced, and what sees small defects."""
-    from historyad.kinds.preprocessing import Preprocessing
+    from historyad.kinds.choose import hint
 
-    if samples.samples.ndim != 4 or config.patch:
-        return
-    prepare = Preprocessing.fit(samples.samples, config.image_size)
-    height, width = prepare.input_shape[:2]
-    if prepare.shrinks and min(height, width) >= _PATCH << (_SCALES - 1):
-        print(
-            f"note: images of {width} x {height} pixels are reduced to {prepare.side} x "
-            f"{prepare.side}; defects of a few pixels are seen in crops: "
-            f"--patch {_PATCH} --scales {_SCALES}",
-            file=sys.stderr,
-        )
+    said = hint(samples.samples, config)
+    if said:
+        print(f"note: {said}", file=sys.stderr)
 
 
 def _mention_dark(samples: Source) -> None:

@@ -97,7 +97,7 @@ def inspect(run: Run) -> None:
             rows.append(("command", record["command"]))
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError(f"{directory.config} was altered: restore it or fit again") from error
-    history = History(directory.history, model.config, model.preprocessing.network_shape)
+    history = History(directory.history, model.config, model.kind.networks(model.config))
     rows.append(("history", f"{len(history)} snapshots"))
     size = sum(file.stat().st_size for file in Path(run).rglob("*") if file.is_file())
     rows.append(("size", f"{size / 1e6:,.1f} MB"))

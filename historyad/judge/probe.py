@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.errors import InputError
-from historyad.kinds.corruptions import Corruption, Samples, image_corruptions, vector_corruptions
-from historyad.kinds.preprocessing import Preprocessing
+from historyad.kinds.damages import Damage, Samples
 from historyad.model.model import Model
 from historyad.randomness import Stream, numpy_generator
 
@@ -48,16 +47,16 @@ def probe_model(
     None where it stays below. The same seed gives the same result. Raises InputError for samples
     that the model does not accept.
     """
-    model.preprocessing.check(samples.shape[1:])
+    model.kind.check(samples.shape[1:])
     samples = _draw(samples, limit, seed)
-    kinds = corruptions_for(model.preprocessing, samples.shape[1:])
+    kinds = model.kind.damages(samples.shape[1:])
     detected = np.zeros((len(kinds), 1 + max(len(kind.strengths) for kind in kinds)), np.int64)
     for start, chunk in _chunks(samples):
         detected[:, 0] += _count(model, chunk)
         for i, kind in enumerate(kinds):
             for j, strength in enumerate(kind.strengths, 1):
                 random = _random(seed, kind, start)
-                detected[i, j] += _count(model, damage(model, kind, chunk, strength, random))
+                detected[i, j] += _count(model, model.kind.damage(kind, chunk, strength, random))
     n = len(samples)
     curves = [_curve(kind, detected[i], n) for i, kind in enumerate(kinds)]
     return {
@@ -69,29 +68,6 @@ def probe_model(
         "false_positive_rate": {key: curves[0][key][0] for key in ("rate", "low", "high")},
         "corruptions": curves,
     }
-
-
-def corruptions_for(preprocessing: Preprocessing, shape: tuple[int, ...]) -> list[Corruption]:
-    """Return the damage to try on samples of ``shape``."""
-    if preprocessing.kind == "image":
-        return image_corruptions(*shape[:2])
-    return vector_corruptions(*shape)
-
-
-def damage(
-    model: Model,
-    kind: Corruption,
-    samples: Samples,
-    strength: float,
-    random: np.random.Generator,
-) -> Samples:
-    """Return damaged copies; vectors are damaged in units of the spread seen in training."""
-    center, scale = model.preprocessing.center, model.preprocessing.scale
-    if center is None or scale is None:
-        return kind.apply(samples, strength, random)
-    z = (samples.astype(np.float64) - center) / scale
-    damaged: Samples = (center + scale * kind.apply(z, strength, random)).astype(np.float32)
-    return damaged
 
 
 def wilson_interval(count: NDArray[np.int64], n: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -148,7 +124,7 @@ def draw_probe(result: dict[str, Any], model: Model, sample: Samples, path: Path
     except ImportError as error:
         raise InputError("drawing needs matplotlib: install historyad[report]") from error
 
-    kinds = {kind.name: kind for kind in corruptions_for(model.preprocessing, sample.shape)}
+    kinds = {kind.name: kind for kind in model.kind.damages(sample.shape)}
     curves = result["corruptions"]
     columns = 2 if len(curves) > 3 else 1
     rows = -(-len(curves) // columns)
@@ -158,10 +134,10 @@ def draw_probe(result: dict[str, Any], model: Model, sample: Samples, path: Path
         for cell, curve in zip(cells, curves, strict=False):
             kind = kinds[curve["name"]]
             strip = [
-                damage(model, kind, sample[None], strength, _random(result["seed"], kind, 0))[0]
+                model.kind.damage(kind, sample[None], strength, _random(result["seed"], kind, 0))[0]
                 for strength in curve["strengths"]
             ]
-            _draw_curve(cell, curve, strip if model.preprocessing.kind == "image" else [])
+            _draw_curve(cell, curve, strip if model.kind.is_picture else [])
         figure.suptitle(
             f"Damaged normal samples called anomalous ({result['n_samples']}, with 95 % interval)",
             x=0.01,
@@ -230,16 +206,16 @@ def _chunks(samples: Samples) -> Iterator[tuple[int, Samples]]:
         yield start, samples[start : start + step]
 
 
-def _random(seed: int, kind: Corruption, start: int) -> np.random.Generator:
+def _random(seed: int, kind: Damage, start: int) -> np.random.Generator:
     """Return one generator for all strengths of a kind: the same damage grows."""
     return numpy_generator(seed, Stream.PROBE, zlib.crc32(kind.name.encode()), start)
 
 
 def _count(model: Model, samples: Samples) -> int:
-    return int((model.anomaly_score(samples) > model.calibration.threshold).sum())
+    return int(model.calibration.is_anomalous(model.anomaly_score(samples)).sum())
 
 
-def _curve(kind: Corruption, detected: NDArray[np.int64], n: int) -> dict[str, Any]:
+def _curve(kind: Damage, detected: NDArray[np.int64], n: int) -> dict[str, Any]:
     strengths = [0.0, *map(float, kind.strengths)]
     detected = detected[: len(strengths)]
     low, high = wilson_interval(detected, n)

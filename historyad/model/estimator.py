@@ -17,10 +17,10 @@ from historyad.config import Config, as_dict, validate
 from historyad.data.datasets import open_source
 from historyad.data.sources import Source
 from historyad.method.loop import OnProgress
-from historyad.method.networks import choose_device
 from historyad.model.fit import calibrate_model, fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.ranks import choose_device
 
 
 class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
@@ -31,7 +31,7 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
     whatever else `open_source` accepts.
 
     Attributes after `fit`:
-        model_: the fitted `Model`: network, preprocessing and calibration.
+        model_: the fitted `Model`: score and calibration.
         threshold_: anomaly score above which an input is called anomalous.
         offset_: ``-threshold_``, scikit-learn's name and sign.
         n_features_in_: features of a vector, or rows of an image.
@@ -85,7 +85,7 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
         ``views="history"`` there is that one alone, and its value is the score.
         """
         check_is_fitted(self)
-        found = self.model_.view_scores(self._open(X, reset=False).samples)
+        found = self.model_(self._open(X, reset=False).samples, views=True).views or {}
         return {name: values.astype(np.float64) for name, values in found.items()}
 
     def p_value(self, X: Any) -> NDArray[np.float64]:
@@ -139,7 +139,7 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
         model = Model.load(Path(path), choose_device(device))
         estimator = cls(**as_dict(model.config))
         estimator.model_ = model
-        estimator.n_features_in_ = model.preprocessing.input_shape[0]
+        estimator.n_features_in_ = model.kind.input_shape[0]
         if model.feature_names:
             estimator.feature_names_in_ = np.array(model.feature_names, object)
         return estimator

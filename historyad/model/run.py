@@ -15,11 +15,11 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from historyad.checkpoints import Checkpoint
 from historyad.errors import RunError
 from historyad.files import (
     cannot_write,
@@ -28,6 +28,7 @@ from historyad.files import (
     save_json,
     save_rows,
 )
+from historyad.method.loop import OnProgress
 
 # What a run writes; a process that was killed may leave temporary files of these names.
 _OURS = ("config.json", "log.jsonl", "detector.json", "detector.safetensors")
@@ -44,8 +45,7 @@ class RunDirectory:
         self.config = self.path / "config.json"
         self.log = self.path / "log.jsonl"
         self.history = self.path / "history"
-        self.gan_checkpoint = Checkpoint(self.path / "checkpoint" / "gan.safetensors")
-        self.detector_checkpoint = Checkpoint(self.path / "checkpoint" / "detector.safetensors")
+        self.checkpoints = self.path / "checkpoint"
 
     @property
     def is_finished(self) -> bool:
@@ -142,6 +142,21 @@ class RunDirectory:
             with contextlib.suppress(ValueError):
                 records.append(json.loads(line))
         return records
+
+    def logger(self, on_progress: OnProgress | None) -> OnProgress:
+        """Return a callback that logs a record, unless it is there from before an interruption."""
+        started = time.monotonic()
+        self.mend_log()
+        logged = {(record["step"], record["images_seen"]) for record in self.read_log()}
+
+        def log(record: dict[str, Any]) -> None:
+            record = {**record, "seconds": round(time.monotonic() - started, 3)}
+            if (record["step"], record["images_seen"]) not in logged:
+                self.append_log(record)
+            if on_progress is not None:
+                on_progress(record)
+
+        return log
 
     def mend_log(self) -> None:
         """Drop a last line that a crash cut short, so that the next one starts on its own."""

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from historyad.method.batches import mirrored, to_float
-from historyad.method.detector import Detector
+from historyad.data.images import mirrored
 from historyad.method.networks import COARSEST, Critic
+
+Floats = Callable[[NDArray[np.uint8]], Tensor]  # images (n, H, W, C) as networks see them
 
 _TILE = 64  # cells a side that are held at a time
 _HALO = 3  # cells around them: two for the crops of the head, one for the padding of convolutions
@@ -30,20 +31,14 @@ _QUERIES = 256  # cells compared with the bank at a time: their distances stay i
 _SMALLEST_VARIANCE = 1e-6
 
 
-def cell_of(detector: Detector) -> int:
-    """Return the side of a cell, in pixels."""
-    return cast(Critic, detector.members[0]).shape[1] // COARSEST
-
-
-def cell_features(detector: Detector, tile: Tensor) -> list[Tensor]:
+def cell_features(critic: Critic, tile: Tensor, cell: int) -> list[Tensor]:
     """Return the features of the cells of a tile but for its halo, each (1, n, rows, columns).
 
-    ``tile`` is (1, C, h, w). They are the first member's, after each convolution: the highest value
-    in the cell.
+    ``tile`` is (1, C, h, w), with cells of ``cell`` pixels a side. The features are those after
+    each convolution: the highest value in the cell.
     """
-    cell, x = cell_of(detector), tile
-    layers = []
-    for layer in cast(nn.Sequential, cast(Critic, detector.members[0]).features):
+    x, layers = tile, []
+    for layer in cast(nn.Sequential, critic.features):
         x = layer(x)
         if not isinstance(layer, nn.Conv2d):
             pooled = functional.max_pool2d(x, cell * x.shape[-1] // tile.shape[-1])
@@ -51,23 +46,20 @@ def cell_features(detector: Detector, tile: Tensor) -> list[Tensor]:
     return layers
 
 
-def crop_scores(detector: Detector, tile: Tensor) -> Tensor:
+def crop_scores(critic: Critic, tile: Tensor) -> Tensor:
     """Return D_TV's mean score of the four crops around each cell but for the halo, (n, m)."""
-    scores = []
-    for critic in cast(Sequence[Critic], detector.members):
-        features = critic.features(tile)[:, :, 1:-1, 1:-1]
-        first = cast(nn.Linear, critic.head[1])
-        # The head's first layer at every place: a convolution over the grid that it flattens.
-        kernel = first.weight.view(len(first.weight), COARSEST, COARSEST, -1).permute(0, 3, 1, 2)
-        hidden = functional.conv2d(features, kernel, first.bias)
-        score = critic.head[2:](hidden.permute(0, 2, 3, 1))[..., 0]
-        scores.append(functional.avg_pool2d(score[None], 2, stride=1)[0, 0])
-    return torch.stack(scores).mean(0)
+    features = critic.features(tile)[:, :, 1:-1, 1:-1]
+    first = cast(nn.Linear, critic.head[1])
+    # The head's first layer at every place: a convolution over the grid that it flattens.
+    kernel = first.weight.view(len(first.weight), COARSEST, COARSEST, -1).permute(0, 3, 1, 2)
+    hidden = functional.conv2d(features, kernel, first.bias)
+    score = critic.head[2:](hidden.permute(0, 2, 3, 1))[..., 0]
+    return functional.avg_pool2d(score[None], 2, stride=1)[0, 0]
 
 
-def feature_counts(detector: Detector) -> list[int]:
+def feature_counts(critic: Critic) -> list[int]:
     """Return how many features each layer of `cell_features` has."""
-    layers = cast(nn.Sequential, cast(Critic, detector.members[0]).features)
+    layers = cast(nn.Sequential, critic.features)
     return [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)]
 
 
@@ -82,15 +74,13 @@ def as_rows(features: Tensor) -> Tensor:
 
 
 def in_tiles(
-    image: NDArray[np.uint8], detector: Detector, function: Callable[[Tensor], Tensor]
+    image: NDArray[np.uint8], cell: int, floats: Floats, function: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Return ``function`` of all cells of an image (H, W, C), (n, rows, columns).
 
     It maps a tile (1, C, h, w), with a halo that holds all that its cells depend on, to values of
     the cells within. Beyond the image's edges, and up to whole cells, it is mirrored.
     """
-    device = detector.device
-    cell = cell_of(detector)
     rows, columns = (-(-side // cell) for side in image.shape[:2])
     strips = []
     for top in range(0, rows, _TILE):
@@ -98,7 +88,7 @@ def in_tiles(
         for left in range(0, columns, _TILE):
             y = _places(top, min(top + _TILE, rows), cell, image.shape[0])
             x = _places(left, min(left + _TILE, columns), cell, image.shape[1])
-            strip.append(function(to_float(image[y[:, None], x][None], device)))
+            strip.append(function(floats(image[y[:, None], x][None])))
         strips.append(torch.cat(strip, dim=-1))
     return torch.cat(strips, dim=-2)
 
@@ -109,22 +99,29 @@ def _places(start: int, stop: int, cell: int, length: int) -> NDArray[np.intp]:
 
 
 def draw_cells(
-    detector: Detector, images: NDArray[np.uint8], random: np.random.Generator
+    critic: Critic,
+    images: Sequence[NDArray[np.uint8]],
+    cell: int,
+    floats: Floats,
+    random: np.random.Generator,
 ) -> list[Tensor]:
-    """Return the features of about 20,000 cells of images (N, H, W, C), each (1, n, cells, 1)."""
-    images = images[random.permutation(len(images))[:_FIT_CELLS]]
+    """Return the features of about 20,000 cells of images (H, W, C), each (1, n, cells, 1)."""
+    chosen_images = random.permutation(len(images))[:_FIT_CELLS]
     # Of many images, some; of few, as many cells of each as are needed.
-    n_of_each = math.ceil(_FIT_CELLS / len(images))
+    n_of_each = math.ceil(_FIT_CELLS / len(chosen_images))
     parts = []
-    for image in images:
+    for row in chosen_images:
         layers = in_tiles(
-            image, detector, lambda tile: torch.cat(cell_features(detector, tile), 1)[0]
+            images[row],
+            cell,
+            floats,
+            lambda tile: torch.cat(cell_features(critic, tile, cell), 1)[0],
         )
         flat = layers.flatten(1)
         chosen = torch.from_numpy(random.permutation(flat.shape[1])[:n_of_each])
         parts.append(flat[:, chosen.to(flat.device)])
     cells = torch.cat(parts, 1)[None, :, :, None]
-    return list(torch.split(cells, feature_counts(detector), dim=1))
+    return list(torch.split(cells, feature_counts(critic), dim=1))
 
 
 class Bank(nn.Module):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,19 +45,40 @@ class Rule:
         return self.weight * (view if self.floor == -math.inf else view.clamp(min=self.floor))
 
 
-class VectorCompanions(nn.Module):
-    """Companions of D_TV on vectors."""
+class Companions(nn.Module):
+    """What stands beside D_TV: views by name, and how each counts."""
 
-    rules: ClassVar[dict[str, Rule]] = {
-        "history": Rule(1.0, floor=1.0),
-        "neighbours": Rule(1.0),
-        "gaussian": Rule(0.5),
-    }
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """How each view counts in the score, that of the history among them."""
+        raise NotImplementedError
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What `build` needs to know."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """Return the views of samples (B, ...) besides that of the history, {name: (B,)}."""
+        raise NotImplementedError
+
+
+class VectorCompanions(Companions):
+    """Companions of D_TV on vectors."""
 
     def __init__(self, neighbours: Neighbours, gaussian: Gaussian) -> None:
         super().__init__()
         self.neighbours = neighbours
         self.gaussian = gaussian
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """How each view counts; what D_TV says within the range of normal vectors does not."""
+        return {
+            "history": Rule(1.0, floor=1.0),
+            "neighbours": Rule(1.0),
+            "gaussian": Rule(0.5),
+        }
 
     @classmethod
     def fit(cls, samples: Tensor) -> VectorCompanions:
@@ -77,12 +97,14 @@ class VectorCompanions(nn.Module):
         """What `build` needs to know."""
         return {"bank": len(self.neighbours.bank), "components": len(self.gaussian.components)}
 
-    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
-        """Return the views of samples (B, values) besides that of the history, (B,) each."""
-        return [self.neighbours(x), self.gaussian(x)]
+    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """Return the views of samples (B, values) besides that of the history, {name: (B,)}."""
+        # No distance may hide a value that is not a number.
+        unknown = torch.where(x.isfinite().all(1), 0.0, torch.nan)
+        return {"neighbours": self.neighbours(x) + unknown, "gaussian": self.gaussian(x) + unknown}
 
 
-class ImageCompanions(nn.Module):
+class ImageCompanions(Companions):
     """Companions of D_TV on images: in pixels, and in what D_TV makes of them.
 
     The bank is searched once, by `pattern`; neighbours in other layers are taken from the
@@ -176,24 +198,26 @@ class ImageCompanions(nn.Module):
             "feature_components": len(self.features.components),
         }
 
-    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> list[Tensor]:
-        """Return the views of images (B, C, H, W) besides that of the history, (B,) each."""
+    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """Return the views of images (B, C, H, W) besides that of the history, {name: (B,)}."""
         places = self.pattern.place(features)
         candidates = self.pattern.candidates(places)
         distances, others = self.pattern.nearest(places, candidates, CANDIDATES)
         few = others[:, :NEIGHBOURS]
         nearby = self.bank_gaussian[few].mean(1), self.bank_features[few].mean(1)
         fine, coarse = self.gaussian(x)
-        return [
-            self.pattern.relative(distances, others),
-            self.neighbours.among(hidden, candidates),
-            *self.blocks(x, others),
-            fine - _NEARBY * nearby[0],
-            -coarse.clamp(min=_SMALLEST_DISTANCE).log(),
-            self.features(features) - _NEARBY_FEATURES * nearby[1],
-        ]
+        blocks, edges = self.blocks(x, others)
+        return {
+            "pattern": self.pattern.relative(distances, others),
+            "neighbours": self.neighbours.among(hidden, candidates),
+            "blocks": blocks,
+            "edges": edges,
+            "gaussian": fine - _NEARBY * nearby[0],
+            "simplicity": -coarse.clamp(min=_SMALLEST_DISTANCE).log(),
+            "features": self.features(features) - _NEARBY_FEATURES * nearby[1],
+        }
 
 
-def samples_to_fit(shape: Shape) -> int:
-    """Return how many normal samples of ``shape`` the companions have room for."""
-    return min(_MOST_SAMPLES, max(1000, 2**25 // math.prod(shape)))
+def samples_to_fit(n_values: int) -> int:
+    """Return how many normal samples of so many values the companions have room for."""
+    return min(_MOST_SAMPLES, max(1000, 2**25 // n_values))

@@ -53,7 +53,7 @@ def write_report(
             f"{model.source.get('description')}: give that source, unchanged"
         )
     directory = RunDirectory(run)
-    history = History(directory.history, model.config, model.preprocessing.network_shape)
+    history = History(directory.history, model.config, model.kind.networks(model.config))
     record = load_json(directory.config) if directory.config.exists() else {}
     page = {
         "run": str(run),
@@ -68,7 +68,7 @@ def write_report(
         "decision": decision_of(model),
         "probe": probe_of(model, train if normal is None else normal),
         "trial": trial_of(model, normal, anomalous) if normal and anomalous else None,
-        "pixelated": max(model.preprocessing.input_shape) <= 64,
+        "pixelated": model.kind.is_picture and max(model.kind.input_shape) <= 64,
         "highest": None if train is None else oddest(model, train),
     }
     write_atomic(out, _render(page).encode())
@@ -101,7 +101,7 @@ def _render(page: dict[str, Any]) -> str:
 def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
     """Return the training samples that look most anomalous."""
     found: list[tuple[float, str, NDArray[Any]]] = []
-    for names, samples in train.chunks(CHUNK, check=model.preprocessing.check):
+    for names, samples in train.chunks(CHUNK, check=model.kind.check):
         scores = model.anomaly_score(samples)
         highest = np.argsort(-scores, kind="stable")[:_HIGHEST].tolist()
         found += [(float(scores[row]), names[row], samples[row].copy()) for row in highest]
@@ -114,7 +114,7 @@ def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
             "label": int(labels[name]) if name in labels else None,
             "score": score,
             "p_value": float(p_value),
-            "picture": thumbnail(sample) if train.kind == "image" else None,
+            "picture": thumbnail(sample) if model.kind.is_picture else None,
         }
         for (score, name, sample), p_value in zip(found, p_values, strict=True)
     ]

@@ -21,7 +21,7 @@ from historyad.data import streams
 from historyad.data.datasets import open_source
 from historyad.errors import ConfigError, RunError
 from historyad.judge.evaluation import evaluate_model
-from historyad.method import ranks as distributed
+from historyad import ranks as distributed
 from historyad.method.detector import Detector, detector_step
 from historyad.method.gan import build_gan, critic_step, generator_step, make_adam
 from historyad.method.networks import WholeBatchNorm2d

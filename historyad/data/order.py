@@ -1,0 +1,63 @@
+"""The order in which samples are trained on: shuffled, and a function of the position alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from historyad.randomness import Stream, numpy_generator
+
+_BLOCK = 256  # neighbouring rows that stay in one window of a windowed order
+_WINDOW_BLOCKS = 64  # of one window, which is shuffled as a whole: 16,384 rows
+
+
+class ShuffledRows:
+    """``rows`` in a random order of its own for every pass, each a function of the position alone.
+
+    A ``windowed`` order reads a disk where its neighbours are, and needs little memory: blocks of
+    neighbouring rows are shuffled, and then the rows within windows of some blocks.
+    """
+
+    def __init__(self, rows: NDArray[np.intp], seed: int, *, windowed: bool) -> None:
+        self._rows = rows
+        self._seed = seed
+        self._windowed = windowed
+        self._current: tuple[int, int, NDArray[np.intp]] = (-1, 0, rows[:0])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def at(self, position: int, size: int) -> NDArray[np.intp]:
+        """Return the ``size`` rows that follow the first ``position`` ones, pass after pass."""
+        found = np.empty(size, np.intp)
+        filled = 0
+        while filled < size:
+            turn, offset = divmod(position + filled, len(self))
+            start, rows = self._window(turn, offset)
+            some = rows[offset - start :][: size - filled]
+            found[filled : filled + len(some)] = some
+            filled += len(some)
+        return found
+
+    def _window(self, turn: int, offset: int) -> tuple[int, NDArray[np.intp]]:
+        """Return the window of a pass that holds ``offset``: where it starts, and its rows."""
+        its_turn, start, rows = self._current
+        if its_turn != turn or not start <= offset < start + len(rows):
+            start, rows = self._shuffled(turn, offset)
+            self._current = (turn, start, rows)
+        return start, rows
+
+    def _shuffled(self, turn: int, offset: int) -> tuple[int, NDArray[np.intp]]:
+        random = numpy_generator(self._seed, Stream.SHUFFLE, turn)
+        if not self._windowed:
+            return 0, random.permutation(self._rows)
+        blocks = random.permutation(-(-len(self) // _BLOCK))
+        short = np.flatnonzero(blocks == len(blocks) - 1)[0]  # where the last block, a rest, went
+        rest = len(self) - (len(blocks) - 1) * _BLOCK
+        starts = np.arange(0, len(blocks), _WINDOW_BLOCKS)
+        starts = starts * _BLOCK - (starts > short) * (_BLOCK - rest)
+        window = int(np.searchsorted(starts, offset, side="right")) - 1
+        chosen = blocks[window * _WINDOW_BLOCKS :][:_WINDOW_BLOCKS]
+        rows = np.concatenate([self._rows[block * _BLOCK :][:_BLOCK] for block in chosen])
+        random = numpy_generator(self._seed, Stream.SHUFFLE, turn, window + 1)
+        return int(starts[window]), random.permutation(rows)

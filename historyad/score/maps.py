@@ -1,0 +1,225 @@
+"""D_TV over images larger than its crops: an anomaly map, and the image's score from its worst.
+
+What D_TV's convolutions make of a cell is compared with what they make of normal cells: by the
+nearest of them in the last layer, at every scale of the image, and by a Gaussian over all layers at
+the finest. In place of both, with ``views="history"``, D_TV scores the crops around each cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from historyad.data.images import Pixels
+from historyad.data.streams import in_parts
+from historyad.method.networks import Critic
+from historyad.randomness import Stream, numpy_generator
+from historyad.score.bounded import bounded_score, total_of
+from historyad.score.cells import (
+    Bank,
+    CellGaussian,
+    as_rows,
+    cell_features,
+    crop_scores,
+    draw_cells,
+    feature_counts,
+    in_tiles,
+    normalised,
+)
+from historyad.score.result import Map, Scored
+from historyad.score.scale import Scale
+from historyad.score.score import Input, Score
+
+_SCALE_IMAGES = 100  # held-out images that put the views on one scale
+_TOP = 0.02  # share of the map that makes the score of an image
+
+
+class Pyramid(Input, Protocol):
+    """What the score of a map has to know of its kind: images at each scale, and their cells."""
+
+    @property
+    def scales(self) -> int:
+        """Number of scales."""
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell, in pixels."""
+
+    def pyramid(self, images: Pixels) -> list[Pixels]:
+        """Return images (N, H, W, C) at each scale, the finest first."""
+
+
+class MapScore(Score):
+    """Anomaly maps of whole images at several scales, and the score that they make.
+
+    Without ``banks`` and a ``gaussian``, the maps are D_TV's own score of crops.
+    """
+
+    names = ("map",)
+
+    def __init__(
+        self,
+        kind: Pyramid,
+        d_tv: Critic,
+        banks: Sequence[Bank] = (),
+        gaussian: CellGaussian | None = None,
+    ) -> None:
+        super().__init__()
+        self.kind: Pyramid = kind
+        self.d_tv = d_tv
+        self.banks = nn.ModuleList(banks)
+        self.gaussian = gaussian
+        # At each scale, one or two views; at the finest, both.
+        self.cell_scales = nn.ModuleList(Scale(len(self._views_at(s))) for s in range(kind.scales))
+        self.total_scale = Scale(1)
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, kind: Pyramid, d_tv: Critic, levels: Sequence[Any], seed: int) -> MapScore:
+        """Return ``d_tv`` with normal cells at each scale to compare with; its scale is unset.
+
+        ``levels`` hold normal images (H, W, C) at each scale, as `Pyramid.pyramid` gives them.
+        """
+        random = numpy_generator(seed, Stream.CROP)
+        floats = partial(kind.floats, device=d_tv.device)
+        banks = []
+        for level in levels:
+            layers = draw_cells(d_tv, level, kind.cell, floats, random)
+            banks.append(Bank.fit(as_rows(layers[-1]), random))
+            if len(banks) == 1:
+                gaussian = CellGaussian.fit(as_rows(normalised(layers)))
+        return cls(kind, d_tv, banks, gaussian)
+
+    @classmethod
+    def build(cls, kind: Pyramid, d_tv: Critic, sizes: dict[str, int] | None) -> MapScore:
+        """Return an unfitted one of these sizes, to be loaded into."""
+        if sizes is None:
+            return cls(kind, d_tv)
+        counts = feature_counts(d_tv)
+        banks = [Bank(counts[-1], sizes[_bank_name(scale)]) for scale in range(kind.scales)]
+        return cls(kind, d_tv, banks, CellGaussian(sum(counts)))
+
+    @property
+    def sizes(self) -> dict[str, int] | None:
+        """The sizes of the banks; None where the maps are D_TV's own."""
+        banks = cast(Sequence[Bank], self.banks)
+        return {_bank_name(scale): len(bank.cells) for scale, bank in enumerate(banks)} or None
+
+    def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
+        """Return the scores, maps at the resolution of the images, and how far out each is."""
+        self.kind.check_samples(samples)
+        totals, found = [self.total_scale.center.new_empty(0)], []
+        for part in in_parts(samples, np.arange(len(samples))):
+            for image in part:
+                cells = self.cell_map(image)
+                totals.append(worst(cells)[None])
+                if maps:
+                    found.append(self._at_pixels(cells, image))
+        standardised = self.total_scale(torch.cat(totals)[None])
+        return Scored(
+            bounded_score(standardised)[0].cpu().numpy(),
+            views={"map": standardised[0].cpu().numpy()} if views else None,
+            maps=found if maps else None,
+        )
+
+    def of_prepared(self, prepared: NDArray[Any]) -> None:
+        """Return nothing: networks see crops, and the score is of images."""
+
+    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> None:
+        """Put the views, and the worst cells, on a scale by 100 of ``rows``, not fitted on."""
+        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SCALE_IMAGES)).astype(int)]
+        raw = [self.raw(samples[[row]][0]) for row in some]
+        for scale, values in zip(self._cell_scales, zip(*raw, strict=True), strict=True):
+            scale.fit(torch.cat([value.flatten(1) for value in values], dim=1))
+        self.total_scale.fit_tail(torch.stack([worst(self.cells(one)) for one in raw])[None])
+
+    def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how far out the worst cells are: the score nears 1 and hides it."""
+        return total_of(scores)
+
+    def total_at(self, score: float) -> float:
+        """Return the mean of its worst cells that gives an image this score."""
+        scale = self.total_scale
+        return float(total_of(score) * scale.spread + scale.center)
+
+    @torch.inference_mode()
+    def cell_map(self, image: Pixels) -> Tensor:
+        """Return the map of an image (H, W, C), a value for each of its cells, (rows, columns)."""
+        return self.cells(self.raw(image))
+
+    @torch.inference_mode()
+    def raw(self, image: Pixels) -> list[Tensor]:
+        """Return what the views say of each cell of an image (H, W, C), not yet on a scale.
+
+        For each scale of the image, (views, rows, columns).
+        """
+        levels = (level[0] for level in self.kind.pyramid(image[None]))
+        floats = partial(self.kind.floats, device=self.device)
+        return [
+            in_tiles(level, self.kind.cell, floats, partial(self._views, scale=scale))
+            for scale, level in enumerate(levels)
+        ]
+
+    def cells(self, raw: Sequence[Tensor]) -> Tensor:
+        """Return the map of one image from its `raw` views, (rows, columns) of the finest scale.
+
+        It is the sum of all views at all scales, each 0 where a cell is typical of normal ones.
+        """
+        rows, columns = raw[0].shape[1:]
+        total = raw[0].new_zeros(rows, columns)
+        for level, (scale, values) in enumerate(zip(self._cell_scales, raw, strict=True)):
+            summed = scale(values.flatten(1)).view(values.shape).sum(0)
+            total += enlarge(summed, 2**level, rows, columns)
+        return total
+
+    @property
+    def _cell_scales(self) -> Sequence[Scale]:
+        return cast(Sequence[Scale], self.cell_scales)
+
+    def _views_at(self, scale: int) -> tuple[str, ...]:
+        """Return the names of the views of a cell at one scale."""
+        if self.gaussian is None:
+            return ("history",)
+        return ("neighbours", "gaussian") if scale == 0 else ("neighbours",)
+
+    def _views(self, tile: Tensor, scale: int) -> Tensor:
+        """Return the views of the cells of a tile (1, C, h, w) but for its halo, (views, n, m)."""
+        if self.gaussian is None:
+            return crop_scores(self.d_tv, tile)[None]
+        layers = cell_features(self.d_tv, tile, self.kind.cell)
+        found = {"neighbours": self.banks[scale](as_rows(layers[-1]))}
+        if scale == 0:
+            found["gaussian"] = self.gaussian(as_rows(normalised(layers)))
+        views = torch.stack([found[name] for name in self._views_at(scale)])
+        return views.view(len(views), *layers[0].shape[2:])
+
+    def _at_pixels(self, cells: Tensor, image: Pixels) -> Map:
+        found: Map = enlarge(cells, self.kind.cell, *image.shape[:2]).cpu().numpy()
+        return found
+
+
+def _bank_name(scale: int) -> str:
+    return f"bank {scale}"
+
+
+def worst(cells: Tensor) -> Tensor:
+    """Return the mean over the highest ``_TOP`` of the cells of a map (rows, columns)."""
+    k = max(1, round(_TOP * cells.numel()))
+    return cells.flatten().topk(k).values.mean()
+
+
+def enlarge(cells: Tensor, factor: int, height: int, width: int) -> Tensor:
+    """Return a map (rows, columns) ``factor`` times as large, bilinear, cut to (height, width)."""
+    if factor == 1:
+        return cells[:height, :width]
+    large = functional.interpolate(
+        cells[None, None], scale_factor=factor, mode="bilinear", align_corners=False
+    )
+    return large[0, 0, :height, :width]
