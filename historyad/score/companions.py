@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from historyad.method.networks import Critic, Shape
 from historyad.score.blocks import CANDIDATES, Blocks
 from historyad.score.gaussian import Gaussian, ImageGaussian, principal_components
-from historyad.score.neighbours import NEIGHBOURS, Neighbours
+from historyad.score.neighbours import FEATURE_COMPONENTS, NEIGHBOURS, Neighbours
 
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
 IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 1.0
@@ -83,13 +83,13 @@ class VectorCompanions(Companions):
     @classmethod
     def fit(cls, samples: Tensor) -> VectorCompanions:
         """Fit to normal samples (N, values)."""
-        neighbours = Neighbours.fit(samples, cosine=False, project=False)
+        neighbours = Neighbours.of_vectors(samples)
         return cls(neighbours, Gaussian.fit(samples, ridge=_VECTOR_RIDGE))
 
     @classmethod
     def build(cls, n_values: int, *, bank: int, components: int) -> VectorCompanions:
         """Return unfitted ones of these sizes."""
-        neighbours = Neighbours(n_values, bank, cosine=False, project=False)
+        neighbours = Neighbours(n_values, bank)
         return cls(neighbours, Gaussian(n_values, components))
 
     @property
@@ -150,10 +150,10 @@ class ImageCompanions(Companions):
     def fit(cls, samples: Tensor, features: Tensor, hidden: Tensor) -> ImageCompanions:
         """Fit to normal samples (N, C, H, W) and their layers (N, n_features), (N, hidden)."""
         pca = principal_components(features, _FEATURE_COMPONENTS)
-        pattern = Neighbours.keep(features, pca, cosine=True)
+        pattern = Neighbours.of_features(features, pca, cosine=True)
         of_features = Gaussian.fit(features, ridge=IMAGE_RIDGE, pca=pca)
         pca = principal_components(hidden)
-        in_layer = Neighbours.keep(hidden, pca, cosine=False)
+        in_layer = Neighbours.of_features(hidden, pca, cosine=False)
         candidates = pattern.candidates_of_bank()
         in_layer.fit_gaps(candidates)
         others = pattern.fit_gaps(candidates, CANDIDATES)
@@ -182,10 +182,10 @@ class ImageCompanions(Companions):
     ) -> ImageCompanions:
         """Return unfitted ones of these sizes, for images of ``shape``."""
         return cls(
-            Neighbours(critic.n_features, bank, cosine=True, project=True),
-            Neighbours(critic.n_hidden, bank, cosine=False, project=True),
+            Neighbours(critic.n_features, bank, n_components=FEATURE_COMPONENTS, cosine=True),
+            Neighbours(critic.n_hidden, bank, n_components=FEATURE_COMPONENTS),
             Blocks(shape[-1], bank),
-            ImageGaussian(shape, components),
+            ImageGaussian.build(shape, components),
             Gaussian(critic.n_features, feature_components),
         )
 
@@ -194,7 +194,7 @@ class ImageCompanions(Companions):
         """What `build` needs to know."""
         return {
             "bank": len(self.pattern.bank),
-            "components": self.gaussian.components.shape[1],
+            "components": self.gaussian.n_components,
             "feature_components": len(self.features.components),
         }
 

@@ -23,8 +23,6 @@ from historyad.method.networks import Critic
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.bounded import bounded_score, total_of
 from historyad.score.cells import (
-    Bank,
-    CellGaussian,
     as_rows,
     cell_features,
     crop_scores,
@@ -33,11 +31,16 @@ from historyad.score.cells import (
     in_tiles,
     normalised,
 )
+from historyad.score.gaussian import Gaussian, principal_components
+from historyad.score.neighbours import Bank
 from historyad.score.result import Map, Scored
 from historyad.score.scale import Scale
 from historyad.score.score import Input, Score
 
 _SCALE_IMAGES = 100  # held-out images that put the views on one scale
+_BANK = 4096  # cells that are kept at each scale
+_COMPONENTS = 48  # of their features
+_RIDGE = 0.01  # of the Gaussian, as a share of the mean variance
 _TOP = 0.02  # share of the map that makes the score of an image
 
 
@@ -69,7 +72,7 @@ class MapScore(Score):
         kind: Pyramid,
         d_tv: Critic,
         banks: Sequence[Bank] = (),
-        gaussian: CellGaussian | None = None,
+        gaussian: Gaussian | None = None,
     ) -> None:
         super().__init__()
         self.kind: Pyramid = kind
@@ -92,9 +95,12 @@ class MapScore(Score):
         banks = []
         for level in levels:
             layers = draw_cells(d_tv, level, kind.cell, floats, random)
-            banks.append(Bank.fit(as_rows(layers[-1]), random))
+            rows = as_rows(layers[-1])
+            order = torch.from_numpy(random.permutation(len(rows))).to(rows.device)
+            pca = principal_components(rows[order], _COMPONENTS)
+            banks.append(Bank.keep(rows[order], _BANK, pca=pca))
             if len(banks) == 1:
-                gaussian = CellGaussian.fit(as_rows(normalised(layers)))
+                gaussian = Gaussian.fit(as_rows(normalised(layers)), ridge=_RIDGE)
         return cls(kind, d_tv, banks, gaussian)
 
     @classmethod
@@ -103,14 +109,20 @@ class MapScore(Score):
         if sizes is None:
             return cls(kind, d_tv)
         counts = feature_counts(d_tv)
-        banks = [Bank(counts[-1], sizes[_bank_name(scale)]) for scale in range(kind.scales)]
-        return cls(kind, d_tv, banks, CellGaussian(sum(counts)))
+        banks = [
+            Bank(counts[-1], sizes[_bank_name(scale)], n_components=_COMPONENTS)
+            for scale in range(kind.scales)
+        ]
+        return cls(kind, d_tv, banks, Gaussian(sum(counts), sizes["components"]))
 
     @property
     def sizes(self) -> dict[str, int] | None:
         """The sizes of the banks; None where the maps are D_TV's own."""
+        if self.gaussian is None:
+            return None
         banks = cast(Sequence[Bank], self.banks)
-        return {_bank_name(scale): len(bank.cells) for scale, bank in enumerate(banks)} or None
+        found = {_bank_name(scale): len(bank.bank) for scale, bank in enumerate(banks)}
+        return {**found, "components": len(self.gaussian.components)}
 
     def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
         """Return the scores, maps at the resolution of the images, and how far out each is."""
@@ -194,7 +206,7 @@ class MapScore(Score):
         if self.gaussian is None:
             return crop_scores(self.d_tv, tile)[None]
         layers = cell_features(self.d_tv, tile, self.kind.cell)
-        found = {"neighbours": self.banks[scale](as_rows(layers[-1]))}
+        found = {"neighbours": cast(Bank, self.banks[scale]).closest(as_rows(layers[-1]))}
         if scale == 0:
             found["gaussian"] = self.gaussian(as_rows(normalised(layers)))
         views = torch.stack([found[name] for name in self._views_at(scale)])
