@@ -100,12 +100,19 @@ class Whole(ImageKind):
             reader, networks, seed=config.seed, augmentations=augmentations, device=device
         )
 
-    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
+    def fit_score(
+        self,
+        d_tv: Critic,
+        batches: Batches,
+        samples: Samples,
+        rows: NDArray[np.intp],
+        config: Config,
+    ) -> Score:
         """Return D_TV alone, or with companions fitted in pixels and in its features."""
         if config.views == "history":
             return DetectorScore(self, d_tv)
-        samples = normal_samples(batches, samples_to_fit(math.prod(self.networks(config).shape)))
-        companions = ImageCompanions.fit(samples, *layers_of(d_tv, samples))
+        normal = normal_samples(batches, samples_to_fit(math.prod(self.networks(config).shape)))
+        companions = ImageCompanions.fit(normal, *layers_of(d_tv, normal))
         return Views(self, d_tv, companions)
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:

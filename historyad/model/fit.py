@@ -74,7 +74,10 @@ def fit_model(
         if not ranks.is_main():
             ranks.barrier()  # while rank 0 does the rest
             return Model.load(run.path, device)
-        score, calibration = _fit_score(kind, d_tv, batches, config, source.samples, held_out)
+        with torch.no_grad():  # companions see what D_TV does not
+            score = kind.fit_score(d_tv, batches, source.samples, train, config)
+            score = score.to(device).eval()
+        calibration = _decide(score, source.samples, held_out, config)
         described = _describe(source, n_train=len(train))
         names = tuple(map(str, feature_names))
         model = Model(score, calibration, config, described, feature_names=names)
@@ -163,23 +166,11 @@ def _train(
     return train_detector(batches, history, session)
 
 
-def _fit_score(
-    kind: Kind,
-    d_tv: Critic,
-    batches: Batches,
-    config: Config,
-    samples: NDArray[Any],
-    held_out: Rows,
-) -> tuple[Score, Calibration]:
-    """Return what gives the score, and the decision.
-
-    Companions see what D_TV does not; held-out samples put all on one scale, and set the threshold.
-    """
-    with torch.no_grad():
-        score = kind.fit_score(d_tv, batches, config).to(batches.device).eval()
-        score.fit_scale(samples, held_out)
-    scores = _scores_of(score, samples, held_out)
-    return score, Calibration.fit(scores, config.false_positive_rate)
+@torch.no_grad()
+def _decide(score: Score, samples: NDArray[Any], held_out: Rows, config: Config) -> Calibration:
+    """Put all views on one scale, and set the threshold, by samples that nothing was fitted on."""
+    score.fit_scale(samples, held_out)
+    return Calibration.fit(_scores_of(score, samples, held_out), config.false_positive_rate)
 
 
 def _scores_of(score: Score, samples: NDArray[Any], rows: Rows) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ convolutions run once over the image, in tiles.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -23,7 +22,6 @@ Floats = Callable[[NDArray[np.uint8]], Tensor]  # images (n, H, W, C) as network
 
 _TILE = 64  # cells a side that are held at a time
 _HALO = 3  # cells around them: two for the crops of the head, one for the padding of convolutions
-_FIT_CELLS = 20_000  # normal cells that others are compared with, or estimated from
 
 
 def cell_features(critic: Critic, tile: Tensor, cell: int) -> list[Tensor]:
@@ -91,29 +89,3 @@ def in_tiles(
 def _places(start: int, stop: int, cell: int, length: int) -> NDArray[np.intp]:
     """Return the pixels of cells ``start`` to ``stop`` and their halo, along one side."""
     return mirrored((start - _HALO) * cell, (stop - start + 2 * _HALO) * cell, length)
-
-
-def draw_cells(
-    critic: Critic,
-    images: Sequence[NDArray[np.uint8]],
-    cell: int,
-    floats: Floats,
-    random: np.random.Generator,
-) -> list[Tensor]:
-    """Return the features of about 20,000 cells of images (H, W, C), each (1, n, cells, 1)."""
-    chosen_images = random.permutation(len(images))[:_FIT_CELLS]
-    # Of many images, some; of few, as many cells of each as are needed.
-    n_of_each = math.ceil(_FIT_CELLS / len(chosen_images))
-    parts = []
-    for row in chosen_images:
-        layers = in_tiles(
-            images[row],
-            cell,
-            floats,
-            lambda tile: torch.cat(cell_features(critic, tile, cell), 1)[0],
-        )
-        flat = layers.flatten(1)
-        chosen = torch.from_numpy(random.permutation(flat.shape[1])[:n_of_each])
-        parts.append(flat[:, chosen.to(flat.device)])
-    cells = torch.cat(parts, 1)[None, :, :, None]
-    return list(torch.split(cells, feature_counts(critic), dim=1))
