@@ -71,7 +71,7 @@ def fit(
     from historyad.model.run import RunDirectory
 
     config = make_config(preset, **given(options))
-    started = time.monotonic()
+    started, was_there = time.monotonic(), RunDirectory(out).is_finished
     with ranks.launch():
         samples = open_samples(
             source, data_root, skip_unreadable=skip_unreadable, side=config.image_size
@@ -90,7 +90,7 @@ def fit(
         f"{out}: {len(samples):,} normal samples{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
         f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
-        f"{time.monotonic() - started:.0f} s"
+        + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
     print(f"next: historyad score {out} SOURCE")
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from historyad import ranks
 from historyad.config import Config
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 
 _SLOPE = 0.2  # of LeakyReLU
 COARSEST = 4  # side of the grid where convolutions meet the fully connected layers
@@ -200,6 +203,17 @@ class Networks(Protocol):
         """Return room for ``n`` samples at rest, all zero."""
 
 
+def _drawing_nothing(build: Callable[..., T]) -> Callable[..., T]:
+    """Leave torch's global generator as it was: its layers draw weights, which are not kept."""
+
+    @wraps(build)
+    def quiet(self: Any) -> T:
+        with torch.random.fork_rng(devices=[]):
+            return build(self)
+
+    return quiet
+
+
 @dataclass(frozen=True)
 class ImageNetworks:
     """Convolutions, for images (channels, side, side) with a side of 4 times a power of two.
@@ -228,6 +242,7 @@ class ImageNetworks:
         halvings = int(math.log2(self.shape[1] // COARSEST))
         return [self.width * 2**level for level in range(halvings)]
 
+    @_drawing_nothing
     def critic(self) -> Critic:
         """Return a critic: convolutions that halve the image down to 4 x 4, then two layers."""
         channels = [self.shape[0], *self._channels]
@@ -236,6 +251,7 @@ class ImageNetworks:
             layers += [PooledConv2d(n_in, n_out), _activation()]
         return Critic(nn.Sequential(*layers), channels[-1] * COARSEST**2, self.hidden)
 
+    @_drawing_nothing
     def generator(self) -> Generator:
         """Return a generator: two layers, then transposed convolutions; images lie in [-1, 1]."""
         channels = [*reversed(self._channels), self.shape[0]]
@@ -285,11 +301,13 @@ class VectorNetworks:
         """Return those of the sizes that are set."""
         return cls(shape, config.hidden, config.latent_dim)
 
+    @_drawing_nothing
     def critic(self) -> Critic:
         """Return a critic of three layers."""
         features = nn.Sequential(nn.Linear(self.shape[0], self.hidden), _activation())
         return Critic(features, self.hidden, self.hidden)
 
+    @_drawing_nothing
     def generator(self) -> Generator:
         """Return a generator of three layers."""
         layers = _dense_block(self.latent_dim, self.hidden)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,14 +70,18 @@ def fit_model(
             return Model.load(run.path, device)
         batches = kind.batches(source.samples, config, rows=train, device=device)
         d_tv = _train(batches, config, history, run, on_progress)
+        say = _speaker(on_progress)
         _share_unreadable(source)
         if not ranks.is_main():
             ranks.barrier()  # while rank 0 does the rest
             return Model.load(run.path, device)
+        say(0, "companions")
         with torch.no_grad():  # companions see what D_TV does not
             score = kind.fit_score(d_tv, batches, source.samples, train, config)
             score = score.to(device).eval()
+        say(1, "scale and threshold")
         calibration = _decide(score, source.samples, held_out, config)
+        say(2, "done")
         described = _describe(source, n_train=len(train))
         names = tuple(map(str, feature_names))
         model = Model(score, calibration, config, described, feature_names=names)
@@ -171,6 +175,16 @@ def _decide(score: Score, samples: NDArray[Any], held_out: Rows, config: Config)
     """Put all views on one scale, and set the threshold, by samples that nothing was fitted on."""
     score.fit_scale(samples, held_out)
     return Calibration.fit(_scores_of(score, samples, held_out), config.false_positive_rate)
+
+
+def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:
+    """Return what tells the listener how far the score is, of two parts, and what comes now."""
+
+    def say(done: int, now: str) -> None:
+        if on_progress is not None:
+            on_progress({"step": "score", "epoch": done, "of": 2, "now": now})
+
+    return say
 
 
 def _scores_of(score: Score, samples: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
