@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels, mirrored
 from historyad.data.rows import ShuffledSamples
 from historyad.errors import InputError
@@ -27,7 +28,6 @@ from historyad.score.result import Map
 from historyad.score.score import Score
 
 _MOST_SCALES = 4
-_CROP_BYTES = 2**28  # of all crops that are trained on
 _FULL = 3.0  # thresholds at which the hue of a map is full
 
 
@@ -102,7 +102,7 @@ class Crops(ImageKind):
         rows = np.arange(len(samples)) if rows is None else rows
         seen = (config.n_epochs + config.detector_epochs) * config.epoch_images
         networks = self.networks(config)
-        n = min(math.ceil(seen), _CROP_BYTES // networks.empty(1).nbytes)
+        n = min(math.ceil(seen), CONSTANTS.crop_bytes // networks.empty(1).nbytes)
         crops = cut_crops(self, samples, rows, n, config.seed)
         return Batches(
             ShuffledSamples(crops, np.arange(len(crops)), config.seed),

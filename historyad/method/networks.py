@@ -22,11 +22,11 @@ from torch.nn import functional
 
 from historyad import ranks
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 
 Shape = tuple[int, ...]
 T = TypeVar("T")
 
-_SLOPE = 0.2  # of LeakyReLU
 COARSEST = 4  # side of the grid where convolutions meet the fully connected layers
 
 
@@ -331,7 +331,7 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
     """Draw weights with the variance 2 / fan_in of He et al. (2015); biases are zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            gain = math.sqrt(2 / (1 + _SLOPE**2))
+            gain = math.sqrt(2 / (1 + CONSTANTS.leaky_slope**2))
             with torch.no_grad():
                 module.weight.normal_(0, gain / math.sqrt(_fan_in(module)), generator=random)
                 assert module.bias is not None
@@ -359,4 +359,4 @@ def _dense_block(n_in: int, n_out: int) -> list[nn.Module]:
 
 def _activation() -> nn.LeakyReLU:
     # In place, since a new block of memory for every layer takes longer than the function itself.
-    return nn.LeakyReLU(_SLOPE, inplace=True)
+    return nn.LeakyReLU(CONSTANTS.leaky_slope, inplace=True)

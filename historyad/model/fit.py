@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from historyad import ranks
 from historyad.config import Config, as_dict, validate
+from historyad.constants import CONSTANTS
 from historyad.data.sources import Source
 from historyad.data.streams import ImageStream, in_parts
 from historyad.environment import versions
@@ -31,8 +32,6 @@ from historyad.model.run import RunDirectory
 from historyad.model.split import split_rows
 from historyad.score.calibration import Calibration, check_number
 from historyad.score.score import Score
-
-_SMALLEST_EPOCH = 50_000  # images; a few hundred are seen many times before t moves on
 
 Rows = NDArray[np.intp]
 
@@ -140,7 +139,7 @@ def _plan(
 def _resolve(config: Config, n_train: int) -> Config:
     """Return a plain config whose epoch has a length."""
     values = as_dict(config)
-    values["epoch_images"] = values["epoch_images"] or max(n_train, _SMALLEST_EPOCH)
+    values["epoch_images"] = values["epoch_images"] or max(n_train, CONSTANTS.smallest_epoch)
     return Config(**values)
 
 

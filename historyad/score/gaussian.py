@@ -12,16 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from historyad.constants import CONSTANTS
 from historyad.method.networks import Shape
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
-
-_VALUES = 2**21  # of the components that are kept: 8 MB
-_IMAGE_VALUES = 3 * 2**20  # of those of images: all pixels of 32 x 32 in each of three colours
-_FEWEST_COMPONENTS = 64
-_PCA_SAMPLES = 20_000  # from which components are estimated
-_SMALLEST_RIDGE = 1e-6  # for samples that do not vary
 
 
 class Gaussian(nn.Module):
@@ -169,7 +164,7 @@ def _sharing(
 
 def _ridge(x: Tensor, share: float) -> float:
     flat = x.flatten(1).cpu().numpy()
-    return max(share * float(flat.var(axis=0).mean()), _SMALLEST_RIDGE)
+    return max(share * float(flat.var(axis=0).mean()), CONSTANTS.smallest_ridge)
 
 
 def principal_components(x: Tensor, most: int | None = None) -> PCA:
@@ -180,7 +175,7 @@ def principal_components(x: Tensor, most: int | None = None) -> PCA:
     # Slow to import, and scoring does without.
     from sklearn.decomposition import PCA
 
-    flat = x[:_PCA_SAMPLES].cpu().numpy()
+    flat = x[: CONSTANTS.pca_samples].cpu().numpy()
     n_values = flat.shape[1]
     n_components = min(n_values, len(x) - 1, most or _room(n_values))
     # Exact, and for features of images faster than random projections. It subtracts the mean from
@@ -195,9 +190,11 @@ def principal_components(x: Tensor, most: int | None = None) -> PCA:
 
 def _room(n_values: int) -> int:
     """Return for how many components of samples of ``n_values`` there is room."""
-    return max(_FEWEST_COMPONENTS, _VALUES // n_values)
+    return max(CONSTANTS.fewest_components, CONSTANTS.gaussian_values // n_values)
 
 
 def room_for(shape: Shape) -> int:
     """Return for how many components of each axis of images of ``shape`` there is room."""
-    return max(_FEWEST_COMPONENTS // shape[0], _IMAGE_VALUES // math.prod(shape))
+    return max(
+        CONSTANTS.fewest_components // shape[0], CONSTANTS.image_gaussian_values // math.prod(shape)
+    )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.method.networks import Critic
 from historyad.randomness import Stream, numpy_generator
@@ -37,14 +38,6 @@ from historyad.score.scale import Scale
 from historyad.score.score import Input, Score
 
 Rows = NDArray[np.intp]
-
-_SCALE_IMAGES = 100  # held-out images that put the views on one scale
-_BANK = 4096  # cells that are kept at each scale
-_COMPONENTS = 48  # of their features
-_RIDGE = 0.01  # of the Gaussian, as a share of the mean variance
-_FIT_IMAGES = 1000  # normal images that cells are drawn from, at most
-_FIT_CELLS = 20_000  # of normal images, drawn at each scale
-_WORST_PIXELS = 256  # area of the map that makes the score of an image: one of 16 x 16 pixels
 
 
 class Pyramid(Input, Protocol):
@@ -99,10 +92,10 @@ class MapScore(Score):
         banks = []
         for layers in _draw_cells(kind, d_tv, samples, rows, random):
             cells = as_rows(layers[-1])
-            pca = principal_components(cells, _COMPONENTS)
-            banks.append(Bank.keep(cells, _BANK, pca=pca))
+            pca = principal_components(cells, CONSTANTS.map_components)
+            banks.append(Bank.keep(cells, CONSTANTS.map_bank, pca=pca))
             if len(banks) == 1:
-                gaussian = Gaussian.fit(as_rows(normalised(layers)), ridge=_RIDGE)
+                gaussian = Gaussian.fit(as_rows(normalised(layers)), ridge=CONSTANTS.map_ridge)
         return cls(kind, d_tv, banks, gaussian)
 
     @classmethod
@@ -112,7 +105,7 @@ class MapScore(Score):
             return cls(kind, d_tv)
         counts = feature_counts(d_tv)
         banks = [
-            Bank(counts[-1], sizes[_bank_name(scale)], n_components=_COMPONENTS)
+            Bank(counts[-1], sizes[_bank_name(scale)], n_components=CONSTANTS.map_components)
             for scale in range(kind.scales)
         ]
         return cls(kind, d_tv, banks, Gaussian(sum(counts), sizes["components"]))
@@ -147,7 +140,9 @@ class MapScore(Score):
 
     def fit_scale(self, samples: NDArray[Any], rows: Rows) -> None:
         """Put the views, and the worst cells, on a scale by 100 of ``rows``, not fitted on."""
-        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SCALE_IMAGES)).astype(int)]
+        some = rows[
+            np.linspace(0, len(rows) - 1, min(len(rows), CONSTANTS.map_scale_images)).astype(int)
+        ]
         raw = [self.raw(samples[row]) for row in some.tolist()]
         for scale, values in zip(self._cell_scales, zip(*raw, strict=True), strict=True):
             scale.fit(torch.cat([value.flatten(1) for value in values], dim=1))
@@ -226,8 +221,8 @@ def _draw_cells(
 
     Of many images, some are looked at; of few, as many cells of each as are needed.
     """
-    rows = random.permutation(rows)[:_FIT_IMAGES]
-    n_of_each = math.ceil(_FIT_CELLS / len(rows))
+    rows = random.permutation(rows)[: CONSTANTS.map_images]
+    n_of_each = math.ceil(CONSTANTS.map_cells / len(rows))
     floats = partial(kind.floats, device=d_tv.device)
 
     def features(tile: Tensor) -> Tensor:
@@ -260,7 +255,7 @@ def worst(cells: Tensor, cell: int) -> Tensor:
     ``cell`` is the side of one. The area is the same in an image of any size: what is around a
     defect must not make it less of one.
     """
-    k = max(1, _WORST_PIXELS // cell**2)
+    k = max(1, CONSTANTS.worst_pixels // cell**2)
     return cells.flatten().topk(min(k, cells.numel())).values.mean()
 
 

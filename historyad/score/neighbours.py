@@ -12,19 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from historyad.constants import CONSTANTS
+
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
 
-NEIGHBOURS = 5
 
-_BANK_VALUES = 2**21  # of the normal samples that are kept as neighbours: 8 MB
-FEATURE_COMPONENTS = 64  # of features, where distances are taken: more normal samples help more
-_SMALLEST_GAP = 1e-3  # as a share of the mean one, and by itself
-_SMALLEST_SHARE = 1e-6  # of a variance in the largest
 _CHUNK = 512  # samples of the bank that are compared with it at a time
 _QUERIES = 256  # compared with the bank at a time: their distances stay in the cache
-_PARTS = 8  # of the bank; the distances to one stay in the cache
-_FROM_A_PART = 8  # candidates
 
 
 class Bank(nn.Module):
@@ -95,18 +90,18 @@ class Bank(nn.Module):
         if not self.project:
             # The difference below loses digits where rows of a table are close and far from 0.
             places, bank = places.double(), bank.double()
-        size = math.ceil(len(bank) / _PARTS)
+        size = math.ceil(len(bank) / CONSTANTS.bank_parts)
         found, columns = [], []
         for start in range(0, len(bank), size):
             part = bank[start : start + size]
             # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
             closeness = torch.addmm(-part.square().sum(1) / 2, places, part.T)
-            nearest = largest(closeness, min(_FROM_A_PART, len(part)))
+            nearest = largest(closeness, min(CONSTANTS.candidates_of_a_part, len(part)))
             found.append(closeness.gather(1, nearest))
             columns.append(start + nearest)
         if self.project:
             return torch.cat(columns, 1)
-        few = torch.cat(found, 1).topk(min(_FROM_A_PART, len(bank))).indices
+        few = torch.cat(found, 1).topk(min(CONSTANTS.candidates_of_a_part, len(bank))).indices
         return torch.cat(columns, 1).gather(1, few)
 
     def nearest(self, places: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -142,8 +137,8 @@ class Neighbours(Bank):
     def of_features(cls, x: Tensor, pca: PCA, *, cosine: bool) -> Self:
         """Keep features (N, values) on the first 64 components; their gaps are yet to be fitted."""
         few = copy(pca)
-        few.components_ = pca.components_[:FEATURE_COMPONENTS]
-        return cls.keep(x, _kept(FEATURE_COMPONENTS), pca=few, cosine=cosine)
+        few.components_ = pca.components_[: CONSTANTS.bank_components]
+        return cls.keep(x, _kept(CONSTANTS.bank_components), pca=few, cosine=cosine)
 
     @classmethod
     def of_vectors(cls, x: Tensor) -> Self:
@@ -156,7 +151,7 @@ class Neighbours(Bank):
         """Return the candidates of each sample of the bank, itself among them, (N, K)."""
         return torch.cat([self.candidates(part) for part in torch.split(self.bank, _CHUNK)])
 
-    def fit_gaps(self, candidates: Tensor, most: int = NEIGHBOURS) -> Tensor:
+    def fit_gaps(self, candidates: Tensor, most: int = CONSTANTS.neighbours) -> Tensor:
         """Measure how far each sample of the bank is from its own neighbours.
 
         They are among its candidates, (N, K), itself being one. Return at ``most`` so many others
@@ -175,7 +170,7 @@ class Neighbours(Bank):
 
     def among(self, x: Tensor, candidates: Tensor) -> Tensor:
         """Return relative distances of samples (B, values) to the nearest candidates, (B,)."""
-        return self.relative(*self.nearest(self.place(x), candidates, NEIGHBOURS))
+        return self.relative(*self.nearest(self.place(x), candidates, CONSTANTS.neighbours))
 
     def relative(self, distances: Tensor, nearest: Tensor) -> Tensor:
         """Return the relative distance that `nearest` amounts to, (B,)."""
@@ -187,27 +182,32 @@ def relative(distances: Tensor, gaps: Tensor) -> Tensor:
 
     (B, k) and (B, k) to (B,); the first few columns count.
     """
-    return distances[:, :NEIGHBOURS].mean(1) / gaps[:, :NEIGHBOURS].mean(1).sqrt()
+    return (
+        distances[:, : CONSTANTS.neighbours].mean(1)
+        / gaps[:, : CONSTANTS.neighbours].mean(1).sqrt()
+    )
 
 
 def gaps_between(distances: Tensor) -> Tensor:
     """Return the gap around each normal sample, (N,), from rising distances to others, (N, k)."""
-    gaps = distances[:, :NEIGHBOURS].mean(1)
+    gaps = distances[:, : CONSTANTS.neighbours].mean(1)
     # Between equal samples there is no gap, but nor is there one that is infinitely small.
-    return gaps.clamp(min=(_SMALLEST_GAP * gaps.mean()).clamp(min=_SMALLEST_GAP))
+    return gaps.clamp(min=(CONSTANTS.smallest_gap * gaps.mean()).clamp(min=CONSTANTS.smallest_gap))
 
 
 def _roots_of_deviations(variances: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the root of each standard deviation as a share of the largest, which comes first."""
     if variances[0] == 0:
         return np.ones_like(variances)
-    shares: NDArray[np.float32] = np.maximum(variances / variances[0], _SMALLEST_SHARE)
+    shares: NDArray[np.float32] = np.maximum(
+        variances / variances[0], CONSTANTS.smallest_variance_share
+    )
     return shares**0.25
 
 
 def _kept(n_values: int) -> int:
     """Return for how many samples of so many values a bank has room."""
-    return max(2, _BANK_VALUES // n_values)
+    return max(2, CONSTANTS.bank_values // n_values)
 
 
 def largest(values: Tensor, k: int) -> Tensor:
