@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +22,11 @@ from torch.nn import functional
 
 from historyad import ranks
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 
-_SLOPE = 0.2  # of LeakyReLU
 COARSEST = 4  # side of the grid where convolutions meet the fully connected layers
 
 
@@ -200,6 +203,17 @@ class Networks(Protocol):
         """Return room for ``n`` samples at rest, all zero."""
 
 
+def _drawing_nothing(build: Callable[..., T]) -> Callable[..., T]:
+    """Leave torch's global generator as it was: its layers draw weights, which are not kept."""
+
+    @wraps(build)
+    def quiet(self: Any) -> T:
+        with torch.random.fork_rng(devices=[]):
+            return build(self)
+
+    return quiet
+
+
 @dataclass(frozen=True)
 class ImageNetworks:
     """Convolutions, for images (channels, side, side) with a side of 4 times a power of two.
@@ -228,6 +242,7 @@ class ImageNetworks:
         halvings = int(math.log2(self.shape[1] // COARSEST))
         return [self.width * 2**level for level in range(halvings)]
 
+    @_drawing_nothing
     def critic(self) -> Critic:
         """Return a critic: convolutions that halve the image down to 4 x 4, then two layers."""
         channels = [self.shape[0], *self._channels]
@@ -236,6 +251,7 @@ class ImageNetworks:
             layers += [PooledConv2d(n_in, n_out), _activation()]
         return Critic(nn.Sequential(*layers), channels[-1] * COARSEST**2, self.hidden)
 
+    @_drawing_nothing
     def generator(self) -> Generator:
         """Return a generator: two layers, then transposed convolutions; images lie in [-1, 1]."""
         channels = [*reversed(self._channels), self.shape[0]]
@@ -285,11 +301,13 @@ class VectorNetworks:
         """Return those of the sizes that are set."""
         return cls(shape, config.hidden, config.latent_dim)
 
+    @_drawing_nothing
     def critic(self) -> Critic:
         """Return a critic of three layers."""
         features = nn.Sequential(nn.Linear(self.shape[0], self.hidden), _activation())
         return Critic(features, self.hidden, self.hidden)
 
+    @_drawing_nothing
     def generator(self) -> Generator:
         """Return a generator of three layers."""
         layers = _dense_block(self.latent_dim, self.hidden)
@@ -313,7 +331,7 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
     """Draw weights with the variance 2 / fan_in of He et al. (2015); biases are zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            gain = math.sqrt(2 / (1 + _SLOPE**2))
+            gain = math.sqrt(2 / (1 + CONSTANTS.leaky_slope**2))
             with torch.no_grad():
                 module.weight.normal_(0, gain / math.sqrt(_fan_in(module)), generator=random)
                 assert module.bias is not None
@@ -341,4 +359,4 @@ def _dense_block(n_in: int, n_out: int) -> list[nn.Module]:
 
 def _activation() -> nn.LeakyReLU:
     # In place, since a new block of memory for every layer takes longer than the function itself.
-    return nn.LeakyReLU(_SLOPE, inplace=True)
+    return nn.LeakyReLU(CONSTANTS.leaky_slope, inplace=True)

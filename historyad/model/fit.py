@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from historyad import ranks
 from historyad.config import Config, as_dict, validate
+from historyad.constants import CONSTANTS
 from historyad.data.sources import Source
 from historyad.data.streams import ImageStream, in_parts
 from historyad.environment import versions
@@ -31,8 +32,6 @@ from historyad.model.run import RunDirectory
 from historyad.model.split import split_rows
 from historyad.score.calibration import Calibration, check_number
 from historyad.score.score import Score
-
-_SMALLEST_EPOCH = 50_000  # images; a few hundred are seen many times before t moves on
 
 Rows = NDArray[np.intp]
 
@@ -70,11 +69,18 @@ def fit_model(
             return Model.load(run.path, device)
         batches = kind.batches(source.samples, config, rows=train, device=device)
         d_tv = _train(batches, config, history, run, on_progress)
+        say = _speaker(on_progress)
         _share_unreadable(source)
         if not ranks.is_main():
             ranks.barrier()  # while rank 0 does the rest
             return Model.load(run.path, device)
-        score, calibration = _fit_score(kind, d_tv, batches, config, source.samples, held_out)
+        say(0, "companions")
+        with torch.no_grad():  # companions see what D_TV does not
+            score = kind.fit_score(d_tv, batches, source.samples, train, config)
+            score = score.to(device).eval()
+        say(1, "scale and threshold")
+        calibration = _decide(score, source.samples, held_out, config)
+        say(2, "done")
         described = _describe(source, n_train=len(train))
         names = tuple(map(str, feature_names))
         model = Model(score, calibration, config, described, feature_names=names)
@@ -133,7 +139,7 @@ def _plan(
 def _resolve(config: Config, n_train: int) -> Config:
     """Return a plain config whose epoch has a length."""
     values = as_dict(config)
-    values["epoch_images"] = values["epoch_images"] or max(n_train, _SMALLEST_EPOCH)
+    values["epoch_images"] = values["epoch_images"] or max(n_train, CONSTANTS.smallest_epoch)
     return Config(**values)
 
 
@@ -163,23 +169,21 @@ def _train(
     return train_detector(batches, history, session)
 
 
-def _fit_score(
-    kind: Kind,
-    d_tv: Critic,
-    batches: Batches,
-    config: Config,
-    samples: NDArray[Any],
-    held_out: Rows,
-) -> tuple[Score, Calibration]:
-    """Return what gives the score, and the decision.
+@torch.no_grad()
+def _decide(score: Score, samples: NDArray[Any], held_out: Rows, config: Config) -> Calibration:
+    """Put all views on one scale, and set the threshold, by samples that nothing was fitted on."""
+    score.fit_scale(samples, held_out)
+    return Calibration.fit(_scores_of(score, samples, held_out), config.false_positive_rate)
 
-    Companions see what D_TV does not; held-out samples put all on one scale, and set the threshold.
-    """
-    with torch.no_grad():
-        score = kind.fit_score(d_tv, batches, config).to(batches.device).eval()
-        score.fit_scale(samples, held_out)
-    scores = _scores_of(score, samples, held_out)
-    return score, Calibration.fit(scores, config.false_positive_rate)
+
+def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:
+    """Return what tells the listener how far the score is, of two parts, and what comes now."""
+
+    def say(done: int, now: str) -> None:
+        if on_progress is not None:
+            on_progress({"step": "score", "epoch": done, "of": 2, "now": now})
+
+    return say
 
 
 def _scores_of(score: Score, samples: NDArray[Any], rows: Rows) -> NDArray[np.float32]:

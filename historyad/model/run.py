@@ -69,9 +69,12 @@ class RunDirectory:
                 raise RunError(f"{self.config} was altered: restore it, or choose another --out")
             for key in _IDENTIFIES_DATA if part == "source" else sorted({*old, *new}):
                 if old.get(key) != new.get(key):
+                    # The name of a source says more than a checksum of it.
+                    told = "description" if key == "fingerprint" else key
+                    shown = "other samples, " * (old.get(told) == new.get(told))
                     raise RunError(
-                        f"{self.path} already holds a run with {key} = {old.get(key)!r}, not "
-                        f"{new.get(key)!r}: choose another --out, or delete {self.path}"
+                        f"{self.path} already holds a run with {told} = {old.get(told)!r}, not "
+                        f"{shown}{new.get(told)!r}: choose another --out, or delete {self.path}"
                     )
 
     @contextlib.contextmanager
