@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_type_hints
 
-from historyad.constants import CONSTANTS
 from historyad.errors import ConfigError
 
 
@@ -267,13 +266,6 @@ def validate(config: Config) -> None:
             f"skip_epochs ({config.skip_epochs:g}) leaves nothing of a history that ends at "
             f"{config.n_epochs:g}: lower skip_epochs or raise n_epochs"
         )
-
-
-def resolve(config: Config, n_train: int) -> Config:
-    """Return a plain config whose epoch has a length, for ``n_train`` training samples."""
-    values = as_dict(config)
-    values["epoch_images"] = values["epoch_images"] or max(n_train, CONSTANTS.smallest_epoch)
-    return Config(**values)
 
 
 def _validate_crops(config: Config) -> None:

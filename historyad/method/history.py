@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad import ranks
-from historyad.config import Config
+from historyad.config import Config, as_dict
+from historyad.constants import CONSTANTS
 from historyad.errors import ConfigError, RunError
 from historyad.files import load_json, load_tensors, save_json, save_tensors
 from historyad.method.networks import Critic, Generator, Networks
@@ -58,8 +59,14 @@ def is_save(images_seen: int, config: Config) -> bool:
     return images_seen // every != (images_seen - config.batch_size) // every
 
 
-def check_saves(config: Config) -> None:
-    """Raise ConfigError unless step 1, as it is set, records a snapshot at all."""
+def resolve(config: Config, n_train: int) -> Config:
+    """Return a plain config whose epoch has a length, for ``n_train`` training samples.
+
+    Raises ConfigError unless step 1, as it is set, records a snapshot at all.
+    """
+    values = as_dict(config)
+    values["epoch_images"] = values["epoch_images"] or max(n_train, CONSTANTS.smallest_epoch)
+    config = Config(**values)
     start, end = recorded_interval(config)
     if _last_save(config, end) / config.epoch_images < start:
         raise ConfigError(
@@ -67,6 +74,7 @@ def check_saves(config: Config) -> None:
             f"{end:g} epochs, where the history is recorded: raise saves_per_epoch, or lower "
             "skip_epochs or mass_tolerance"
         )
+    return config
 
 
 def _last_save(config: Config, end: float) -> int:

@@ -6,18 +6,17 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from historyad import ranks
-from historyad.config import Config, as_dict, resolve, validate
+from historyad.config import Config, as_dict, validate
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
 from historyad.method.detector import train_detector
 from historyad.method.gan import record_history
-from historyad.method.history import History, check_saves
+from historyad.method.history import History, resolve
 from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
@@ -56,34 +55,30 @@ def fit_model(
     described = {**source.describe(), "n_train": len(train)}
     with run.lock():
         run.claim(config, described, command)
-        if run.is_finished:
-            return Model.load(run.path, device)
-        session, say = run.session(on_progress), _speaker(on_progress)
-        batches = kind.batches(source.samples, config, rows=train, device=device)
-        if history is None:
-            # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
-            history = History(run.history, config, batches.networks, device)
-            record_history(batches, history, session)
-        # Step 3 trains D_TV to tell the data from P_Ghist.
-        d_tv = train_detector(batches, history, session)
-        source.share_unreadable()
-        if not ranks.is_main():
-            ranks.barrier()  # while rank 0 does the rest
-            return Model.load(run.path, device)
-        # Companions see what D_TV does not; held-out samples put all on one scale, and decide.
-        say(0, "companions")
-        with torch.no_grad():
-            score = kind.fit_score(d_tv, batches, source.samples, train, config)
-        say(1, "scale and threshold")
-        score = score.to(device).eval()
-        calibration = decide(score, source.samples, held_out, config.false_positive_rate)
-        described["unreadable"] = len(source.unreadable)  # some are found as they are read
-        names = tuple(map(str, feature_names))
-        model = Model(score, calibration, config, described, feature_names=names)
-        model.save(run.path)
-        ranks.barrier()
-        say(2, "done")
-    return model
+        if not run.is_finished:
+            session, say = run.session(on_progress), _speaker(on_progress)
+            batches = kind.batches(source.samples, config, rows=train, device=device)
+            if history is None:
+                # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
+                history = History(run.history, config, batches.networks, device)
+                record_history(batches, history, session)
+            # Step 3 trains D_TV to tell the data from P_Ghist.
+            d_tv = train_detector(batches, history, session)
+            source.share_unreadable()
+            if ranks.is_main():
+                # Companions see what D_TV does not; held-out samples put all on one scale.
+                say(0, "companions")
+                score = kind.fit_score(d_tv, batches, source.samples, train, config)
+                say(1, "scale and threshold")
+                score = score.to(device).eval()
+                rate = config.false_positive_rate
+                calibration = decide(score, source.samples, held_out, rate)
+                described["unreadable"] = len(source.unreadable)  # some are found on the way
+                names = tuple(map(str, feature_names))
+                Model(score, calibration, config, described, feature_names=names).save(run.path)
+                say(2, "done")
+            ranks.barrier()
+    return Model.load(run.path, device)  # as it was written, the same for all processes
 
 
 def calibrate_model(
@@ -125,9 +120,7 @@ def _plan(
         raise InputError(source.imprecise)
     train, held_out = split_rows(len(source), config)
     config = resolve(config, len(train))
-    if history is None:
-        check_saves(config)
-    elif as_dict(history.config) != as_dict(config):
+    if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
     return config, train, held_out, choose_kind(source.samples, config, train)
 
