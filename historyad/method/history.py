@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad import ranks
-from historyad.config import Config, as_dict
+from historyad.config import Config
 from historyad.constants import CONSTANTS
 from historyad.errors import ConfigError, RunError
 from historyad.files import load_json, load_tensors, save_json, save_tensors
@@ -60,13 +60,12 @@ def is_save(images_seen: int, config: Config) -> bool:
 
 
 def resolve(config: Config, n_train: int) -> Config:
-    """Return a plain config whose epoch has a length, for ``n_train`` training samples.
+    """Return ``config`` with the length of an epoch, for ``n_train`` training samples.
 
     Raises ConfigError unless step 1, as it is set, records a snapshot at all.
     """
-    values = as_dict(config)
-    values["epoch_images"] = values["epoch_images"] or max(n_train, CONSTANTS.smallest_epoch)
-    config = Config(**values)
+    length = config.epoch_images or max(n_train, CONSTANTS.smallest_epoch)
+    config = replace(config, epoch_images=length)
     start, end = recorded_interval(config)
     if _last_save(config, end) / config.epoch_images < start:
         raise ConfigError(
