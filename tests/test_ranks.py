@@ -23,11 +23,10 @@ from historyad.data import streams
 from historyad.data.datasets import open_source
 from historyad.errors import ConfigError, RunError
 from historyad.judge.evaluation import evaluate_model
+from historyad.layers import WholeBatchNorm2d
 from historyad.method.detector import detector_step
 from historyad.method.gan import build_gan, critic_step, generator_step, make_adam
 from historyad.method.history import History
-from historyad.method.networks import WholeBatchNorm2d
-from historyad.model.fit import _share_unreadable
 from historyad.model.model import Model
 from historyad.randomness import Stream, torch_generator
 
@@ -128,7 +127,7 @@ def work(rank, size, folder, digits):
         streams.IN_MEMORY_BYTES = 0
         source = open_source(folder / "photos", skip_unreadable=True)
         source.samples.look_at([rank])  # which nobody else reads
-        _share_unreadable(source)
+        source.share_unreadable()
         several = {
             "unreadable": torch.tensor(sorted(source.samples.unreadable_rows)),
             "missing": missing_gradients(),
@@ -325,7 +324,7 @@ KILLED_FIT = """
     config = make_config(**json.loads(settings))
     with ranks.launch():
         source = open_source("digits:train:!0")
-        fit_model(source, config, RunDirectory(run), checkpoint_seconds=-1.0)
+        fit_model(source, config, RunDirectory(run, checkpoint_seconds=-1.0))
 """
 
 

@@ -1,4 +1,4 @@
-"""The order in which samples are trained on: shuffled, and a function of the position alone."""
+"""Orders of rows: shuffled, a function of the position alone; and stretches that are held out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from historyad.constants import CONSTANTS
 from historyad.randomness import Stream, numpy_generator
 
 
@@ -71,3 +72,18 @@ class ShuffledRows:
         rows = np.concatenate([self._rows[block * size :][:size] for block in chosen])
         random = numpy_generator(self._seed, Stream.SHUFFLE, turn, window + 1)
         return int(starts[window]), random.permutation(rows)
+
+
+def stretches(n: int, size: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """Return ``size`` of ``n`` rows in blocks, one at a random place in each equal stretch of them.
+
+    Samples that were stored together are often related: digits of one writer, parts of one batch.
+    Held out one by one, they would find their relatives among the training samples and look more
+    normal than what will come, from other writers and batches.
+    """
+    n_blocks = min(CONSTANTS.held_out_blocks, size)
+    stretches = np.array_split(np.arange(n), n_blocks)
+    sizes = [len(part) for part in np.array_split(np.arange(size), n_blocks)]
+    starts = [random.integers(len(s) - m + 1) for s, m in zip(stretches, sizes, strict=True)]
+    parts = [s[at : at + m] for s, m, at in zip(stretches, sizes, starts, strict=True)]
+    return np.concatenate(parts)

@@ -90,6 +90,7 @@ class Columns(Kind):
         reader = ShuffledSamples(samples, rows, config.seed, self.prepare)
         return Batches(reader, self.networks(config), seed=config.seed, device=device)
 
+    @torch.no_grad()
     def fit_score(
         self,
         d_tv: Critic,

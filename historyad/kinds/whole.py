@@ -100,6 +100,7 @@ class Whole(ImageKind):
             reader, networks, seed=config.seed, augmentations=augmentations, device=device
         )
 
+    @torch.no_grad()
     def fit_score(
         self,
         d_tv: Critic,

@@ -293,9 +293,8 @@ def fit(run, kill_at, seconds):
         if len(records) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    fit_model(
-        source, config, RunDirectory(run), on_progress=on_progress, checkpoint_seconds=seconds
-    )
+    run = RunDirectory(run, checkpoint_seconds=seconds)
+    fit_model(source, config, run, on_progress=on_progress)
 
 
 def killed_fit(run, kill_at, file, seconds):

@@ -8,11 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from historyad.config import make_config
+from historyad.layers import FlattenPixels, ImageConvTranspose2d, PooledConv2d
 from historyad.method.networks import (
-    FlattenPixels,
-    ImageConvTranspose2d,
     ImageNetworks,
-    PooledConv2d,
     VectorNetworks,
     count_parameters,
     image_floats,
