@@ -11,16 +11,16 @@ from scipy.stats import chisquare
 from tiny import networks_for
 from torch import nn
 
-from historyad.config import Config, make_config
+from historyad.config import Config, as_dict, make_config
 from historyad.errors import ConfigError, RunError
 from historyad.method.gan import build_gan
 from historyad.method.history import (
     History,
-    check_saves,
     effective_snapshots,
     history_weights,
     is_save,
     recorded_interval,
+    resolve,
 )
 
 EPOCH_IMAGES = 100
@@ -90,10 +90,18 @@ def test_settings_are_refused_exactly_where_no_save_is_recorded(
     ends = range(batch, batch + math.ceil(end * epoch_images), batch)
     recorded = [n for n in ends if is_save(n, config) and n / epoch_images >= start]
     if recorded:
-        check_saves(config)
+        assert as_dict(resolve(config, 1)) == as_dict(config)
     else:
         with pytest.raises(ConfigError, match="saves no snapshot"):
-            check_saves(config)
+            resolve(config, 1)
+
+
+def test_an_epoch_is_as_long_as_the_data_but_not_shorter_than_50_000_unless_it_is_set():
+    lengths = {0: {100: 50_000, 60_000: 60_000}, 700: {100: 700, 60_000: 700}}
+    for epoch_images, expected in lengths.items():
+        for n_train, length in expected.items():
+            config = resolve(make_config(epoch_images=epoch_images), n_train)
+            assert as_dict(config) == {**as_dict(make_config()), "epoch_images": length}
 
 
 @pytest.mark.parametrize("value", [1e6, math.nan, math.inf])
