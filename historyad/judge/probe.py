@@ -28,7 +28,6 @@ POWER = 0.95  # share of the damaged samples that a strength must bring to detec
 SAMPLES = 200  # looked at unless told otherwise
 
 _CHUNK_VALUES = 2**22  # of the samples damaged at a time: bounds the memory
-_Z = 1.959964  # of the 95 % interval
 
 
 def probe_model(
@@ -94,13 +93,15 @@ def damage(
     return damaged
 
 
-def wilson_interval(count: NDArray[np.int64], n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the 95 % interval of a share of which ``count`` of ``n`` were seen (Wilson, 1927)."""
-    p, z2 = count / n, _Z**2
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    reach = _Z * np.sqrt(p * (1 - p) / n + z2 / (4 * n**2)) / (1 + z2 / n)
-    # Rounding alone must not leave the share itself outside.
-    return np.minimum(middle - reach, p).clip(0), np.maximum(middle + reach, p).clip(None, 1)
+def wilson_interval(count: NDArray[np.int64], n: int) -> tuple[list[float], list[float]]:
+    """Return both ends of the 95 % intervals of shares, of which ``count`` (K,) of ``n`` were seen.
+
+    Wilson (1927).
+    """
+    from scipy.stats import binomtest  # slow to import
+
+    ends = [binomtest(k, n).proportion_ci(method="wilson") for k in count.tolist()]
+    return [end.low for end in ends], [end.high for end in ends]
 
 
 def seen_from(strengths: list[float], rates: list[float], power: float = POWER) -> float | None:
@@ -249,8 +250,8 @@ def _curve(kind: Corruption, detected: NDArray[np.int64], n: int) -> dict[str, A
         "unit": kind.unit,
         "strengths": strengths,
         "rate": rates,
-        "low": low.tolist(),
-        "high": high.tolist(),
+        "low": low,
+        "high": high,
         "seen_from": seen_from(strengths, rates),
     }
 
