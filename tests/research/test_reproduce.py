@@ -14,13 +14,13 @@ from historyad.cli import main
 from historyad.config import make_config
 from historyad.errors import RunError
 from historyad.files import read_rows
-from historyad.method.history import pool_histories
 from historyad.model.run import RunDirectory
 from historyad.research.reproduce import everything, fig7, fig9, histories, runs, table1
 from historyad.research.reproduce.drawing import pack_images, unpack_images
 from historyad.research.reproduce.everything import FIGURES, fit_for, reproduce
 from historyad.research.reproduce.fig8 import interpolate
 from historyad.research.reproduce.figure import EDGES, histogram, separation
+from historyad.research.reproduce.pooled import PooledHistory
 from historyad.research.reproduce.runs import Recipe, Runs
 from historyad.research.reproduce.spread import fit_on_ray
 
@@ -322,7 +322,7 @@ def test_histories_of_other_times_are_not_pooled(root, tiny_scale, tmp_path):
     at_hand = Runs(tmp_path, root)
     whole = at_hand.history(Recipe("mnist-vs-kmnist", make_config("paper", **SCALE)))
     with pytest.raises(RunError, match="not recorded at the same times"):
-        pool_histories([whole, whole.thin(2)])
+        PooledHistory([whole, whole.thin(2)])
 
 
 def test_interpolation_is_linear_and_keeps_the_ends():
