@@ -1,4 +1,4 @@
-"""Commands that compare methods, reproduce the paper, and show the whole path."""
+"""Commands that compare methods and reproduce the paper; only they load `historyad.research`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from historyad.cli.common import (
     command_line,
     parse_seeds,
 )
-from historyad.cli.console import print_table, progress
+from historyad.cli.console import progress
 from historyad.errors import InputError, RunError
 
 
@@ -165,19 +165,3 @@ def reproduce(
         for row in rows:
             print(summary(row))
         print(f"{name}: drawn in {out / name}.png and .svg", flush=True)
-
-
-def demo(
-    *,
-    anomaly: Annotated[
-        Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], Parameter(help="The digit that is the anomaly.")
-    ] = 0,
-    out: Annotated[Path | None, Parameter(help="Keep the run in this directory.")] = None,
-) -> None:
-    """Run the whole path on embedded data: digits of 8 x 8 pixels, one of them the anomaly."""
-    from historyad.cli.demo import run_demo
-
-    with progress() as on_progress:
-        rows, advice = run_demo(anomaly, out, on_progress)
-    print_table(rows)
-    print(advice)
