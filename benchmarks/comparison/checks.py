@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pandas import DataFrame
+
 from benchmarks.comparison.families import FAR, ONE_DIGIT, ONE_GARMENT, OUR_DEFAULT, SVHN, WITHOUT
 from historyad.research.markdown import table
-from historyad.research.standings import Cells, mean
+from historyad.research.standings import means
 
 AIMS = """## What was aimed at
 
@@ -63,11 +65,11 @@ KNOWN = (
 )
 
 
-def aims_section(cells: Cells) -> str:
+def aims_section(rows: DataFrame) -> str:
     """Return what was aimed at beside what was reached."""
     lines = []
     for title, splits, key, aim in AIMED:
-        value = mean(cells, OUR_DEFAULT, splits, key)
+        value = means(rows, splits, key).get(OUR_DEFAULT)
         what = title if len(splits) > 1 else splits[0]
         cell, reached = ("–", "–") if value is None else (f"{value:.4f}", _short_by(aim, value))
         lines.append([what, key.upper(), f"{aim:g}", cell, reached])
@@ -78,11 +80,11 @@ def _short_by(aim: float, value: float) -> str:
     return "yes" if value >= aim else f"{aim - value:.4f} short"
 
 
-def checks_section(cells: Cells) -> str:
+def checks_section(rows: DataFrame) -> str:
     """Return what was known before beside what was measured."""
     lines = []
     for what, method, splits, key, known, tolerance in KNOWN:
-        value = mean(cells, method, splits, key)
+        value = means(rows, splits, key).get(method)
         name = f"{what}, {'mean ' if len(splits) > 1 else ''}{key.upper()}"
         near = "–" if value is None else "yes" if abs(value - known) <= tolerance else "no"
         cell = "not measured yet" if value is None else f"{value:.4f}"

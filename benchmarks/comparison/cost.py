@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import numpy as np
+from pandas import DataFrame
 
-from benchmarks.comparison.families import FAR, OUR_DEFAULT, range_of, rows_in
+from benchmarks.comparison.families import FAR, OUR_DEFAULT, range_of
 from benchmarks.pages import commands
-from historyad.research.benchmark import Row
 from historyad.research.markdown import table
-from historyad.research.standings import Cells, on
+from historyad.research.standings import in_text, methods_in, on
 
 COST = """## Time and memory
 
@@ -27,68 +27,53 @@ score with all our views, and {alone:,.0f} times as long as one of D_TV alone, w
 """
 
 
-def cost_section(cells: Cells) -> str:
+def cost_section(rows: DataFrame) -> str:
     """Return what a fit and a score cost on MNIST."""
-    groups = _timed(on(cells, FAR.splits))
-    if not groups:
+    rows = _timed(on(rows, FAR.splits))
+    if rows.empty:
         return COST.format(threads="one thread each", machines="") + "\n*Not measured yet.*\n"
-    rows = [row for group in groups.values() for row in group]
-    speed = {m: max(row["images_per_second"] for row in g) for m, g in groups.items()}
-    lines = []
-    for method in sorted(groups, key=lambda m: -speed[m]):
-        group = groups[method]
-        ratio = speed.get(OUR_DEFAULT, 0.0) / speed[method]
-        fits = [row["fit_seconds"] for row in group if "fit_seconds" in row]
-        lines.append(
-            [
-                f"`{method}`",
-                f"{min(fits):,.1f}" if fits else "–",
-                f"{min(row['score_seconds'] for row in group):,.2f}",
-                f"{speed[method]:,.0f}",
-                f"{ratio:,.3g}" if ratio else "–",
-                f"{max(row['peak_memory_mb'] for row in group):,.0f}",
-                f"{group[0]['parameters']:,}" if "parameters" in group[0] else "–",
-            ]
-        )
-    threads = range_of(rows, "threads") + " thread(s) each"
-    head = "method|fit, s|score, s|images / s|ratio|peak MB|parameters"
-    text = COST.format(threads=threads, machines=_machines(groups))
-    text += commands(rows) + table(head.split("|"), lines)
-    if {OUR_DEFAULT, "early-stopped", "anogan"} <= speed.keys():
+    of_method = rows.groupby("method")
+    speed = of_method["images_per_second"].max().reindex(methods_in(rows))
+    speed = speed.sort_values(ascending=False, kind="stable")
+    columns = {
+        "fit, s": in_text(of_method["fit_seconds"].min(), "{:,.1f}"),
+        "score, s": in_text(of_method["score_seconds"].min(), "{:,.2f}"),
+        "images / s": in_text(speed, "{:,.0f}"),
+        "ratio": in_text(speed.get(OUR_DEFAULT, np.nan) / speed, "{:,.3g}"),
+        "peak MB": in_text(of_method["peak_memory_mb"].max(), "{:,.0f}"),
+        "parameters": in_text(of_method["parameters"].first(), "{:,.0f}"),
+    }
+    lines = DataFrame(columns).reindex(speed.index)
+    threads = range_of(rows["threads"]) + " thread(s) each"
+    text = COST.format(threads=threads, machines=_machines(rows))
+    text += commands(rows.to_dict("records"))
+    text += table(["method", *lines], lines.rename("`{}`".format).itertuples(name=None))
+    if {OUR_DEFAULT, "early-stopped", "anogan"} <= {*speed.index}:
         default, alone = (speed[m] / speed["anogan"] for m in (OUR_DEFAULT, "early-stopped"))
         text += SEARCH.format(default=default, alone=alone)
     return text
 
 
-def _timed(cells: Cells) -> dict[str, list[Row]]:
-    """Return rows with times, by method: those of the machine where most methods were measured.
+def _timed(rows: DataFrame) -> DataFrame:
+    """Return rows with times: of each method, those of the machine where most methods have some.
 
     A method that was not measured there has its rows from elsewhere.
     """
-    on_machines: dict[str, dict[str, list[Row]]] = {}
-    for row in rows_in(cells):
-        if "images_per_second" in row:
-            on_machines.setdefault(row["method"], {}).setdefault(_machine(row), []).append(row)
-    n_methods = Counter(machine for found in on_machines.values() for machine in found)
-    return {
-        method: found[max(found, key=n_methods.__getitem__)]
-        for method, found in on_machines.items()
-    }
+    rows = rows.dropna(subset="images_per_second")
+    rows = rows.assign(machine=rows["machine"].astype(object).fillna(_FIRST_MACHINE))
+    n_methods = rows.groupby("machine")["method"].nunique()
+    most = rows["machine"].map(n_methods).groupby(rows["method"]).idxmax()
+    best = rows.loc[most].set_index("method")["machine"]
+    return rows[rows["machine"] == rows["method"].map(best)]
 
 
-def _machines(groups: dict[str, list[Row]]) -> str:
+def _machines(rows: DataFrame) -> str:
     """Say on which machine which methods were measured."""
-    methods_on: dict[str, list[str]] = {}
-    for method, group in groups.items():
-        methods_on.setdefault(_machine(group[0]), []).append(method)
+    methods_on = rows.groupby("machine")["method"].unique()
     if len(methods_on) == 1:
-        return f"All were\nmeasured on one machine: {next(iter(methods_on))}."
+        return f"All were\nmeasured on one machine: {methods_on.index[0]}."
     listed = "".join(
         f"* {machine}: {', '.join(f'`{method}`' for method in methods)}\n"
-        for machine, methods in sorted(methods_on.items())
+        for machine, methods in methods_on.items()
     )
     return f"The machines\ndiffer, and so do times and ratios:\n\n{listed}".rstrip()
-
-
-def _machine(row: Row) -> str:
-    return str(row.get("machine", _FIRST_MACHINE))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pandas import DataFrame, Series
+
 from historyad.files import read_rows
 from historyad.research.benchmark import OURS, Row
-from historyad.research.standings import Cells, cells_of, methods_in, on
+from historyad.research.standings import frame_of, methods_in, on
 
 OUR_DEFAULT, OUR_PAPER = "historyad", "historyad-paper"
 
@@ -92,6 +93,11 @@ FEATURES = Family(
 WITH_DEEP_PEERS = (WITHOUT, FAR, SVHN, TILES)
 FAMILIES = (WITHOUT, FAR, SVHN, PHOTOS, TILES, ONE_DIGIT, ONE_GARMENT, TABLES, FEATURES)
 
+_AT_TIMES = (  # columns that a benchmark's rows may lack
+    *("other_draw", "model_version", "detection_rate", "false_positive_rate"),
+    *("machine", "parameters"),
+)
+
 # Seeds on which settings of ours were chosen, besides seed 0, which nobody reports.
 _TABLES_TO_CHOOSE_ON = "Ionosphere bottle cable cardio carpet mammography optdigits shuttle"
 CHOSEN_ON = {
@@ -100,7 +106,7 @@ CHOSEN_ON = {
 }
 
 
-def read_cells(folder: Path) -> Cells:
+def read_all(folder: Path) -> DataFrame:
     """Return the rows in the folders of ``folder``: the comparison's, and some of other pages.
 
     Of several, the last counts. A seed on which settings were chosen counts for nobody.
@@ -110,7 +116,13 @@ def read_cells(folder: Path) -> Cells:
         rows += rows_of_paper(read_rows(folder / "paper" / f"{name}.jsonl"))
     for file in sorted((folder / "comparison").glob("*.jsonl")):
         rows += read_rows(file)
-    return cells_of(row for row in rows if row["seed"] not in CHOSEN_ON.get(row["split"], ()))
+    return measured(row for row in rows if row["seed"] not in CHOSEN_ON.get(row["split"], ()))
+
+
+def measured(rows: Iterable[Row]) -> DataFrame:
+    """Return rows as `frame_of` does, with all columns that this page looks at."""
+    frame = frame_of(rows)
+    return frame.reindex(columns=[*dict.fromkeys([*frame.columns, *_AT_TIMES])])
 
 
 def rows_of_fits(fits: Iterable[Row]) -> Iterator[Row]:
@@ -146,35 +158,22 @@ def rows_of_paper(rows: Iterable[Row]) -> Iterator[Row]:
         yield facts | {key: row[key] for key in kept}
 
 
-def rows_in(cells: Cells) -> list[Row]:
-    """Return the rows of all cells."""
-    return [row for rows in cells.values() for row in rows]
+def range_of(values: Series) -> str:
+    """Say from what to what numbers go."""
+    low, high = values.min(), values.max()
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
 
 
-def range_of(rows: list[Row], key: str) -> str:
-    """Say from what to what the numbers ``key`` of rows go."""
-    low, high = min(row[key] for row in rows), max(row[key] for row in rows)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def better_peers(cells: Cells, split: str, ours: str) -> dict[str, float]:
+def better_peers(rows: DataFrame, split: str, ours: str) -> Series:
     """Return by how much AUROC each peer is better than the method ``ours``, the largest first.
 
     Only seeds that both have count where both have several, and always on vectors, whose halves a
     seed decides.
     """
-    own = {row["seed"]: row["auroc"] for row in cells[ours, split]}
-    by_seed = any(split in family.splits for family in FAMILIES if not family.images)
-    gains = {}
-    for method in methods_in(on(cells, [split])):
-        if method in OURS:
-            continue
-        theirs = {row["seed"]: row["auroc"] for row in cells[method, split]}
-        several = len(theirs) > 1 and len(own) > 1
-        both = own.keys() & theirs.keys() if several or by_seed else ()
-        gains[method] = _mean_at(theirs, both) - _mean_at(own, both)
-    return dict(sorted(((m, g) for m, g in gains.items() if g > 0), key=lambda item: -item[1]))
-
-
-def _mean_at(values: dict[int, float], seeds: Iterable[int]) -> float:
-    return statistics.fmean([values[seed] for seed in seeds] or values.values())
+    values = on(rows, [split]).pivot(index="seed", columns="method", values="auroc")
+    by_seeds = any(split in family.splits for family in FAMILIES if not family.images)
+    several = (values.count() > 1) & (values[ours].count() > 1)
+    of_both = values.sub(values[ours], axis=0).mean().where(several | by_seeds)
+    gains = of_both.fillna(values.mean() - values[ours].mean()).round(12)  # sums of floats round
+    peers = [method for method in methods_in(on(rows, [split])) if method not in OURS]
+    return gains[peers][gains[peers] > 0].sort_values(ascending=False, kind="stable")

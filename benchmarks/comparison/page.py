@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import statistics
 import sys
-from collections.abc import Callable, Iterable
 
-import numpy as np
+from pandas import DataFrame, Series
 
 from benchmarks.comparison.checks import aims_section, checks_section
 from benchmarks.comparison.cost import cost_section
@@ -18,30 +16,21 @@ from benchmarks.comparison.families import (
     Family,
     better_peers,
     range_of,
-    read_cells,
-    rows_in,
+    read_all,
 )
-from benchmarks.pages import (
-    BEFORE,
-    DOCS,
-    PICTURES,
-    ROOT,
-    ROWS,
-    commands,
-    of_before,
-    write_or_check,
-)
-from historyad.research.benchmark import OURS, Row
+from benchmarks.pages import BEFORE, DOCS, PICTURES, ROOT, ROWS, commands, write_or_check
+from historyad.model.files import VERSION
+from historyad.research.benchmark import OURS
+from historyad.research.chart import draw
 from historyad.research.markdown import table
 from historyad.research.standings import (
-    Cells,
-    draw,
-    mean,
+    in_text,
     mean_ranks,
-    means_of_all,
+    means,
     methods_in,
     on,
-    spread,
+    on_each,
+    with_spread,
 )
 
 README = ROOT / "README.md"
@@ -116,39 +105,35 @@ _LISTED = 6  # peers that a line on a loss names
 
 def main() -> int:
     """Write page and chart and the table of README, or with --check return 1 when one is stale."""
-    cells = read_cells(ROWS)
+    rows = read_all(ROWS)
     if "--check" not in sys.argv:
-        draw(
-            {f.title: means_of_all(cells, f.splits) for f in FAMILIES},
-            [*OURS],
-            PICTURES / "comparison.webp",
-        )
-    stale = write_or_check(README, with_summary(README.read_text(), cells))
-    return write_or_check(DOCS / "comparison.md", page_of(cells)) or stale
+        panels = {f.title: means(rows, f.splits, "auroc").to_dict() for f in FAMILIES}
+        draw(panels, [*OURS], PICTURES / "comparison.webp")
+    stale = write_or_check(README, with_summary(README.read_text(), rows))
+    return write_or_check(DOCS / "comparison.md", page_of(rows)) or stale
 
 
-def with_summary(text: str, cells: Cells) -> str:
+def with_summary(text: str, rows: DataFrame) -> str:
     """Return the text of README with what it says of the families brought up to date."""
     start, end = SUMMARY_MARKS
     before, _, after = text.partition(start)
-    return f"{before}{start}\n\n{summary(cells)}\n{end}{after.partition(end)[2]}"
+    return f"{before}{start}\n\n{summary(rows)}\n{end}{after.partition(end)[2]}"
 
 
-def summary(cells: Cells) -> str:
+def summary(rows: DataFrame) -> str:
     """Return the mean AUROC of ours, of what one would pick without it, and of the best peer."""
-    methods = [OUR_DEFAULT, *PICKED]
     lines = []
     for family in FAMILIES:
-        peers = means_of_all(cells, family.splits)
-        best = next(method for method in peers if method not in OURS)
-        means = [mean(cells, method, family.splits, "auroc") for method in methods]
-        *shown, of_best = _column([*means, peers[best]], "{:.3f}")
-        seeds = _seeds(on(cells, family.splits), methods[:1])
+        known = means(rows, family.splits, "auroc")
+        best = known.drop([*OURS], errors="ignore").idxmax()
+        shown = _column(known.reindex([OUR_DEFAULT, *PICKED, best]), "{:.3f}")
+        shown.iloc[-1] += f" `{best}`"
+        seeds = _seeds(on(rows, family.splits)).get(OUR_DEFAULT, "0")
         name = f"{family.title} ({len(family.splits)})"
-        lines.append([name, *shown, f"{of_best} `{best}`", *_verdicts(cells, family), *seeds])
-    head = ["mean AUROC (splits)", *(f"`{method}`" for method in methods), "best of all peers"]
-    head += ["found by ours", "false alarms of ours", "seeds of ours"]
-    old = [family.title.lower() for family in FAMILIES if _earlier(cells, family)]
+        lines.append([name, *shown, *_verdicts(rows, family), seeds])
+    head = ["mean AUROC (splits)", *(f"`{method}`" for method in (OUR_DEFAULT, *PICKED))]
+    head += ["best of all peers", "found by ours", "false alarms of ours", "seeds of ours"]
+    old = [family.title.lower() for family in FAMILIES if _earlier(rows, family)]
     which = f"\n`{OUR_DEFAULT}` was measured on these {BEFORE}:\n"
     which = f"{which}{', '.join(old)}.\n" if old else ""
     return table(head, lines) + which
@@ -156,45 +141,45 @@ def summary(cells: Cells) -> str:
 
 def build() -> str:
     """Return the page."""
-    return page_of(read_cells(ROWS))
+    return page_of(read_all(ROWS))
 
 
-def page_of(cells: Cells) -> str:
+def page_of(rows: DataFrame) -> str:
     """Return the page that says what was measured."""
     sections = [
         HEAD,
         CHART,
-        ranks_section(cells),
-        losses_section(cells),
-        aims_section(cells),
-        *(family_section(cells, family) for family in FAMILIES),
-        cost_section(cells),
-        checks_section(cells),
+        ranks_section(rows),
+        losses_section(rows),
+        aims_section(rows),
+        *(family_section(rows, family) for family in FAMILIES),
+        cost_section(rows),
+        checks_section(rows),
     ]
     return "\n".join(sections)
 
 
-def family_section(cells: Cells, family: Family) -> str:
+def family_section(rows: DataFrame, family: Family) -> str:
     """Return the table of a family: the splits one by one, and their means where they are many."""
-    cells = on(cells, family.splits)
+    rows = on(rows, family.splits)
     text = f"## {family.title}\n\n{family.about}\n"
-    if not cells:
+    if rows.empty:
         return text + "\n*Not measured yet.*\n"
-    rows = rows_in(cells)
-    same = [row for row in rows if not row.keys() & {"most", "other_draw"}] or rows
+    same = rows[rows["most"].isna() & rows["other_draw"].isna()]
     train, normal, anomalous = (
-        range_of(same, f"n_{of}") for of in ("train", "normal", "anomalous")
+        range_of((rows if same.empty else same)[f"n_{of}"])
+        for of in ("train", "normal", "anomalous")
     )
     sizes = f"\n{train} training samples; {normal} normal and {anomalous} anomalous ones test.\n"
     sizes += _parts(rows)
-    body = _wide(cells, family) if len(family.splits) > 3 else _narrow(cells, family)
-    text += sizes + _earlier(cells, family) + _other_draw(rows) + commands(rows) + body
-    return text + _at_threshold(cells, family)
+    body = _wide(rows, family) if len(family.splits) > 3 else _narrow(rows, family)
+    text += sizes + _earlier(rows, family) + _other_draw(rows)
+    return text + commands(rows.to_dict("records")) + body + _at_threshold(rows, family)
 
 
-def _at_threshold(cells: Cells, family: Family) -> str:
+def _at_threshold(rows: DataFrame, family: Family) -> str:
     """Say what the verdicts of ours find on the splits of a family, and what they wrongly flag."""
-    found, flagged = _verdicts(cells, family)
+    found, flagged = _verdicts(rows, family)
     if found == "–":
         return ""
     return (
@@ -203,139 +188,122 @@ def _at_threshold(cells: Cells, family: Family) -> str:
     )
 
 
-def _verdicts(cells: Cells, family: Family) -> tuple[str, str]:
+def _verdicts(rows: DataFrame, family: Family) -> list[str]:
     """Return which share of anomalies ours finds, and which of normal samples it flags."""
-    keys = "detection_rate", "false_positive_rate"
-    cells = {key: [row for row in rows if keys[0] in row] for key, rows in cells.items()}
-    shares = [mean(cells, OUR_DEFAULT, family.splits, key) for key in keys]
-    found, flagged = ("–" if share is None else f"{100 * share:.1f} %" for share in shares)
-    return found, flagged
+    keys = ("detection_rate", "false_positive_rate")
+    shares = [means(rows, family.splits, key).get(OUR_DEFAULT) for key in keys]
+    return ["–" if share is None else f"{100 * share:.1f} %" for share in shares]
 
 
-def _earlier(cells: Cells, family: Family) -> str:
+def _earlier(rows: DataFrame, family: Family) -> str:
     """Say on how many splits ours is of before its latest view."""
-    ours = [cells[OUR_DEFAULT, split] for split in family.splits if (OUR_DEFAULT, split) in cells]
-    old = sum(map(of_before, ours))
-    if not family.images or not old:
+    ours = on(rows[rows["method"] == OUR_DEFAULT], family.splits)
+    is_old = (ours["model_version"].fillna(0) < VERSION).groupby(ours["split"]).any()
+    if not family.images or not is_old.any():
         return ""
-    on_which = "" if old == len(ours) else f" on {old} of the {len(ours)} splits"
+    on_which = "" if is_old.all() else f" on {is_old.sum()} of the {len(is_old)} splits"
     return f"\n`{OUR_DEFAULT}` was measured here {BEFORE}{on_which}.\n"
 
 
-def _other_draw(rows: list[Row]) -> str:
+def _other_draw(rows: DataFrame) -> str:
     """Say which methods were measured on another draw of the same images."""
-    methods = sorted({f"`{row['method']}`" for row in rows if "other_draw" in row})
+    methods = sorted({f"`{method}`" for method in rows.dropna(subset="other_draw")["method"]})
     return OTHER_DRAW.format(methods=", ".join(methods)) if methods else ""
 
 
-def _parts(rows: list[Row]) -> str:
+def _parts(rows: DataFrame) -> str:
     """Say which methods were tested on a part of the samples."""
-    parts = {row["method"]: row["most"] for row in rows if "most" in row}
-    listed = ", ".join(f"`{method}` ({most:,})" for method, most in parts.items())
+    parts = rows.dropna(subset="most").groupby("method")["most"].last()
+    listed = ", ".join(f"`{method}` ({most:,.0f})" for method, most in parts.items())
     why = "too slow for all, were tested on so many of either kind, drawn by the seed"
-    return f"\nMethods {why}: {listed}.\n" if parts else ""
+    return f"\nMethods {why}: {listed}.\n" if listed else ""
 
 
-def _wide(cells: Cells, family: Family) -> str:
+def _wide(rows: DataFrame, family: Family) -> str:
     """Return AUROC of many splits, and the means of AUROC and AUPRC over them."""
-    methods = _order(cells, family)
-    columns = [
-        _column([mean(cells, method, [split], "auroc") for method in methods])
-        for split in family.splits
-    ]
-    means = [_with_spread(cells, methods, family.splits, key) for key in ("auroc", "auprc")]
-    prevalence = statistics.fmean({r["split"]: r["prevalence"] for r in rows_in(cells)}.values())
-    short = [re.sub(r"^(vectors|mnist|fashion)-((only|without)-)?", "", s) for s in family.splits]
-    head = ["method", "seeds", *short, "mean AUROC", f"mean AUPRC (prevalence {prevalence:.2f})"]
-    return _lines(head, methods, [_seeds(cells, methods), *columns, *means])
+    columns = {"seeds": _seeds(rows)}
+    for split, values in on_each(rows, family.splits, "auroc").items():
+        short = re.sub(r"^(vectors|mnist|fashion)-((only|without)-)?", "", split)
+        columns[short] = _column(values)
+    prevalence = rows.groupby("split")["prevalence"].last().mean()
+    for name, key in (("AUROC", "auroc"), (f"AUPRC (prevalence {prevalence:.2f})", "auprc")):
+        columns[f"mean {name}"] = with_spread(rows, family.splits, key, _column)
+    return _by_method(columns, _order(rows, family))
 
 
-def _narrow(cells: Cells, family: Family) -> str:
+def _narrow(rows: DataFrame, family: Family) -> str:
     """Return AUROC and AUPRC of few splits, with their spread."""
-    methods = _order(cells, family)
-    head, columns = ["method", "seeds"], [_seeds(cells, methods)]
+    columns = {"seeds": _seeds(rows)}
     shared = set.intersection(*(set(split.split("-vs-")) for split in family.splits))
     for split in family.splits:
-        rows = rows_in(on(cells, [split]))
         name = "".join(set(split.split("-vs-")) - shared) or split
-        prevalence = f" (prevalence {rows[0]['prevalence']:.2f})" if rows else ""
-        head += [f"{name}, AUROC", f"{name}, AUPRC{prevalence}"]
-        columns += [_with_spread(cells, methods, (split,), key) for key in ("auroc", "auprc")]
-    return _lines(head, methods, columns)
+        prevalence = "".join(
+            f" (prevalence {share:.2f})" for share in on(rows, [split])["prevalence"][:1]
+        )
+        columns[f"{name}, AUROC"] = with_spread(rows, [split], "auroc", _column)
+        columns[f"{name}, AUPRC{prevalence}"] = with_spread(rows, [split], "auprc", _column)
+    return _by_method(columns, _order(rows, family))
 
 
-def ranks_section(cells: Cells) -> str:
+def ranks_section(rows: DataFrame) -> str:
     """Return the mean rank of every method on every family, and over two sets of images."""
     images = [split for family in FAMILIES if family.images for split in family.splits]
     some = [split for family in WITH_DEEP_PEERS for split in family.splits]
-    ranks = [mean_ranks(cells, family.splits) for family in FAMILIES]
-    ranks += [mean_ranks(cells, images), mean_ranks(cells, some)]
-    best = {m: min(r.get(m, np.inf) for r in ranks) for m in methods_in(cells)}
-    methods = [method for method in best if best[method] < np.inf]
-    methods.sort(key=lambda method: (ranks[-1].get(method, np.inf), best[method]))
-    titles = [*(family.title for family in FAMILIES), "all images", f"{len(some)} image splits"]
-    head = [f"{title} (of {len(r)})" for title, r in zip(titles, ranks, strict=True)]
-    columns = [_column([r.get(m) for m in methods], "{:.1f}", best=min) for r in ranks]
+    groups = {family.title: list(family.splits) for family in FAMILIES}
+    groups |= {"all images": images, f"{len(some)} image splits": some}
+    ranks = DataFrame({title: mean_ranks(rows, splits) for title, splits in groups.items()})
+    ranks = ranks.reindex(methods_in(rows)).dropna(how="all")
+    ranks["best"] = ranks.min(axis=1)
+    ranks = ranks.sort_values([ranks.columns[-2], "best"], kind="stable").drop(columns="best")
+    columns = {
+        f"{title} (of {values.count()})": _column(values, "{:.1f}", best="min")
+        for title, values in ranks.items()
+    }
     text = RANKS.format(n=len(images), few=len(some))
-    return text + "\n" + _lines(["method", *head], methods, columns)
+    return text + "\n" + _by_method(columns, [*ranks.index])
 
 
-def losses_section(cells: Cells) -> str:
+def losses_section(rows: DataFrame) -> str:
     """Return every split on which a peer is better than our default."""
-    splits = [s for family in FAMILIES for s in family.splits if (OUR_DEFAULT, s) in cells]
+    ours = {*rows[rows["method"] == OUR_DEFAULT]["split"]}
+    splits = [split for family in FAMILIES for split in family.splits if split in ours]
     if not splits:
         return LOSSES + "\n*Ours is not measured yet.*\n"
     lines = []
+    own = on_each(rows, splits, "auroc").loc[OUR_DEFAULT]
     for split in splits:
-        better = [
-            f"`{method}` +{gain:.4f}"
-            for method, gain in better_peers(cells, split, OUR_DEFAULT).items()
-        ]
+        gains = better_peers(rows, split, OUR_DEFAULT)
+        better = [f"`{method}` +{gain:.4f}" for method, gain in gains.items()]
         if better:
             more = f", and {len(better) - _LISTED} more" if len(better) > _LISTED else ""
-            value = f"{mean(cells, OUR_DEFAULT, [split], 'auroc'):.4f}"
-            lines.append([split, value, ", ".join(better[:_LISTED]) + more])
+            lines.append([split, f"{own[split]:.4f}", ", ".join(better[:_LISTED]) + more])
     won = f"\nOurs is the best, or shares the best, on {len(splits) - len(lines)} of the "
     won += f"{len(splits)} splits on which it was measured.\n"
     return LOSSES + won + ("\n" + table(["split", "ours", "better"], lines) if lines else "")
 
 
-def _with_spread(cells: Cells, methods: list[str], splits: tuple[str, ...], key: str) -> list[str]:
-    texts = _column([mean(cells, method, splits, key) for method in methods])
-    spreads = [spread(cells, method, splits, key) for method in methods]
-    return [
-        text if deviation is None or text == "–" else f"{text} ± {deviation:.4f}"
-        for text, deviation in zip(texts, spreads, strict=True)
-    ]
+def _column(values: Series, form: str = "{:.4f}", best: str = "max") -> Series:
+    """Return the values as text, a dash for none and bold for whatever reads like the best."""
+    texts = in_text(values, form)
+    return texts.where(texts != form.format(values.agg(best)), "**" + texts + "**")
 
 
-def _column(
-    values: list[float | None],
-    form: str = "{:.4f}",
-    best: Callable[[Iterable[float]], float] = max,
-) -> list[str]:
-    """Return the values as text, a dash for None and bold for whatever reads like the best."""
-    known = [value for value in values if value is not None]
-    top = form.format(best(known)) if known else ""
-    texts = ["–" if value is None else form.format(value) for value in values]
-    return [f"**{text}**" if text == top else text for text in texts]
+def _by_method(columns: dict[str, Series], methods: list[str]) -> str:
+    frame = DataFrame(columns).reindex(methods).rename("`{}`".format)
+    return table(["method", *frame], frame.itertuples(name=None))
 
 
-def _lines(head: list[str], methods: list[str], columns: list[list[str]]) -> str:
-    names = [f"`{method}`" for method in methods]
-    return table(head, [list(line) for line in zip(names, *columns, strict=True)])
-
-
-def _seeds(cells: Cells, methods: list[str]) -> list[str]:
+def _seeds(rows: DataFrame) -> Series:
     """Return how many seeds each method has on every split where it was measured."""
-    seeds = {m: [{r["seed"] for r in g} for (n, _), g in cells.items() if n == m] for m in methods}
-    return [str(len(set.intersection(*of) if of else ())) for of in seeds.values()]
+    n_splits = rows.groupby(["method", "seed"])["split"].nunique()
+    is_everywhere = n_splits.eq(rows.groupby("method")["split"].nunique(), level="method")
+    return in_text(is_everywhere.groupby("method").sum(), "{}")
 
 
-def _order(cells: Cells, family: Family) -> list[str]:
+def _order(rows: DataFrame, family: Family) -> list[str]:
     """Return the methods, the best mean AUROC first, and last those that have none."""
-    means = means_of_all(cells, family.splits)
-    return [*means, *(method for method in methods_in(cells) if method not in means)]
+    known = means(rows, family.splits, "auroc").sort_values(ascending=False, kind="stable")
+    return [*known.index, *(method for method in methods_in(rows) if method not in known)]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,14 @@ from tiny import row_of
 from benchmarks.comparison import families as numbers
 from benchmarks.comparison import page
 from benchmarks.comparison.cost import cost_section
-from benchmarks.pages import commands, merged
+from benchmarks.pages import ROWS, commands, merged
 from historyad.files import append_rows
 from historyad.research import standings
+
+
+def test_the_readme_says_of_the_families_what_the_rows_say():
+    text = page.README.read_text()
+    assert page.with_summary(text, numbers.read_all(ROWS)) == text
 
 
 def test_commands_that_differ_in_their_splits_alone_are_shown_as_one():
@@ -78,7 +83,7 @@ def test_losses_name_what_is_better_and_by_how_much():
         row_of("historyad-paper", "mnist-vs-kmnist", 0.97),
         row_of("vae", "mnist-vs-fashion", 0.5),
     ]
-    text = page.losses_section(standings.cells_of(rows))
+    text = page.losses_section(numbers.measured(rows))
     assert "| mnist-vs-kmnist | 0.9000 | `memae` +0.0500, `vae` +0.0200 |" in text
     assert "on 1 of the 2 splits" in text
     assert "mnist-vs-fashion |" not in text
@@ -87,14 +92,14 @@ def test_losses_name_what_is_better_and_by_how_much():
 def test_losses_on_a_table_compare_the_same_halves():
     rows = [row_of("historyad", "t", auroc, seed) for seed, auroc in ((1, 0.9), (2, 0.7))]
     rows += [row_of("vae", "t", auroc, seed) for seed, auroc in ((1, 0.8), (2, 0.8), (3, 1.0))]
-    assert numbers.better_peers(standings.cells_of(rows), "t", "historyad") == {}
+    assert numbers.better_peers(numbers.measured(rows), "t", "historyad").empty
 
 
 def test_one_seed_on_a_table_is_compared_with_the_same_half():
     split = numbers.TABLES.splits[0]
     rows = [row_of("historyad", split, auroc, seed) for seed, auroc in ((3, 0.9), (4, 0.6))]
-    cells = standings.cells_of([*rows, row_of("vae", split, 0.8, 3)])
-    assert numbers.better_peers(cells, split, "historyad") == {}
+    frame = numbers.measured([*rows, row_of("vae", split, 0.8, 3)])
+    assert numbers.better_peers(frame, split, "historyad").empty
 
 
 def test_a_seed_on_which_settings_were_chosen_does_not_count(tmp_path):
@@ -102,24 +107,24 @@ def test_a_seed_on_which_settings_were_chosen_does_not_count(tmp_path):
         row_of("historyad", "vectors-cable", auroc, seed) for seed, auroc in ((2, 0.9), (3, 0.7))
     ]
     append_rows(tmp_path / "comparison" / "a.jsonl", rows)
-    cells = numbers.read_cells(tmp_path)
-    assert standings.mean(cells, "historyad", ["vectors-cable"], "auroc") == 0.7
+    frame = numbers.read_all(tmp_path)
+    assert standings.means(frame, ["vectors-cable"], "auroc")["historyad"] == 0.7
 
 
 def test_what_verdicts_find_is_told():
     found = {"detection_rate": 0.25, "false_positive_rate": 0.0125}
     rows = [row_of("historyad", "magnetic-tile", 0.9, **found)]
-    text = page.family_section(standings.cells_of(rows), numbers.TILES)
+    text = page.family_section(numbers.measured(rows), numbers.TILES)
     assert "`historyad` finds 25.0 % of the anomalies\nand flags 1.2 % of the normal" in text
     assert "At its threshold" not in page.family_section(
-        standings.cells_of([row_of("vae", "magnetic-tile", 0.9)]), numbers.TILES
+        numbers.measured([row_of("vae", "magnetic-tile", 0.9)]), numbers.TILES
     )
 
 
 def test_what_is_missing_is_a_dash():
     rows = [row_of("vae", "mnist-vs-kmnist", 0.9), row_of("memae", "mnist-vs-kmnist", 0.95)]
     rows += [row_of("memae", "mnist-vs-fashion", 0.95)]
-    text = page.page_of(standings.cells_of(rows))
+    text = page.page_of(numbers.measured(rows))
     assert "| `vae` | 1 | 0.9000 | 0.4500 | – | – |" in text
     assert "| `memae` | 1 | **0.9500** | **0.4750** | **0.9500** | **0.4750** |" in text
     assert text.count("*Not measured yet.*") == len(numbers.FAMILIES) - 1
@@ -128,8 +133,8 @@ def test_what_is_missing_is_a_dash():
 def test_the_last_row_of_all_files_counts(tmp_path):
     for name, auroc in (("a", 0.5), ("b", 0.7)):
         append_rows(tmp_path / "comparison" / f"{name}.jsonl", [row_of("vae", "s", auroc)])
-    cells = numbers.read_cells(tmp_path)
-    assert standings.mean(cells, "vae", ["s"], "auroc") == 0.7
+    frame = numbers.read_all(tmp_path)
+    assert standings.means(frame, ["s"], "auroc")["vae"] == 0.7
 
 
 def test_a_row_of_all_test_samples_goes_before_one_of_a_part(tmp_path):
@@ -139,9 +144,9 @@ def test_a_row_of_all_test_samples_goes_before_one_of_a_part(tmp_path):
     )
     slow = row_of("anogan", "mnist-vs-kmnist", 0.7, most=2, n_normal=2, n_anomalous=2)
     append_rows(tmp_path / "comparison" / "a.jsonl", [whole, part, slow])
-    cells = numbers.read_cells(tmp_path)
-    assert standings.mean(cells, "vae", ["mnist-vs-kmnist"], "auroc") == 0.9
-    text = page.page_of(cells)
+    frame = numbers.read_all(tmp_path)
+    assert standings.means(frame, ["mnist-vs-kmnist"], "auroc")["vae"] == 0.9
+    text = page.page_of(frame)
     assert "9 training samples; 5 normal and 5 anomalous ones test." in text
     assert "drawn by the seed: `anogan` (2).\n" in text
 
@@ -160,8 +165,8 @@ def test_one_digit_at_full_scale_is_a_row_that_says_how_it_was_drawn():
     rows = [found | {"digit": 3}, found | {"digit": 3, "method": "case 2"}]
     (kept,) = numbers.rows_of_paper(rows)
     assert (kept["method"], kept["split"]) == ("historyad-paper", "mnist-without-3")
-    cells = standings.cells_of([kept, row_of("vae", "mnist-without-3", 0.8)])
-    text = page.family_section(cells, numbers.WITHOUT)
+    frame = numbers.measured([kept, row_of("vae", "mnist-without-3", 0.8)])
+    text = page.family_section(frame, numbers.WITHOUT)
     assert "\n9 training samples; 5 normal" in text
     assert "`historyad-paper`: from [figure 7]" in text
 
@@ -186,7 +191,7 @@ def test_times_are_of_the_machine_where_most_were_measured():
         row_of(method, "mnist-vs-kmnist", 0.9, seed, machine=machine, images_per_second=speed)
         for seed, (method, machine, speed) in enumerate(measured)
     ]
-    section = cost_section(standings.cells_of(rows))
+    section = cost_section(numbers.measured(rows))
     assert "* new: `egbad`, `historyad`, `memae`, `vae`\n* old: `anogan`\n" in section
     for method, ratio in {"vae": "2", "memae": "3", "anogan": "300"}.items():
         line = next(line for line in section.splitlines() if line.startswith(f"| `{method}`"))
