@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import textwrap
+from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from historyad.errors import ConfigError
 
@@ -26,7 +28,7 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
-@dataclass(repr=False, eq=False)  # scikit-learn's estimators bring their own repr and equality
+@dataclass
 class Config:
     """The hyperparameters of HistoryAD; equations and sections are those of the paper.
 
@@ -122,11 +124,6 @@ class Config:
     decay: float = _setting(
         3.0, "beta: rate at which the weight of a snapshot falls with its time.", low=0.0, high=100
     )
-    time_unit: str = _setting(
-        "epoch",
-        "Unit of alpha and of 1/beta: an epoch, or the whole of step 1.",
-        choices=("epoch", "run"),
-    )
     mass_tolerance: float = _setting(
         1e-2,
         "Step 1 stops when the part of the history's mass that is still to come is below this: "
@@ -146,9 +143,9 @@ class Config:
     # Step 3 (section 4.4)
     detector_start: str = _setting(
         "average",
-        "Start of D_TV: the averaged critic of eq. 14, random weights, the mean of one detector "
-        "from each, or the averaged critic as it is ('untrained').",
-        choices=("both", "average", "random", "untrained"),
+        "Start of D_TV: the averaged critic of eq. 14, random weights, or the averaged critic "
+        "without any training ('untrained').",
+        choices=("average", "random", "untrained"),
     )
     detector_epochs: float = _setting(2.0, "Length of step 3, in epochs.", low=0.001, high=1000.0)
     detector_learning_rate: float = _setting(
@@ -203,6 +200,33 @@ def settings() -> dict[str, Field[Any]]:
     return {setting.name: setting for setting in fields(Config)}
 
 
+def overrides(annotate: Callable[[str, Any], Any] | None = None) -> list[tuple[str, Any, None]]:
+    """Return a field for each hyperparameter, (name, type or None, None), for `make_dataclass`.
+
+    None stands for the value of a preset. ``annotate`` may add to the type of a name.
+    """
+    types = get_type_hints(Config)
+    return [
+        (name, annotate(name, types[name] | None) if annotate else types[name] | None, None)
+        for name in settings()
+    ]
+
+
+def given(values: Any) -> dict[str, Any]:
+    """Return the hyperparameters among the attributes of ``values`` that are not None."""
+    return {name: v for name in settings() if (v := getattr(values, name, None)) is not None}
+
+
+def describe_settings(indent: str = "") -> str:
+    """Return a paragraph for each hyperparameter, as docstrings have them."""
+    lines = []
+    for name, setting in settings().items():
+        default = f"Default of the preset 'default': {setting.default!r}."
+        text = f"{name}: {setting.metadata['help']} {default}"
+        lines += textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent=indent + "    ")
+    return "\n".join(lines)
+
+
 def as_dict(config: Config) -> dict[str, Any]:
     """Return the hyperparameters of ``config`` as JSON can hold them."""
     return {name: _plain(getattr(config, name)) for name in settings()}
@@ -237,11 +261,10 @@ def validate(config: Config) -> None:
     if config.image_size not in (0, 8, 16, 32, 64, 128):
         raise ConfigError(f"image_size is {config.image_size}: take 0, 8, 16, 32, 64 or 128")
     _validate_crops(config)
-    length = config.n_epochs if config.time_unit == "epoch" else 1.0
-    if config.skip_epochs >= length:
+    if config.skip_epochs >= config.n_epochs:
         raise ConfigError(
             f"skip_epochs ({config.skip_epochs:g}) leaves nothing of a history that ends at "
-            f"{length:g}: lower skip_epochs or raise n_epochs"
+            f"{config.n_epochs:g}: lower skip_epochs or raise n_epochs"
         )
 
 

@@ -15,8 +15,18 @@ TESTS = Path(__file__).parent
 
 # The table of contents: a file imports only from its own part and from those above it.
 PARTS = [
-    *("errors", "config", "randomness", "files", "checkpoints", "environment"),
-    *("data", "kinds", "method", "score", "model", "judge", "deploy", "research"),
+    *(
+        "errors",
+        "constants",
+        "config",
+        "randomness",
+        "files",
+        "checkpoints",
+        "ranks",
+        "layers",
+        "environment",
+    ),
+    *("data", "method", "score", "kinds", "model", "judge", "deploy", "research"),
     *("cli", "__main__"),
 ]
 

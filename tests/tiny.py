@@ -9,9 +9,9 @@ from hypothesis import settings as hypothesis_settings
 
 from historyad.config import make_config
 from historyad.judge.metrics import auroc
-from historyad.kinds.preprocessing import Preprocessing
-from historyad.method.batches import Batches
+from historyad.kinds.choose import choose_kind
 from historyad.method.history import History
+from historyad.method.networks import ImageNetworks, VectorNetworks
 
 # 2 epochs of 8 steps of 64 images; snapshots at every step from epoch 1 on.
 TINY = {
@@ -52,13 +52,18 @@ def tiny_config(**values):
     return make_config(**{**TINY, **values})
 
 
-def batches_of(samples, config, **arguments):
-    prepare = Preprocessing.fit(samples, config.image_size)
-    return Batches(samples, prepare=prepare, seed=config.seed, **arguments)
+def batches_of(samples, config, rows=None):
+    """Return the batches that `fit_model` makes of samples, or of some rows of them."""
+    return choose_kind(samples, config, rows).batches(samples, config, rows=rows)
+
+
+def networks_for(shape, config):
+    """Return the networks for samples that they see as (C, H, W) or (F,)."""
+    return (ImageNetworks if len(shape) == 3 else VectorNetworks).of(shape, config)
 
 
 def history_for(batches, config, path):
-    return History(path, config, batches.shape)
+    return History(path, config, batches.networks)
 
 
 def save_table(root):

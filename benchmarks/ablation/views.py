@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -13,21 +14,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from historyad.config import Config, make_config
-from historyad.files import load_json
-from historyad.kinds.preprocessing import Preprocessing
-from historyad.method.batches import Batches
-from historyad.method.detector import Detector, in_batches
+from historyad.config import Config
+from historyad.constants import CONSTANTS, Rule
 from historyad.method.history import History
-from historyad.model.fit import fit_model, split_rows
+from historyad.method.networks import Critic
+from historyad.model.fit import fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.model.split import split_rows
 from historyad.research.splits import Split
-from historyad.score.blocks import CANDIDATES, Blocks, Edges, Grey
-from historyad.score.companions import IMAGE_RIDGE, ImageCompanions, Rule, samples_to_fit
-from historyad.score.gaussian import Gaussian
+from historyad.score.batching import in_batches
+from historyad.score.blocks import Blocks, Edges, Grey
+from historyad.score.companions import ImageCompanions, samples_to_fit
+from historyad.score.gaussian import Gaussian, principal_components
 from historyad.score.neighbours import Neighbours
-from historyad.score.views import Views, raw_views
+from historyad.score.views import Views, normal_samples
 
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
 
@@ -55,30 +56,27 @@ def views_of(
     """Return what every view says of the split's samples, the score's rules, and the prevalence."""
     run = RunDirectory(folder)
     model = Model.load(folder) if run.is_finished else fit_model(split.train, config, run)
-    resolved = make_config(**load_json(run.config)["config"])
-    prepare = model.preprocessing
-    critic = History(run.history, resolved, prepare.network_shape).average_critic().eval()
+    kind, config, score = model.kind, model.config, model.score
+    assert isinstance(score, Views)
+    critic = History(run.history, config, kind.networks(config)).average_critic().eval()
     train, held_out = split_rows(len(split.train), config)
     samples = {
-        "held out": split.train.samples[held_out],
-        "normal": split.normal.samples,
-        "anomalous": split.anomalous.samples,
+        "held out": some(split.train.samples[held_out]),
+        "normal": some(split.normal.samples),
+        "anomalous": some(split.anomalous.samples),
     }
-    batches = Batches(split.train.samples, prepare=prepare, seed=config.seed, rows=train)
-    normal = batches.at(0, min(len(batches), samples_to_fit(batches.shape)))
-    assert isinstance(model.detector, Views)
-    detector = model.detector.detector
-    score_views: dict[str, Callable[[Tensor], Tensor]] = {"history": detector}
-    score_views |= _companions(detector, normal, "")
-    score_views |= _companions(Detector([critic]), normal, "averaged critic's ")
-    score_views |= _blocks(model.detector, normal)
-    samples = {key: some(x) for key, x in samples.items()}
-    found = _of_the_score(model.detector, samples, prepare)
+    batches = kind.batches(split.train.samples, config, rows=train)
+    normal = normal_samples(batches, samples_to_fit(math.prod(batches.networks.shape)))
+    views: dict[str, Callable[[Tensor], Tensor]] = {"history": score.d_tv}
+    views |= _companions(score.d_tv, normal, "")
+    views |= _companions(critic, normal, "averaged critic's ")
+    views |= _blocks(score, normal)
+    found = _of_the_score(score, samples)
     with torch.inference_mode():
-        for name, view in score_views.items():
-            found[name] = {key: in_batches(view, x, prepare) for key, x in samples.items()}
+        for name, view in views.items():
+            found[name] = {key: in_batches(view, x, kind) for key, x in samples.items()}
     n_normal, n_anomalous = len(split.normal), len(split.anomalous)
-    return found, model.detector.companions.rules, n_anomalous / (n_normal + n_anomalous)
+    return found, score.companions.rules, n_anomalous / (n_normal + n_anomalous)
 
 
 def some(samples: NDArray[Any]) -> NDArray[Any]:
@@ -89,22 +87,25 @@ def some(samples: NDArray[Any]) -> NDArray[Any]:
 
 
 def _companions(
-    detector: Detector, normal: Tensor, prefix: str
+    critic: Critic, normal: Tensor, prefix: str
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return each companion on each layer, fitted on ``normal``."""
     layers: dict[str, Callable[[Tensor], Tensor]] = {
-        "features": lambda x: detector.scores_and_features(x)[1],
-        "hidden": lambda x: detector.scores_and_features(x)[2],
+        "features": lambda x: critic.layers_of(x)[0],
+        "hidden": lambda x: critic.layers_of(x)[1],
     }
     if not prefix:
         layers["pixels"] = lambda x: x.flatten(1)
     views: dict[str, Callable[[Tensor], Tensor]] = {}
+    ridge = CONSTANTS.image_ridge
     for layer_name, layer in layers.items():
         with torch.inference_mode():
             x = torch.cat([layer(part) for part in torch.split(normal, 512)])
-        fitted: dict[str, torch.nn.Module] = {"gaussian": Gaussian.fit(x, ridge=IMAGE_RIDGE)}
+        fitted: dict[str, torch.nn.Module] = {"gaussian": Gaussian.fit(x, ridge=ridge)}
+        pca = principal_components(x, CONSTANTS.bank_components)
         for metric in ("cosine", "euclid"):
-            relative = Neighbours.fit(x, cosine=metric == "cosine", project=True)
+            relative = Neighbours.of_features(x, pca, cosine=metric == "cosine")
+            relative.fit_gaps(relative.candidates_of_bank())
             fitted |= {metric: relative, metric + PLAIN: _plain(relative)}
             if metric == "cosine":
                 fitted[metric + UNEQUAL] = _as_they_vary(relative, x)
@@ -113,23 +114,21 @@ def _companions(
     return views
 
 
-def _of_the_score(
-    views: Views, samples: dict[str, NDArray[Any]], prepare: Preprocessing
-) -> dict[str, Scores]:
+def _of_the_score(views: Views, samples: dict[str, NDArray[Any]]) -> dict[str, Scores]:
     """Return what the score makes of the companions that it has."""
     companions = views.companions
     assert isinstance(companions, ImageCompanions)
 
     def gaussians(x: Tensor) -> Tensor:
-        features = views.detector.scores_and_features(x)[1]
+        features, _, _ = views.d_tv.layers_of(x)
         fine, _ = companions.gaussian(x)
         return torch.stack([fine, companions.features(features)], 1)
 
     found: dict[str, Scores] = defaultdict(dict)
     for key, x in samples.items():
-        raw = dict(zip(views.names, raw_views(views, x, prepare).T, strict=True))
+        raw = dict(zip(views.names, views.raw_of(x).T, strict=True))
         with torch.inference_mode():
-            of_pixels, of_features = in_batches(gaussians, x, prepare).T
+            of_pixels, of_features = in_batches(gaussians, x, views.kind).T
         found[NEAR][key] = raw["neighbours"]
         found[BLOCKS][key] = raw["blocks"]
         found[EDGES][key] = raw["edges"]
@@ -159,19 +158,19 @@ def _blocks(views: Views, normal: Tensor) -> dict[str, Callable[[Tensor], Tensor
     """Return variants of the blocks of the score, by grey values and by edges."""
     companions = views.companions
     assert isinstance(companions, ImageCompanions)
-    pattern = companions.pattern
+    pattern, n_others = companions.pattern, CONSTANTS.block_candidates
     plain = copy.deepcopy(companions.blocks)
     plain.gaps.fill_(1)
     variants = {PLAIN: plain}
     with torch.inference_mode():
-        others = copy.deepcopy(pattern).fit_gaps(pattern.candidates_of_bank(), CANDIDATES)
+        others = copy.deepcopy(pattern).fit_gaps(pattern.candidates_of_bank(), n_others)
         for name, steps in MOVES.items():
             variants[name] = _moving(steps).fit(normal[: len(others)], others)
 
     def after(blocks: Blocks, look: int) -> Callable[[Tensor], Tensor]:
         def view(x: Tensor) -> Tensor:
-            places = pattern.place(views.detector.scores_and_features(x)[1])
-            others = pattern.nearest(places, pattern.candidates(places), CANDIDATES)[1]
+            places = pattern.place(views.d_tv.layers_of(x)[0])
+            others = pattern.nearest(places, pattern.candidates(places), n_others)[1]
             return blocks(x, others)[look]  # type: ignore[no-any-return]
 
         return view

@@ -18,8 +18,16 @@ from benchmarks.comparison.families import (
     range_of,
     read_all,
 )
-from benchmarks.pages import BEFORE, DOCS, PICTURES, ROOT, ROWS, commands, write_or_check
-from historyad.model.files import VERSION
+from benchmarks.pages import (
+    BEFORE,
+    DOCS,
+    PICTURES,
+    ROOT,
+    ROWS,
+    SCORE_SINCE,
+    commands,
+    write_or_check,
+)
 from historyad.research.benchmark import OURS
 from historyad.research.chart import draw
 from historyad.research.markdown import table
@@ -198,7 +206,7 @@ def _verdicts(rows: DataFrame, family: Family) -> list[str]:
 def _earlier(rows: DataFrame, family: Family) -> str:
     """Say on how many splits ours is of before its latest view."""
     ours = on(rows[rows["method"] == OUR_DEFAULT], family.splits)
-    is_old = (ours["model_version"].fillna(0) < VERSION).groupby(ours["split"]).any()
+    is_old = (ours["model_version"].fillna(0) < SCORE_SINCE).groupby(ours["split"]).any()
     if not family.images or not is_old.any():
         return ""
     on_which = "" if is_old.all() else f" on {is_old.sum()} of the {len(is_old)} splits"

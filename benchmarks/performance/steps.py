@@ -20,7 +20,8 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.measuring import Row, seconds_of
 from historyad.config import Config, make_config
-from historyad.method.detector import Detector, detector_step
+from historyad.layers import PooledConv2d
+from historyad.method.detector import detector_step
 from historyad.method.gan import (
     Gan,
     build_gan,
@@ -31,7 +32,7 @@ from historyad.method.gan import (
 )
 from historyad.method.history import recorded_interval
 from historyad.method.losses import critic_loss, gradient_penalty
-from historyad.method.networks import Critic, PooledConv2d, initialise
+from historyad.method.networks import ImageNetworks, initialise
 
 IMAGES = 51_000  # that MNIST trains on, with 15 % held out
 
@@ -131,12 +132,11 @@ class _Steps:
     def __init__(self, variant: Variant, shape: tuple[int, ...]) -> None:
         self.variant = variant
         self.config: Config = make_config(**variant.settings)
-        gan = build_gan(shape, self.config, "cpu")
-        detector = Detector([Critic(shape, self.config.width, self.config.hidden)])
+        networks = ImageNetworks.of(shape, self.config)
+        gan, detector = build_gan(networks, self.config, "cpu"), networks.critic()
         random = torch.Generator().manual_seed(0)
         initialise(detector, random)
-        networks = (gan.generator, gan.critic, detector)
-        for network in networks:
+        for network in (gan.generator, gan.critic, detector):
             _degrade(network, variant)
         rate = self.config.learning_rate
         if variant.fused:

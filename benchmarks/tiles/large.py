@@ -49,7 +49,7 @@ def measure(run: Path, data_root: Path, rounds: int, threads: int) -> Row:
     seconds: dict[str, list[float]] = {"score": [], "map": []}
     for _ in range(rounds):
         seconds["score"].append(seconds_of(lambda: model.anomaly_score(image[None])))
-        seconds["map"].append(seconds_of(lambda: model.anomaly_map(image)))
+        seconds["map"].append(seconds_of(lambda: model.maps(image[None])))
     return {
         "side": SIDE,
         "threads": threads,

@@ -35,14 +35,15 @@ from historyad.data.datasets import open_source
 from historyad.data.sources import Source
 from historyad.files import read_rows
 from historyad.judge.evaluation import judge, judge_maps, read_masks
-from historyad.method.batches import Crops
-from historyad.method.detector import Detector
-from historyad.method.networks import Critic, initialise
-from historyad.model.fit import calibrate_model, fit_model, split_rows
+from historyad.kinds.crops import Crops
+from historyad.method.networks import initialise
+from historyad.model.fit import fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.model.split import split_rows
 from historyad.randomness import Stream, torch_generator
-from historyad.score.patches import PatchViews, fit_patch_scale, fit_patch_views
+from historyad.score.decide import decide
+from historyad.score.maps import MapScore
 
 KINDS = ("blowhole", "break", "crack", "fray", "uneven")
 SETTINGS: dict[str, Any] = {
@@ -132,7 +133,7 @@ def fit(method: str, root: Path, seed: int, runs: Path, epoch_images: int) -> Fi
         model = varied(method, model, train)
     return Fitted(
         model.anomaly_score,
-        lambda images: np.stack([model.anomaly_map(image) for image in images]),
+        lambda images: np.stack(model.maps(images)),
         model.calibration.threshold,
     )
 
@@ -189,21 +190,20 @@ def varied(method: str, model: Model, train: Source) -> Model:
 
     The second tells what training adds to comparing features with those of good tiles.
     """
-    config, prepare = model.config, model.preprocessing
+    config, kind = model.config, model.kind
+    assert isinstance(kind, Crops)
     rows, held_out = split_rows(len(train), config)
-    assert isinstance(model.detector, PatchViews)
     if method == "history alone":
-        views = PatchViews(model.detector.detector, config.scales).eval()
+        score = MapScore(kind, model.score.d_tv)
     else:
-        crops = Crops(train.samples, prepare=prepare, seed=config.seed, rows=rows)
-        critic = Critic(prepare.network_shape, config.width, config.hidden)
+        critic = kind.networks(config).critic()
         initialise(critic, torch_generator(config.seed, Stream.WEIGHTS))
-        detector = Detector([critic.eval().requires_grad_(False)])
-        views = fit_patch_views(detector, crops, config.seed)
-    fit_patch_scale(views, train.samples, held_out, prepare)
-    names = [train.names[row] for row in held_out.tolist()]
-    kept = Source("image", train.samples[held_out], names, "held-out tiles")
-    return calibrate_model(replace(model, detector=views), kept)
+        critic.eval().requires_grad_(False)
+        score = MapScore.fit(kind, critic, train.samples, rows, config.seed)
+    rate = config.false_positive_rate
+    return replace(
+        model, score=score, calibration=decide(score.eval(), train.samples, held_out, rate)
+    )
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from historyad.kinds.contrast import local_contrast
-from historyad.method.networks import Generator, initialise
+from historyad.method.networks import ImageNetworks, initialise
 from historyad.randomness import Stream, numpy_generator, torch_generator
 from historyad.research.peers.training import Encoder
-from historyad.score.patches import worst
+from historyad.score.maps import worst
 
 Pixels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
@@ -117,9 +117,8 @@ class WindowAutoencoder:
         """Minimise the squared error on windows drawn at random."""
         flat = windows.flatten(0, 1).view(-1, 1, self.side, self.side)
         weights = torch_generator(self.seed, Stream.WEIGHTS)
-        parts = [
-            network((1, self.side, self.side), 24, 512, 64) for network in (Encoder, Generator)
-        ]
+        networks = ImageNetworks((1, self.side, self.side), width=24, hidden=512, latent_dim=64)
+        parts = [Encoder(networks, networks.latent_dim), networks.generator()]
         for part in parts:
             initialise(part, weights)
         self._network = nn.Sequential(*parts)
@@ -169,7 +168,7 @@ def window_maps(detector: WindowDetector, images: Pixels) -> Maps:
 def worst_of(maps: Maps) -> NDArray[np.float32]:
     """Return the score of each map (N, H, W), (N,): as in ours, the mean of its worst pixels."""
     scores: NDArray[np.float32] = torch.stack(
-        [worst(one) for one in torch.from_numpy(maps)]
+        [worst(one, 1) for one in torch.from_numpy(maps)]
     ).numpy()
     return scores
 

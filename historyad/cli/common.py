@@ -68,8 +68,8 @@ def open_samples(
 
 def load_model(run: Path, device: str) -> Model:
     """Return the model of a finished fit."""
-    from historyad.method.networks import choose_device
     from historyad.model.model import Model
+    from historyad.ranks import choose_device
 
     return Model.load(run, choose_device(device))
 
@@ -78,7 +78,7 @@ def open_for(
     model: Model, source: str, data_root: Path | None, *, skip_unreadable: bool = False
 ) -> Source:
     """Return the source of samples, at the size of the model's grid if it takes any size."""
-    side = model.preprocessing.side if model.preprocessing.any_size else 0
+    side = model.kind.grid or 0
     return open_samples(source, data_root, skip_unreadable=skip_unreadable, side=side)
 
 
@@ -86,8 +86,7 @@ def open_stream_for(model: Model, source: str, data_root: Path | None) -> Source
     """Return what ``model`` can score in chunks, without holding all of it."""
     from historyad.data.datasets import open_stream
 
-    side = model.preprocessing.side if model.preprocessing.any_size else None
-    return open_stream(source, data_root=data_root, mixed=side)
+    return open_stream(source, data_root=data_root, mixed=model.kind.grid)
 
 
 def report_unreadable(samples: Source | Folder) -> None:

@@ -250,7 +250,7 @@ def _chunks(model: Model, samples: Source | Folder) -> Iterator[Batch]:
     from historyad.data.sources import CHUNK
 
     found = False
-    for chunk in samples.chunks(CHUNK, check=model.preprocessing.check):
+    for chunk in samples.chunks(CHUNK, check=model.kind.check):
         found = True
         yield chunk
     if not found:

@@ -161,6 +161,13 @@ def conform(image: Pixels, side: int | None, channels: int | None) -> Pixels:
     return image if side is None else place_on_grid(image[None], side)[0]
 
 
+def mirrored(start: int, size: int, length: int) -> NDArray[np.intp]:
+    """Return ``size`` places from ``start`` on, those outside [0, length) mirrored at its ends."""
+    places = np.abs(np.arange(start, start + size))
+    inside: NDArray[np.intp] = length - 1 - np.abs(length - 1 - places)
+    return inside
+
+
 def find_images(folder: Path) -> list[Path]:
     """Image files in ``folder`` and below, by suffix, in the order of their relative paths.
 

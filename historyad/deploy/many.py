@@ -39,8 +39,9 @@ from historyad.deploy.parts import (
 )
 from historyad.deploy.ray_cluster import cluster
 from historyad.errors import HistoryADError, InputError, RunError
-from historyad.method.networks import choose_device
 from historyad.model.model import Model
+from historyad.ranks import choose_device
+from historyad.score.result import FIGURES
 
 _ATTEMPTS = 3  # at a part whose worker was killed
 
@@ -53,23 +54,14 @@ def score_chunk(
     ``path`` (N,) str, ``anomaly_score`` float32, ``p_value`` float64, ``is_anomalous`` bool and,
     with ``view_scores``, one float32 column for each view.
     """
-    if view_scores:
-        scores, views = model.scores_and_views(samples)
-    else:
-        scores, views = model.anomaly_score(samples), {}
-    columns: Columns = {
-        "path": np.array([printable(name) for name in names], dtype=object),
-        "anomaly_score": scores,
-        "p_value": model.calibration.p_value(scores),
-        "is_anomalous": scores > model.calibration.threshold,
-    }
-    return {**columns, **views}
+    found = model(samples, views=view_scores)
+    paths = np.array([printable(name) for name in names], dtype=object)
+    return {"path": paths, **found.columns()}
 
 
 def column_names(model: Model, *, view_scores: bool = False) -> tuple[str, ...]:
     """Return the names of the columns of `score_chunk`."""
-    base = ("path", "anomaly_score", "p_value", "is_anomalous")
-    return (*base, *(model.view_names if view_scores else ()))
+    return ("path", *FIGURES, *(model.view_names if view_scores else ()))
 
 
 def score_shard(job: Job, shard: int, *, device: str = "auto") -> Part:
@@ -223,7 +215,7 @@ class PartActor:
         if names is not None:
             root = Path(self._job.source)
             paths = [root / unquote(name, errors="surrogateescape") for name in names[0]]
-            samples: Source | Folder = Folder(root, paths, self._job.source, _grid(self._model))
+            samples: Source | Folder = Folder(root, paths, self._job.source, self._model.kind.grid)
             here = slice(0, len(paths))
         else:
             samples = self._samples
@@ -252,15 +244,11 @@ def _count_attempt(path: Path, part: int) -> None:
 
 
 def _open(job: Job, model: Model) -> Source | Folder:
-    samples = open_stream(job.source, data_root=job.data_root, mixed=_grid(model))
+    samples = open_stream(job.source, data_root=job.data_root, mixed=model.kind.grid)
     if isinstance(samples, Source) and not isinstance(samples.samples, ImageStream):
         # Of one shape: all of it can be scored, or nothing.
-        model.preprocessing.check(tuple(samples.samples.shape[1:]))
+        model.kind.check(tuple(samples.samples.shape[1:]))
     return samples
-
-
-def _grid(model: Model) -> int | None:
-    return model.preprocessing.side if model.preprocessing.any_size else None
 
 
 def _score_part(job: Job, model: Model, samples: Source | Folder, here: slice, number: int) -> Part:
@@ -271,7 +259,7 @@ def _score_part(job: Job, model: Model, samples: Source | Folder, here: slice, n
     rows = here.start, here.stop
     chunks = [
         score_chunk(model, names, some, view_scores=job.view_scores)
-        for names, some in samples.chunks(CHUNK, *rows, check=model.preprocessing.check)
+        for names, some in samples.chunks(CHUNK, *rows, check=model.kind.check)
     ]
     names = column_names(model, view_scores=job.view_scores)
     columns = {

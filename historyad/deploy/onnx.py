@@ -22,30 +22,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
 from historyad import __version__
 from historyad.config import as_dict
-from historyad.data.images import reduced_size
 from historyad.errors import ConfigError, InputError, RunError
 from historyad.files import write_atomic
-from historyad.kinds.preprocessing import Preprocessing
-from historyad.method.networks import PooledConv2d
+from historyad.kinds.kind import Kind
+from historyad.layers import PooledConv2d
 from historyad.model.model import Model
 from historyad.score.calibration import Calibration
+from historyad.score.result import FIGURES, Scored
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OUTPUTS = ("anomaly_score", "p_value", "is_anomalous")
 TOLERANCE = 1e-4  # largest difference of two scores that counts as agreement
 DEFAULT_OPSET, _NEWEST_OPSET = 18, 25  # what the exporter writes without converting
 
 _PARITY_BATCHES = (1, 7, 64)
 _PARITY_VALUES = 2**24  # in one batch, which is smaller where images are large
-_PILLOW_UNIT = 2.0**22  # Pillow's resampling weights are integers that add up to this
 
 
 def export_onnx(
@@ -71,95 +67,41 @@ def export_onnx(
     _require_extra()
     if not DEFAULT_OPSET <= opset <= _NEWEST_OPSET:
         raise ConfigError(f"opset is {opset}: take {DEFAULT_OPSET} to {_NEWEST_OPSET}")
-    if model.preprocessing.scales:
-        raise InputError(
-            "a detector of crops cannot be exported: score with historyad score, historyad serve "
-            "or Model.anomaly_score"
-        )
-    shape = _input_shape(model.preprocessing, size)
+    shape = _input_shape(model.kind, size)
     if samples is not None and samples.shape[1:] != shape:
         raise InputError(
             f"the samples have shape {samples.shape[1:]}, the exported graph takes {shape}: give "
             "samples of that shape, or another size"
         )
     # Convolutions on a GPU are rounded more coarsely than the comparison allows.
-    model = dataclasses.replace(model, detector=copy.deepcopy(model.detector).cpu().eval())
+    model = dataclasses.replace(model, score=copy.deepcopy(model.score).cpu().eval())
     proto = _to_onnx(model, shape, opset)
     data = proto.SerializeToString()
     difference = _check_parity(data, model, _parity_inputs(model, shape, samples))
     write_atomic(Path(path), data)
     return {
         "input": f"{proto.graph.input[0].name} (N, {', '.join(map(str, shape))})",
-        "outputs": ", ".join(OUTPUTS),
+        "outputs": ", ".join(FIGURES),
         "opset": opset,
         "largest_score_difference": difference,
         "bytes": len(data),
     }
 
 
-class Scorer(nn.Module):
+class Graph(nn.Module):
     """`Model` as one module: raw samples of one shape to score, p-value and verdict, each (N,)."""
 
     def __init__(self, model: Model, shape: tuple[int, ...]) -> None:
         super().__init__()
-        vectors = model.preprocessing.kind == "vector"
-        self.prepare = (_Scaling if vectors else _Grid)(model.preprocessing, shape)
-        self.detector = _with_plain_convolutions(model.detector)
+        self.prepare = model.kind.onnx(shape)
+        self.score = _with_plain_convolutions(model.score)
         self.p_value = _PValue(model.calibration)
         self.threshold = model.calibration.threshold
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `OUTPUTS` names."""
-        score = self.detector(self.prepare(samples))
-        return score, self.p_value(score), score > self.threshold
-
-
-class _Grid(nn.Module):
-    """`place_on_grid` and `to_float` for images of one size, to the last bit."""
-
-    rows: Tensor
-    columns: Tensor
-
-    def __init__(self, preprocessing: Preprocessing, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        side, (height, width) = preprocessing.side, shape[:2]
-        new_height, new_width = reduced_size(height, width, side)
-        self.reduces = (height, width) != (new_height, new_width)
-        if self.reduces:
-            self.register_buffer("rows", _box_weights(height, new_height))
-            self.register_buffer("columns", _box_weights(width, new_width).T.contiguous())
-        top, left = (side - new_height) // 2, (side - new_width) // 2
-        self.padding = (left, side - new_width - left, top, side - new_height - top)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 (N, H, W, C) to float32 (N, C, side, side) in [-1, 1]."""
-        x = images.permute(0, 3, 1, 2)
-        if self.reduces:  # rows first, rounded to grey values in between, as Pillow does
-            x = _to_grey_values(x.double() @ self.columns)
-            x = _to_grey_values(self.rows @ x)
-        x = x.float()
-        if any(self.padding):
-            x = functional.pad(x, self.padding, mode="replicate")
-        return x / 127.5 - 1
-
-
-class _Scaling(nn.Module):
-    """`Preprocessing` of vectors, in double precision as there."""
-
-    center: Tensor
-    scale: Tensor
-
-    def __init__(self, preprocessing: Preprocessing, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.register_buffer("center", torch.tensor(preprocessing.center, dtype=torch.float64))
-        self.register_buffer("scale", torch.tensor(preprocessing.scale, dtype=torch.float64))
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Map float32 (N, F) to float32 (N, F)."""
-        z = (vectors.double() - self.center) / self.scale
-        # asinh(z) spelled out, since onnxruntime has no asinh in double precision.
-        size = z.abs()
-        return (z.sign() * (size + (size * size + 1).sqrt()).log()).float()
+        """Return what `FIGURES` names."""
+        score = self.score(self.prepare(samples))
+        return score, self.p_value(score), (score <= self.threshold).logical_not()
 
 
 class _PValue(nn.Module):
@@ -184,23 +126,10 @@ class _PValue(nn.Module):
         below = torch.zeros_like(score, dtype=torch.int64)  # held-out scores known to be smaller
         for step in reversed(range(self.n_steps)):
             further = below + 2**step
-            below = torch.where(self.held_out[further - 1] < score, further, below)
-        return (1 + self.n - below).double() / (self.n + 1)
-
-
-def _box_weights(n: int, m: int) -> Tensor:
-    """Return the integer weights (m, n) with which Pillow's box filter reduces n pixels to m."""
-    if n == m:
-        return torch.eye(n, dtype=torch.float64) * _PILLOW_UNIT
-    # In floats, Pillow's answer to the i-th unit image is the i-th column of the weights.
-    units = Image.fromarray(np.eye(n, dtype=np.float32))
-    weights = np.asarray(units.resize((m, n), Image.Resampling.BOX)).T
-    return torch.from_numpy(np.floor(weights.astype(np.float64) * _PILLOW_UNIT + 0.5))
-
-
-def _to_grey_values(x: Tensor) -> Tensor:
-    """Undo the unit of the weights and round; exact, as doubles hold all integers involved."""
-    return (x / _PILLOW_UNIT + 0.5).floor().clamp(0, 255)
+            # Nothing is at or above NaN, whose p-value is the smallest.
+            at_or_above = self.held_out[further - 1] >= score
+            below = torch.where(at_or_above, below, further)
+        return (1 + self.n - below.clamp(max=self.n)).double() / (self.n + 1)
 
 
 def _with_plain_convolutions(detector: nn.Module) -> nn.Module:
@@ -224,31 +153,30 @@ def _require_extra() -> None:
         raise InputError(f"export needs {error.name}: install historyad[export]") from error
 
 
-def _input_shape(preprocessing: Preprocessing, size: tuple[int, int] | None) -> tuple[int, ...]:
-    shape = preprocessing.input_shape
+def _input_shape(kind: Kind, size: tuple[int, int] | None) -> tuple[int, ...]:
+    shape = kind.input_shape
     if size is None:
         return shape
-    if preprocessing.kind == "vector" or min(size) < 1:
+    if not kind.is_picture or min(size) < 1:
         raise InputError(
-            f"size {size[0]} x {size[1]} does not fit a detector of {preprocessing.kind}s: give "
-            "height and width in pixels, and only for images"
+            f"size {size[0]} x {size[1]} does not fit a detector of {kind.noun}s: give height and "
+            "width in pixels, and only for images"
         )
     shape = (*size, shape[2])
-    preprocessing.check(shape)
+    kind.check(shape)
     return shape
 
 
 def _to_onnx(model: Model, shape: tuple[int, ...], opset: int) -> ModelProto:
     import onnx
 
-    images = model.preprocessing.kind == "image"
-    example = torch.zeros((2, *shape), dtype=torch.uint8 if images else torch.float32)
+    example = torch.zeros((2, *shape), dtype=model.kind.rest_dtype)
     with _quiet():
         program = torch.onnx.export(
-            Scorer(model, shape).eval(),
+            Graph(model, shape).eval(),
             (example,),
-            input_names=["images" if images else "vectors"],
-            output_names=list(OUTPUTS),
+            input_names=[f"{model.kind.noun}s"],
+            output_names=list(FIGURES),
             dynamic_shapes=({0: torch.export.Dim("N")},),
             opset_version=opset,
             dynamo=True,
@@ -297,32 +225,14 @@ def _quiet() -> Iterator[None]:
 def _parity_inputs(
     model: Model, shape: tuple[int, ...], samples: NDArray[Any] | None
 ) -> Iterator[NDArray[Any]]:
-    """Yield batches of several sizes and kinds: noise, smooth inputs, and ``samples``."""
+    """Yield batches of several sizes: made-up samples, some that nobody can score, ``samples``."""
     random = np.random.default_rng(0)
-    prepare = model.preprocessing
     for size in _PARITY_BATCHES:
         n = max(1, min(size, _PARITY_VALUES // math.prod(shape)))
-        if prepare.center is None or prepare.scale is None:
-            yield random.integers(0, 256, (n, *shape), np.uint8)
-            yield _smooth_images(random, (n, *shape))
-        else:
-            z = random.standard_normal((n, *shape))
-            yield (prepare.center + prepare.scale * z).astype(np.float32)
-            yield (prepare.center + 100 * prepare.scale * z).astype(np.float32)
+        yield model.kind.example(n, random, shape)
         if samples is not None:
             yield samples[np.arange(n) % len(samples)]
-
-
-def _smooth_images(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return sums of a few waves over the whole range of grey values, uint8 (N, H, W, C)."""
-    n, height, width, channels = shape
-    longest = max(height, width)
-    y, x = np.arange(height)[:, None, None] / longest, np.arange(width)[:, None] / longest
-    waves = np.zeros(shape)
-    for _ in range(3):
-        fy, fx, phase = random.uniform(-4, 4, (3, n, 1, 1, channels))
-        waves += np.sin(2 * np.pi * (fy * y + fx * x + phase))
-    return np.rint((waves / 3 + 1) * 127.5).astype(np.uint8)
+    yield from model.kind.unusual(shape)
 
 
 def _check_parity(data: bytes, model: Model, inputs: Iterable[NDArray[Any]]) -> float:
@@ -333,14 +243,18 @@ def _check_parity(data: bytes, model: Model, inputs: Iterable[NDArray[Any]]) -> 
     name = session.get_inputs()[0].name
     largest = 0.0
     for samples in inputs:
-        score, p_value, is_anomalous = session.run(list(OUTPUTS), {name: samples})
-        difference = float(np.abs(score - model.anomaly_score(samples)).max())
+        score, p_value, is_anomalous = session.run(list(FIGURES), {name: samples})
+        ours = model(samples)
+        known = np.isfinite(ours.anomaly_score)
+        same_unknown = np.array_equal(np.isnan(score), ~known)
+        difference = float(np.abs(score - ours.anomaly_score)[known].max(initial=0.0))
         largest = max(largest, difference)
         # Scores may differ in the last bits. What follows from a score may not differ at all.
-        same_p_values = np.array_equal(p_value, model.calibration.p_value(score))
-        same_verdicts = np.array_equal(is_anomalous, score > model.calibration.threshold)
+        decided = model.calibration.decide(Scored(score)).columns()
+        same_p_values = np.array_equal(p_value, decided["p_value"])
+        same_verdicts = np.array_equal(is_anomalous, decided["is_anomalous"])
         # Written so that a NaN fails.
-        if not (difference <= TOLERANCE and same_p_values and same_verdicts):
+        if not (difference <= TOLERANCE and same_unknown and same_p_values and same_verdicts):
             raise RunError(
                 f"onnxruntime and PyTorch disagree on {len(samples)} inputs (scores by "
                 f"{difference:.2g}, p-values {'equal' if same_p_values else 'different'}, "

@@ -76,7 +76,7 @@ def evaluate_model(model: Model, normal: Source, anomalous: Source) -> dict[str,
 
 def _scores(model: Model, source: Source) -> NDArray[np.float32]:
     """Score each sample once; in an array, another would stand in for an unreadable image."""
-    chunks = source.chunks(CHUNK, check=model.preprocessing.check)
+    chunks = source.chunks(CHUNK, check=model.kind.check)
     scores = [model.anomaly_score(chunk) for _, chunk in chunks]
     if not scores:
         raise InputError(f"no image of {source.description} can be scored: give some that can")

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.errors import InputError
-from historyad.kinds.corruptions import Corruption, Samples, image_corruptions, vector_corruptions
-from historyad.kinds.preprocessing import Preprocessing
+from historyad.kinds.damages import Damage, Samples
+from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.randomness import Stream, numpy_generator
 
@@ -27,36 +27,48 @@ if TYPE_CHECKING:
 POWER = 0.95  # share of the damaged samples that a strength must bring to detection
 SAMPLES = 200  # looked at unless told otherwise
 
+_MOST_VALUES, _FEWEST = 2**23, 5  # looked at by default: all damages take half a minute or so
 _CHUNK_VALUES = 2**22  # of the samples damaged at a time: bounds the memory
 
 
 def probe_model(
-    model: Model, samples: Samples, *, limit: int = SAMPLES, seed: int = 0
+    model: Model,
+    samples: Samples,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Return detection rates of damaged ``samples``, which are normal and were not trained on.
 
     ``samples`` are as a source holds them, uint8 (N, H, W, C) or float32 (N, F); ``limit`` of them
-    are drawn. The result is what JSON can hold::
+    are drawn: 200 unless told otherwise, and fewer where they are large. ``on_progress`` is told
+    after each damage. The result is what JSON can hold::
 
         n_samples, threshold, requested_false_positive_rate, power, seed
         false_positive_rate: {rate, low, high}       of the samples as they are
-        corruptions: [{name, unit, strengths, rate, low, high, seen_from}, ...]
+        corruptions: [{name, unit, strengths, rate, low, high, seen_from, missed_again}, ...]
 
     ``strengths``, ``rate`` and its 95 % interval are lists that begin at strength 0.
-    ``seen_from`` is the smallest strength, interpolated, at which the rate reaches ``POWER``, or
-    None where it stays below. The same seed gives the same result. Raises InputError for samples
-    that the model does not accept.
+    ``seen_from`` is the smallest strength, interpolated, from which on the rate stays at ``POWER``
+    or above, or None where the strongest is missed; ``missed_again`` is the weakest that is missed
+    although a weaker one is seen. The same seed gives the same result. Raises InputError for
+    samples that the model does not accept.
     """
-    model.preprocessing.check(samples.shape[1:])
-    samples = _draw(samples, limit, seed)
-    kinds = corruptions_for(model.preprocessing, samples.shape[1:])
+    model.kind.check(samples.shape[1:])
+    samples = _draw(samples, default_limit(samples) if limit is None else limit, seed)
+    kinds = model.kind.damages(samples.shape[1:])
+    n_chunks = len(list(_chunks(samples)))
     detected = np.zeros((len(kinds), 1 + max(len(kind.strengths) for kind in kinds)), np.int64)
-    for start, chunk in _chunks(samples):
+    for number, (start, chunk) in enumerate(_chunks(samples)):
         detected[:, 0] += _count(model, chunk)
         for i, kind in enumerate(kinds):
             for j, strength in enumerate(kind.strengths, 1):
                 random = _random(seed, kind, start)
-                detected[i, j] += _count(model, damage(model, kind, chunk, strength, random))
+                detected[i, j] += _count(model, model.kind.damage(kind, chunk, strength, random))
+            if on_progress is not None:
+                done = number * len(kinds) + i + 1
+                on_progress({"step": "probe", "epoch": done, "of": n_chunks * len(kinds)})
     n = len(samples)
     curves = [_curve(kind, detected[i], n) for i, kind in enumerate(kinds)]
     return {
@@ -70,27 +82,9 @@ def probe_model(
     }
 
 
-def corruptions_for(preprocessing: Preprocessing, shape: tuple[int, ...]) -> list[Corruption]:
-    """Return the damage to try on samples of ``shape``."""
-    if preprocessing.kind == "image":
-        return image_corruptions(*shape[:2])
-    return vector_corruptions(*shape)
-
-
-def damage(
-    model: Model,
-    kind: Corruption,
-    samples: Samples,
-    strength: float,
-    random: np.random.Generator,
-) -> Samples:
-    """Return damaged copies; vectors are damaged in units of the spread seen in training."""
-    center, scale = model.preprocessing.center, model.preprocessing.scale
-    if center is None or scale is None:
-        return kind.apply(samples, strength, random)
-    z = (samples.astype(np.float64) - center) / scale
-    damaged: Samples = (center + scale * kind.apply(z, strength, random)).astype(np.float32)
-    return damaged
+def default_limit(samples: Samples) -> int:
+    """Return how many samples are looked at unless told otherwise: fewer where they are large."""
+    return int(np.clip(_MOST_VALUES // samples[0].size, _FEWEST, SAMPLES))
 
 
 def wilson_interval(count: NDArray[np.int64], n: int) -> tuple[list[float], list[float]]:
@@ -105,14 +99,25 @@ def wilson_interval(count: NDArray[np.int64], n: int) -> tuple[list[float], list
 
 
 def seen_from(strengths: list[float], rates: list[float], power: float = POWER) -> float | None:
-    """Return the smallest strength at which the rate reaches ``power``, between two if need be."""
-    for j, rate in enumerate(rates):
-        if rate >= power:
-            if j == 0:
-                return strengths[0]
-            part = (power - rates[j - 1]) / (rate - rates[j - 1])
-            return strengths[j - 1] + part * (strengths[j] - strengths[j - 1])
-    return None
+    """Return the smallest strength from which on the rate stays at ``power`` or above.
+
+    It lies between two strengths if need be, and is None where the strongest is missed.
+    """
+    missed = [j for j, rate in enumerate(rates) if rate < power]
+    if not missed:
+        return strengths[0]
+    j = missed[-1]
+    if j + 1 == len(rates):
+        return None
+    part = (power - rates[j]) / (rates[j + 1] - rates[j])
+    return strengths[j] + part * (strengths[j + 1] - strengths[j])
+
+
+def missed_again(strengths: list[float], rates: list[float], power: float = POWER) -> float | None:
+    """Return the weakest strength that is missed although a weaker one is seen, if there is any."""
+    seen = next((j for j, rate in enumerate(rates) if rate >= power), len(rates))
+    later = zip(strengths[seen:], rates[seen:], strict=True)
+    return next((strength for strength, rate in later if rate < power), None)
 
 
 def table_of(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -133,6 +138,8 @@ def table_of(result: dict[str, Any]) -> list[tuple[str, str]]:
             seen += f" are seen at {curve['strengths'][-1]:g} {curve['unit']}"
         else:
             seen = f"seen from {curve['seen_from']:.3g} {curve['unit']}"
+        if curve["missed_again"] is not None:
+            seen += f"; missed at {curve['missed_again']:g}, though less is seen"
         rows.append((curve["name"], seen))
     return rows
 
@@ -149,7 +156,7 @@ def draw_probe(result: dict[str, Any], model: Model, sample: Samples, path: Path
     except ImportError as error:
         raise InputError("drawing needs matplotlib: install historyad[report]") from error
 
-    kinds = {kind.name: kind for kind in corruptions_for(model.preprocessing, sample.shape)}
+    kinds = {kind.name: kind for kind in model.kind.damages(sample.shape)}
     curves = result["corruptions"]
     columns = 2 if len(curves) > 3 else 1
     rows = -(-len(curves) // columns)
@@ -159,10 +166,10 @@ def draw_probe(result: dict[str, Any], model: Model, sample: Samples, path: Path
         for cell, curve in zip(cells, curves, strict=False):
             kind = kinds[curve["name"]]
             strip = [
-                damage(model, kind, sample[None], strength, _random(result["seed"], kind, 0))[0]
+                model.kind.damage(kind, sample[None], strength, _random(result["seed"], kind, 0))[0]
                 for strength in curve["strengths"]
             ]
-            _draw_curve(cell, curve, strip if model.preprocessing.kind == "image" else [])
+            _draw_curve(cell, curve, strip if model.kind.is_picture else [])
         figure.suptitle(
             f"Damaged normal samples called anomalous ({result['n_samples']}, with 95 % interval)",
             x=0.01,
@@ -231,16 +238,16 @@ def _chunks(samples: Samples) -> Iterator[tuple[int, Samples]]:
         yield start, samples[start : start + step]
 
 
-def _random(seed: int, kind: Corruption, start: int) -> np.random.Generator:
+def _random(seed: int, kind: Damage, start: int) -> np.random.Generator:
     """Return one generator for all strengths of a kind: the same damage grows."""
     return numpy_generator(seed, Stream.PROBE, zlib.crc32(kind.name.encode()), start)
 
 
 def _count(model: Model, samples: Samples) -> int:
-    return int((model.anomaly_score(samples) > model.calibration.threshold).sum())
+    return int(model.calibration.is_anomalous(model.anomaly_score(samples)).sum())
 
 
-def _curve(kind: Corruption, detected: NDArray[np.int64], n: int) -> dict[str, Any]:
+def _curve(kind: Damage, detected: NDArray[np.int64], n: int) -> dict[str, Any]:
     strengths = [0.0, *map(float, kind.strengths)]
     detected = detected[: len(strengths)]
     low, high = wilson_interval(detected, n)
@@ -253,6 +260,7 @@ def _curve(kind: Corruption, detected: NDArray[np.int64], n: int) -> dict[str, A
         "low": low,
         "high": high,
         "seen_from": seen_from(strengths, rates),
+        "missed_again": missed_again(strengths, rates),
     }
 
 

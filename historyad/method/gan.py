@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from historyad.checkpoints import Checkpoint
+from historyad import ranks
 from historyad.config import Config
-from historyad.method import ranks as distributed
 from historyad.method.batches import Batches
 from historyad.method.history import History, recorded_interval
-from historyad.method.loop import OnProgress, Training
+from historyad.method.loop import Loop, Session
 from historyad.method.losses import critic_loss, generator_loss, gradient_penalty
-from historyad.method.networks import Critic, Generator, build_networks
+from historyad.method.networks import Critic, Generator, Networks, initialise
 from historyad.randomness import Stream, torch_generator
 
 _BETAS = (0.5, 0.9)  # Adam's momentum; it makes P_G oscillate around P_data (section 3.2)
+_ALONE = Session()
 
 
 @dataclass
@@ -41,48 +41,40 @@ class Gan:
         return {"generator_adam": self.generator_optimizer, "critic_adam": self.critic_optimizer}
 
 
-def train_gan(
-    batches: Batches,
-    history: History,
-    *,
-    gan: Gan | None = None,
-    checkpoint: Checkpoint | None = None,
-    on_progress: OnProgress | None = None,
+def record_history(
+    batches: Batches, history: History, session: Session = _ALONE, *, gan: Gan | None = None
 ) -> Gan:
-    """Train a WGAN-GP (eq. 2) on ``batches``, recording snapshots into ``history``.
+    """Step 1: train a WGAN-GP (eq. 2) on ``batches``, recording snapshots into ``history``.
 
     Progress is counted in images seen by the critic. Training stops when what the history would
-    still gain is negligible (`recorded_interval`). With a ``checkpoint``, it continues where it
-    was left, and ends in the same bytes. ``on_progress`` gets a record at every save interval.
-    ``gan`` is what to start from, when not from `build_gan`. Several processes train together, in
-    steps that are those of one: rank 0 writes, and all end with the same networks and history.
+    still gain is negligible (`recorded_interval`). Where the ``session`` keeps checkpoints, it
+    continues where it was left, and ends in the same bytes. ``gan`` is what to start from, when not
+    from `build_gan`. Several processes train together, in steps that are those of one: rank 0
+    writes, and all end with the same networks and history.
     """
     config = history.config
-    gan = gan or build_gan(batches.shape, config, batches.device)
-    training = Training(1, config, checkpoint, gan.networks, gan.optimizers)
-    history.rewind(training.images_seen)
+    gan = gan or build_gan(history.networks, config, batches.device)
+    loop = Loop(1, config, session, gan.networks, gan.optimizers)
+    history.rewind(loop.images_seen)
 
     start, end = recorded_interval(config)
-    while training.images_seen < end * config.epoch_images:
-        training.count(gan_step(gan, batches, training.images_seen, config))
-        if training.is_at_save:
-            distance = training.take_figure()
-            if training.epoch >= start:
-                history.record(training.images_seen, gan.generator, gan.critic)
-            training.report(on_progress, of=end, wasserstein_distance=distance)
-        training.save_in_time()
-    training.save()
-    distributed.barrier()
+    for seen in loop.until(end * config.epoch_images):
+        distance = loop.count(gan_step(gan, batches, seen, config))
+        if distance is not None:  # a save interval has ended
+            if loop.epoch >= start:
+                history.record(loop.images_seen, gan.generator, gan.critic)
+            loop.report(of=end, wasserstein_distance=distance)
+    ranks.barrier()
     history.reload()
     return gan
 
 
-def build_gan(shape: tuple[int, ...], config: Config, device: torch.device | str) -> Gan:
-    """Return an untrained GAN for samples of ``shape``, its weights drawn from the seed."""
+def build_gan(networks: Networks, config: Config, device: torch.device | str) -> Gan:
+    """Return an untrained GAN, its weights drawn from the seed."""
     random = torch_generator(config.seed, Stream.WEIGHTS)
-    generator, critic = build_networks(
-        shape, config.width, config.hidden, config.latent_dim, random
-    )
+    generator, critic = networks.generator(), networks.critic()
+    initialise(generator, random)
+    initialise(critic, random)
     generator, critic = generator.to(device), critic.to(device)
     rate = config.learning_rate
     return Gan(generator, critic, make_adam(generator, rate), make_adam(critic, rate))
@@ -98,7 +90,7 @@ def gan_step(gan: Gan, batches: Batches, seen: int, config: Config) -> Tensor:
         set_learning_rate(optimizer, config.learning_rate * max(0.0, left))
     step = seen // config.batch_size
     random = torch_generator(config.seed, Stream.GAN, seen)
-    real = batches.at(seen, config.batch_size, distributed.own_part(config.batch_size))
+    real = batches.at(seen, config.batch_size, ranks.own_part(config.batch_size))
     penalised = step % config.penalty_interval == 0
     distance = critic_step(gan, real, random, config, penalised=penalised)
     if (step + 1) % config.critic_steps == 0:
@@ -114,7 +106,7 @@ def critic_step(
     The penalty may be left out of most steps; where it is in, its weight is multiplied by its
     interval. ``real`` is this rank's part of the batch, and so is what is drawn.
     """
-    part = distributed.own_part(config.batch_size)
+    part = ranks.own_part(config.batch_size)
     with torch.no_grad():
         generated = gan.generator(draw_latents(config, random, real.device))
     real_scores, generated_scores = gan.critic(torch.cat([real, generated])).chunk(2)
@@ -125,19 +117,18 @@ def critic_step(
         penalty = gradient_penalty(gan.critic, real, generated, mix)
         loss = loss + config.gradient_penalty_weight * config.penalty_interval * penalty
     gan.critic_optimizer.zero_grad()
-    distributed.backward(loss, gan.critic, config.batch_size)
+    ranks.backward(loss, gan.critic, config.batch_size)
     gan.critic_optimizer.step()
     return distance
 
 
 def generator_step(gan: Gan, random: torch.Generator, config: Config) -> None:
     """Take one step of the generator against a critic that stays as it is."""
-    device = next(gan.critic.parameters()).device
-    latents = draw_latents(config, random, device)
+    latents = draw_latents(config, random, gan.critic.device)
     gan.critic.requires_grad_(False)
     loss = generator_loss(gan.critic(gan.generator(latents)))
     gan.generator_optimizer.zero_grad()
-    distributed.backward(loss, gan.generator, config.batch_size)
+    ranks.backward(loss, gan.generator, config.batch_size)
     gan.generator_optimizer.step()
     gan.critic.requires_grad_(True)
 
@@ -148,7 +139,7 @@ def draw_latents(config: Config, random: torch.Generator, device: torch.device) 
     All ranks draw the whole batch, so that a latent does not depend on their number.
     """
     latents = torch.randn(config.batch_size, config.latent_dim, generator=random)
-    return latents[distributed.own_part(config.batch_size)].to(device)
+    return latents[ranks.own_part(config.batch_size)].to(device)
 
 
 def make_adam(network: nn.Module, learning_rate: float) -> Adam:

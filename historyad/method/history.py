@@ -7,7 +7,7 @@ generators with the weights of eq. 13, and the critics' weighted average (eq. 14
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from historyad import ranks
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 from historyad.errors import ConfigError, RunError
 from historyad.files import load_json, load_tensors, save_json, save_tensors
-from historyad.method import ranks as distributed
-from historyad.method.batches import from_float
-from historyad.method.networks import Critic, Generator, Shape
+from historyad.method.networks import Critic, Generator, Networks
 from historyad.randomness import Stream, numpy_generator, torch_generator
 
 _VERSION = 2
@@ -43,9 +43,7 @@ def recorded_interval(config: Config) -> tuple[float, float]:
     They are recorded from alpha on, until the mass that eq. 13 still has to give,
     (e^(-beta t) - e^(-beta n)) / (e^(-beta alpha) - e^(-beta n)), falls below ``mass_tolerance``.
     """
-    unit = _time_unit(config)
-    start, end = config.skip_epochs * unit, config.n_epochs
-    rate = config.decay / unit
+    start, end, rate = config.skip_epochs, config.n_epochs, config.decay
     if config.mass_tolerance == 0 or rate == 0:
         return start, end
     total = 1 - math.exp(-rate * (end - start))
@@ -59,8 +57,13 @@ def is_save(images_seen: int, config: Config) -> bool:
     return images_seen // every != (images_seen - config.batch_size) // every
 
 
-def check_saves(config: Config) -> None:
-    """Raise ConfigError unless step 1, as it is set, records a snapshot at all."""
+def resolve(config: Config, n_train: int) -> Config:
+    """Return ``config`` with the length of an epoch, for ``n_train`` training samples.
+
+    Raises ConfigError unless step 1, as it is set, records a snapshot at all.
+    """
+    length = config.epoch_images or max(n_train, CONSTANTS.smallest_epoch)
+    config = replace(config, epoch_images=length)
     start, end = recorded_interval(config)
     if _last_save(config, end) / config.epoch_images < start:
         raise ConfigError(
@@ -68,6 +71,7 @@ def check_saves(config: Config) -> None:
             f"{end:g} epochs, where the history is recorded: raise saves_per_epoch, or lower "
             "skip_epochs or mass_tolerance"
         )
+    return config
 
 
 def _last_save(config: Config, end: float) -> int:
@@ -85,9 +89,8 @@ def history_weights(times: NDArray[np.float64], config: Config) -> NDArray[np.fl
 
     Raises RunError when no snapshot lies in the interval.
     """
-    unit = _time_unit(config)
-    t = times / unit
-    inside = (t >= config.skip_epochs - 1e-9) & (times <= config.n_epochs + 1e-9)
+    t = times
+    inside = (t >= config.skip_epochs - 1e-9) & (t <= config.n_epochs + 1e-9)
     if not inside.any():
         raise RunError(
             f"the history has no snapshot at or after skip_epochs = {config.skip_epochs:g}: "
@@ -103,24 +106,19 @@ def effective_snapshots(weights: NDArray[np.float64]) -> float:
     return float(1 / np.square(weights).sum())
 
 
-def _time_unit(config: Config) -> float:
-    """Length in epochs of the unit in which alpha and 1/beta are given."""
-    return 1.0 if config.time_unit == "epoch" else config.n_epochs
-
-
 class History:
     """The snapshots in a folder, one file each; none is held in memory.
 
-    ``shape`` is that of one sample as the networks see it; ``config.epoch_images`` must be
-    resolved (not 0), since it turns images seen into epochs.
+    ``networks`` are those of a snapshot; ``config.epoch_images`` must be resolved (not 0), since
+    it turns images seen into epochs.
     """
 
     def __init__(
-        self, path: Path, config: Config, shape: Shape, device: torch.device | str = "cpu"
+        self, path: Path, config: Config, networks: Networks, device: torch.device | str = "cpu"
     ) -> None:
         self.path = path
         self.config = config
-        self.shape = shape
+        self.networks = networks
         self.device = device
         self.snapshots: list[Snapshot] = []
         self.reload()
@@ -150,7 +148,7 @@ class History:
 
         Of several processes, rank 0 does. Raises RunError for weights that are not finite there.
         """
-        if not distributed.is_main():
+        if not ranks.is_main():
             return
         file = f"{images_seen:012d}.safetensors"
         tensors = {
@@ -172,13 +170,13 @@ class History:
     def rewind(self, images_seen: int) -> None:
         """Drop the snapshots after ``images_seen``: training, resumed there, records them anew."""
         kept = [s for s in self.snapshots if s.images_seen <= images_seen]
-        if kept != self.snapshots and distributed.is_main():
+        if kept != self.snapshots and ranks.is_main():
             self.snapshots = kept
             self._write_manifest()
 
     def thin(self, every: int) -> History:
         """Return this history with every ``every``-th snapshot, as if saved so many times less."""
-        thinned = History(self.path, self.config, self.shape, self.device)
+        thinned = History(self.path, self.config, self.networks, self.device)
         thinned.snapshots = self.snapshots[::every]
         return thinned
 
@@ -189,15 +187,13 @@ class History:
         the batch, a sample would depend on its neighbours and a wider latent would be normalised
         away.
         """
-        generator = Generator(
-            self.shape, self.config.width, self.config.hidden, self.config.latent_dim
-        )
+        generator = self.networks.generator()
         generator.load_state_dict(self._load(index, "generator"))
         return generator.eval().to(self.device)
 
     def load_critic(self, index: int) -> Critic:
         """Return the critic of a snapshot."""
-        critic = Critic(self.shape, self.config.width, self.config.hidden)
+        critic = self.networks.critic()
         critic.load_state_dict(self._load(index, "critic"))
         return critic.eval().to(self.device)
 
@@ -210,7 +206,7 @@ class History:
             for name, tensor in self._load(index, "critic").items():
                 term = tensor.double() * float(weight)
                 average[name] = average[name] + term if name in average else term
-        critic = Critic(self.shape, self.config.width, self.config.hidden)
+        critic = self.networks.critic()
         critic.load_state_dict({name: tensor.float() for name, tensor in average.items()})
         return critic.to(self.device)
 
@@ -226,18 +222,16 @@ class History:
         random = numpy_generator(self.config.seed, Stream.HISTORY, position)
         counts = random.multinomial(size, self.weights)
         places = np.split(random.permutation(size), np.cumsum(counts)[:-1])
-        pool: NDArray[Any] = np.zeros((size, *self.shape), np.float32)
-        if len(self.shape) == 3:
-            pool = np.zeros((size, *self.shape[1:], self.shape[0]), np.uint8)
-        for index in np.flatnonzero(counts)[distributed.rank() :: distributed.world_size()]:
+        pool = self.networks.empty(size)
+        for index in np.flatnonzero(counts)[ranks.rank() :: ranks.world_size()]:
             generator = self.load_generator(int(index))
             latents = self._latents(int(counts[index]), position, int(index))
             for z, rows in zip(
                 torch.split(latents, _CHUNK), _split(places[index], _CHUNK), strict=True
             ):
-                pool[rows] = from_float(generator(z))
+                pool[rows] = self.networks.at_rest(generator(z))
         # Each sample is in one rank's pool, and zero in those of the others.
-        distributed.add_up(torch.from_numpy(pool))
+        ranks.add_up(torch.from_numpy(pool))
         return pool
 
     def _latents(self, size: int, position: int, index: int) -> Tensor:

@@ -4,32 +4,52 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from historyad import ranks
 from historyad.checkpoints import Checkpoint
 from historyad.config import Config
 from historyad.errors import RunError
-from historyad.method import ranks as distributed
 from historyad.method.history import is_save
 
 OnProgress = Callable[[dict[str, Any]], None]
 
-CHECKPOINT_SECONDS = 30.0
 SHARED_FOLDER = "the run must be in one folder that every process sees; the same command continues"
 
 _LOG_NAMES = {1: "gan", 3: "detector"}
 _RATES = {1: "learning_rate", 3: "detector_learning_rate"}
 
 
-class Training:
+@dataclass(frozen=True)
+class Session:
+    """What surrounds a training: where its state is kept, and who is told of its progress.
+
+    ``checkpoints`` is a folder, or None to keep nothing; a checkpoint is replaced when it is
+    ``seconds`` old. ``on_progress`` gets a record at every save interval.
+    """
+
+    checkpoints: Path | None = None
+    on_progress: OnProgress | None = None
+    seconds: float = 30.0
+
+    def checkpoint(self, step: int) -> Checkpoint | None:
+        """Return the checkpoint of a step."""
+        if self.checkpoints is None:
+            return None
+        return Checkpoint(self.checkpoints / f"{_LOG_NAMES[step]}.safetensors")
+
+
+class Loop:
     """Where a step is: the images it has seen, the figure of its log, and its checkpoint.
 
-    It starts where ``checkpoint`` was left, if there is one, with ``networks`` and ``optimizers``
+    It starts where the checkpoint was left, if there is one, with ``networks`` and ``optimizers``
     as they were. The figure is summed up where it is computed: to read it after every batch would
     make an accelerator wait. After an interruption, the sum of all ranks is that of rank 0.
     """
@@ -38,45 +58,58 @@ class Training:
         self,
         step: int,
         config: Config,
-        checkpoint: Checkpoint | None,
+        session: Session,
         networks: Mapping[str, nn.Module],
         optimizers: Mapping[str, Adam],
     ) -> None:
         self.config = config
         self._step = step
-        self._checkpoint, self._networks, self._optimizers = checkpoint, networks, optimizers
+        self._session, self._checkpoint = session, session.checkpoint(step)
+        self._networks, self._optimizers = networks, optimizers
+        checkpoint = self._checkpoint
         state = (checkpoint.restore(networks, optimizers) if checkpoint else None) or {}
-        distributed.agree({f"state of step {step}": distributed.fingerprint(state)}, SHARED_FOLDER)
-        distributed.broadcast(networks.values())
+        ranks.agree({f"state of step {step}": ranks.fingerprint(state)}, SHARED_FOLDER)
+        ranks.broadcast(networks.values())
         self.images_seen: int = state.get("images_seen", 0)
         self._sum: Tensor | float = state.get("sum", 0.0)
         self._n_batches: int = state.get("n_batches", 0)
-        self._saved_at = time.monotonic()
 
     @property
     def epoch(self) -> float:
         """The time, in epochs."""
         return self.images_seen / self.config.epoch_images
 
-    @property
-    def is_at_save(self) -> bool:
-        """Whether the last batch ended a save interval."""
-        return is_save(self.images_seen, self.config)
+    def until(self, end: float) -> Iterator[int]:
+        """Yield the images seen before each batch, up to ``end``; keep the state meanwhile."""
+        saved_at = time.monotonic()
+        while self.images_seen < end:
+            yield self.images_seen
+            if time.monotonic() - saved_at > self._session.seconds:
+                self._save()
+                saved_at = time.monotonic()
+        self._save()
 
-    def count(self, figure: Tensor) -> None:
-        """Count a batch, of which ``figure`` is this rank's part."""
+    def count(self, figure: Tensor) -> float | None:
+        """Count a batch, of which ``figure`` is this rank's part.
+
+        Return the mean figure since the last save, over all ranks, where a save interval ends, else
+        None. Raises RunError, on every rank, when it is not finite.
+        """
         self.images_seen += self.config.batch_size
         self._sum = self._sum + figure
         self._n_batches += 1
+        return self._take_figure() if is_save(self.images_seen, self.config) else None
 
-    def take_figure(self) -> float:
-        """Return the mean figure of the batches since the last save, over all ranks.
+    def report(self, **values: float) -> None:
+        """Tell rank 0's listener the record of a save."""
+        if self._session.on_progress is not None and ranks.is_main():
+            seen = {"images_seen": self.images_seen, "epoch": self.epoch}
+            self._session.on_progress({"step": _LOG_NAMES[self._step], **seen, **values})
 
-        Raises RunError, on every rank, when it is not finite.
-        """
+    def _take_figure(self) -> float:
         mean = torch.as_tensor(self._sum) / self._n_batches
         self._sum, self._n_batches = 0.0, 0
-        figure = float(distributed.average(mean, self.config.batch_size))
+        figure = float(ranks.average(mean, self.config.batch_size))
         if not math.isfinite(figure):
             raise RunError(
                 f"step {self._step} diverged at epoch {self.epoch:.4g} (what it logs is {figure}): "
@@ -84,20 +117,9 @@ class Training:
             )
         return figure
 
-    def report(self, on_progress: OnProgress | None, **values: float) -> None:
-        """Give rank 0's ``on_progress`` the record of a save."""
-        if on_progress is not None and distributed.is_main():
-            seen = {"images_seen": self.images_seen, "epoch": self.epoch}
-            on_progress({"step": _LOG_NAMES[self._step], **seen, **values})
-
-    def save_in_time(self) -> None:
-        """Replace the checkpoint when it is `CHECKPOINT_SECONDS` old."""
-        if time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
-            self.save()
-
-    def save(self) -> None:
+    def _save(self) -> None:
         """Replace the checkpoint; rank 0 does."""
-        if self._checkpoint is None or not distributed.is_main():
+        if self._checkpoint is None or not ranks.is_main():
             return
         state = {
             "images_seen": self.images_seen,
@@ -105,4 +127,3 @@ class Training:
             "n_batches": self._n_batches,
         }
         self._checkpoint.save(self._networks, self._optimizers, state)
-        self._saved_at = time.monotonic()

@@ -306,7 +306,7 @@ def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[Scorer, Row]:
     facts = {
         "threshold": model.calibration.threshold,
         "held_out": len(model.calibration.scores),
-        "parameters": count_parameters(model.detector),
+        "parameters": count_parameters(model.score),
         "model_version": VERSION,
         "run_mb": sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) / 1e6,
     }

@@ -9,6 +9,7 @@ approximate one where these are few; calibrated on further samples, it holds as 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.errors import InputError
+from historyad.score.result import Scored
 
 _MOST_SAMPLES = 2**21  # whose scores fit into the JSON of a model
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
@@ -55,8 +57,20 @@ class Calibration:
             m -= 1
         return float(self.scores[n - m])
 
+    def decide(self, scored: Scored) -> Scored:
+        """Return what was scored with p-values and verdicts."""
+        scores = scored.anomaly_score
+        return dataclasses.replace(
+            scored, p_value=self.p_value(scores), is_anomalous=self.is_anomalous(scores)
+        )
+
+    def is_anomalous(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether each score is above the threshold; NaN, of which nothing is known, is, too."""
+        anomalous: NDArray[np.bool_] = ~(np.asarray(scores, np.float32) <= self.threshold)
+        return anomalous
+
     def p_value(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(1 + #{held-out scores >= score}) / (n + 1), in (0, 1]."""
+        """(1 + #{held-out scores >= score}) / (n + 1), in (0, 1]; the smallest for NaN."""
         n = len(self.scores)
         below = np.searchsorted(self.scores, np.asarray(scores, np.float32), side="left")
         return (1 + n - below) / (n + 1)

@@ -6,7 +6,6 @@ convolutions run once over the image, in tiles.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -16,34 +15,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from historyad.method.batches import mirrored, to_float
-from historyad.method.detector import Detector
+from historyad.data.images import mirrored
 from historyad.method.networks import COARSEST, Critic
+
+Floats = Callable[[NDArray[np.uint8]], Tensor]  # images (n, H, W, C) as networks see them
 
 _TILE = 64  # cells a side that are held at a time
 _HALO = 3  # cells around them: two for the crops of the head, one for the padding of convolutions
-_BANK = 4096  # cells that are kept
-_COMPONENTS = 48  # of their features
-_FIT_CELLS = 20_000  # of which components and the Gaussian are estimated
-_RIDGE = 0.01  # of the Gaussian, as a share of the mean variance
-_QUERIES = 256  # cells compared with the bank at a time: their distances stay in the cache
-_SMALLEST_VARIANCE = 1e-6
 
 
-def cell_of(detector: Detector) -> int:
-    """Return the side of a cell, in pixels."""
-    return cast(Critic, detector.members[0]).shape[1] // COARSEST
-
-
-def cell_features(detector: Detector, tile: Tensor) -> list[Tensor]:
+def cell_features(critic: Critic, tile: Tensor, cell: int) -> list[Tensor]:
     """Return the features of the cells of a tile but for its halo, each (1, n, rows, columns).
 
-    ``tile`` is (1, C, h, w). They are the first member's, after each convolution: the highest value
-    in the cell.
+    ``tile`` is (1, C, h, w), with cells of ``cell`` pixels a side. The features are those after
+    each convolution: the highest value in the cell.
     """
-    cell, x = cell_of(detector), tile
-    layers = []
-    for layer in cast(nn.Sequential, cast(Critic, detector.members[0]).features):
+    x, layers = tile, []
+    for layer in cast(nn.Sequential, critic.features):
         x = layer(x)
         if not isinstance(layer, nn.Conv2d):
             pooled = functional.max_pool2d(x, cell * x.shape[-1] // tile.shape[-1])
@@ -51,23 +39,20 @@ def cell_features(detector: Detector, tile: Tensor) -> list[Tensor]:
     return layers
 
 
-def crop_scores(detector: Detector, tile: Tensor) -> Tensor:
+def crop_scores(critic: Critic, tile: Tensor) -> Tensor:
     """Return D_TV's mean score of the four crops around each cell but for the halo, (n, m)."""
-    scores = []
-    for critic in cast(Sequence[Critic], detector.members):
-        features = critic.features(tile)[:, :, 1:-1, 1:-1]
-        first = cast(nn.Linear, critic.head[1])
-        # The head's first layer at every place: a convolution over the grid that it flattens.
-        kernel = first.weight.view(len(first.weight), COARSEST, COARSEST, -1).permute(0, 3, 1, 2)
-        hidden = functional.conv2d(features, kernel, first.bias)
-        score = critic.head[2:](hidden.permute(0, 2, 3, 1))[..., 0]
-        scores.append(functional.avg_pool2d(score[None], 2, stride=1)[0, 0])
-    return torch.stack(scores).mean(0)
+    features = critic.features(tile)[:, :, 1:-1, 1:-1]
+    first = cast(nn.Linear, critic.head[1])
+    # The head's first layer at every place: a convolution over the grid that it flattens.
+    kernel = first.weight.view(len(first.weight), COARSEST, COARSEST, -1).permute(0, 3, 1, 2)
+    hidden = functional.conv2d(features, kernel, first.bias)
+    score = critic.head[2:](hidden.permute(0, 2, 3, 1))[..., 0]
+    return functional.avg_pool2d(score[None], 2, stride=1)[0, 0]
 
 
-def feature_counts(detector: Detector) -> list[int]:
+def feature_counts(critic: Critic) -> list[int]:
     """Return how many features each layer of `cell_features` has."""
-    layers = cast(nn.Sequential, cast(Critic, detector.members[0]).features)
+    layers = cast(nn.Sequential, critic.features)
     return [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)]
 
 
@@ -82,15 +67,13 @@ def as_rows(features: Tensor) -> Tensor:
 
 
 def in_tiles(
-    image: NDArray[np.uint8], detector: Detector, function: Callable[[Tensor], Tensor]
+    image: NDArray[np.uint8], cell: int, floats: Floats, function: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Return ``function`` of all cells of an image (H, W, C), (n, rows, columns).
 
     It maps a tile (1, C, h, w), with a halo that holds all that its cells depend on, to values of
     the cells within. Beyond the image's edges, and up to whole cells, it is mirrored.
     """
-    device = detector.device
-    cell = cell_of(detector)
     rows, columns = (-(-side // cell) for side in image.shape[:2])
     strips = []
     for top in range(0, rows, _TILE):
@@ -98,7 +81,7 @@ def in_tiles(
         for left in range(0, columns, _TILE):
             y = _places(top, min(top + _TILE, rows), cell, image.shape[0])
             x = _places(left, min(left + _TILE, columns), cell, image.shape[1])
-            strip.append(function(to_float(image[y[:, None], x][None], device)))
+            strip.append(function(floats(image[y[:, None], x][None])))
         strips.append(torch.cat(strip, dim=-1))
     return torch.cat(strips, dim=-2)
 
@@ -106,88 +89,3 @@ def in_tiles(
 def _places(start: int, stop: int, cell: int, length: int) -> NDArray[np.intp]:
     """Return the pixels of cells ``start`` to ``stop`` and their halo, along one side."""
     return mirrored((start - _HALO) * cell, (stop - start + 2 * _HALO) * cell, length)
-
-
-def draw_cells(
-    detector: Detector, images: NDArray[np.uint8], random: np.random.Generator
-) -> list[Tensor]:
-    """Return the features of about 20,000 cells of images (N, H, W, C), each (1, n, cells, 1)."""
-    images = images[random.permutation(len(images))[:_FIT_CELLS]]
-    # Of many images, some; of few, as many cells of each as are needed.
-    n_of_each = math.ceil(_FIT_CELLS / len(images))
-    parts = []
-    for image in images:
-        layers = in_tiles(
-            image, detector, lambda tile: torch.cat(cell_features(detector, tile), 1)[0]
-        )
-        flat = layers.flatten(1)
-        chosen = torch.from_numpy(random.permutation(flat.shape[1])[:n_of_each])
-        parts.append(flat[:, chosen.to(flat.device)])
-    cells = torch.cat(parts, 1)[None, :, :, None]
-    return list(torch.split(cells, feature_counts(detector), dim=1))
-
-
-class Bank(nn.Module):
-    """Distance of features to the nearest of those of normal cells, on principal components."""
-
-    mean: Tensor
-    components: Tensor
-    cells: Tensor
-
-    def __init__(self, n_features: int, n_cells: int) -> None:
-        super().__init__()
-        n_components = min(_COMPONENTS, n_features, n_cells)
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("components", torch.zeros(n_components, n_features))
-        self.register_buffer("cells", torch.zeros(n_cells, n_components))
-
-    @classmethod
-    def fit(cls, features: Tensor, random: np.random.Generator) -> Bank:
-        """Keep as many of normal cells (N, features) as have room, drawn with ``random``."""
-        order = torch.from_numpy(random.permutation(len(features))).to(features.device)
-        some = features[order[:_FIT_CELLS]]
-        bank = cls(features.shape[1], min(_BANK, len(features))).to(features.device)
-        bank.mean.copy_(some.mean(0))
-        _, vectors = torch.linalg.eigh((some - bank.mean).T.double().cov())
-        bank.components.copy_(vectors.T.flip(0)[: len(bank.components)])
-        bank.cells.copy_(bank._place(features[order[: len(bank.cells)]]))
-        return bank
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the distance of each of (B, features), (B,)."""
-        norms = self.cells.square().sum(1) / 2
-        parts = []
-        for part in torch.split(self._place(features), _QUERIES):
-            # |a - b|^2 / 2 = |a|^2 / 2 - (ab - |b|^2 / 2), smallest where the bracket is largest.
-            closest = torch.addmm(-norms, part, self.cells.T).amax(1)
-            parts.append((part.square().sum(1) - 2 * closest).clamp(min=0).sqrt())
-        return torch.cat(parts)
-
-    def _place(self, features: Tensor) -> Tensor:
-        return (features - self.mean) @ self.components.T
-
-
-class CellGaussian(nn.Module):
-    """Mahalanobis distance of features to those of normal cells."""
-
-    mean: Tensor
-    whitening: Tensor
-
-    def __init__(self, n_features: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("whitening", torch.zeros(n_features, n_features))
-
-    @classmethod
-    def fit(cls, features: Tensor) -> CellGaussian:
-        """Estimate from normal cells (N, features)."""
-        gaussian = cls(features.shape[1]).to(features.device)
-        gaussian.mean.copy_(features.mean(0))
-        variances, directions = torch.linalg.eigh((features - gaussian.mean).T.double().cov())
-        ridge = (_RIDGE * variances.mean()).clamp(min=_SMALLEST_VARIANCE)
-        gaussian.whitening.copy_(directions / (variances.clamp(min=0) + ridge).sqrt())
-        return gaussian
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the distance of each of (B, features), (B,)."""
-        return ((features - self.mean) @ self.whitening).square().sum(1).sqrt()

@@ -33,66 +33,52 @@ distances call it normal; `simplicity` does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from historyad.kinds.preprocessing import Preprocessing
+from historyad.constants import CONSTANTS
+from historyad.data.streams import in_parts
 from historyad.method.batches import Batches
-from historyad.method.detector import Detector, Score, Scores, in_batches
-from historyad.score.companions import ImageCompanions, VectorCompanions, samples_to_fit
-
-_Number = TypeVar("_Number", float, NDArray[np.float64])
+from historyad.method.networks import Critic
+from historyad.score.batching import in_batches
+from historyad.score.bounded import bounded_score, total_of
+from historyad.score.companions import Companions, count
+from historyad.score.result import Scored
+from historyad.score.scale import Scale
+from historyad.score.score import Input, Score
 
 _CHUNK = 512  # samples whose features are computed at a time
-RANGE = 0.95  # quantile of normal samples that is 1 on the scale of a view
-_FAR = 0.99  # or that is 2, of one that counts by its square, where that is less strict
-ZERO = 0.99  # quantile of normal samples where the score is 0
-_STEEPNESS = 4.0  # of the score at its 0, per unit of the scale
-_MOST_BOUNDED = 1 - 2**-24  # the largest float32 below 1: a score of 1 is infinitely far
 # A detector that is all but constant on normal samples has no scale of its own.
-SMALLEST_SPREAD, SMALLEST_SPREAD_OF_HISTORY = 1e-6, 0.05
 
 
 class Views(Score):
     """Anomaly score of D_TV and its companions."""
 
-    center: Tensor
-    spread: Tensor
-    total_center: Tensor
-    total_spread: Tensor
-
-    def __init__(self, detector: Detector, companions: ImageCompanions | VectorCompanions) -> None:
+    def __init__(self, kind: Input, d_tv: Critic, companions: Companions) -> None:
         super().__init__()
-        self.detector = detector
+        self.kind = kind
+        self.d_tv = d_tv
         self.companions = companions
-        self.register_buffer("center", torch.zeros(len(self.names)))
-        self.register_buffer("spread", torch.ones(len(self.names)))
-        self.register_buffer("total_center", torch.zeros(1))
-        self.register_buffer("total_spread", torch.ones(1))
+        self.scale = Scale(len(self.names))
+        self.total_scale = Scale(1)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the views, in their order."""
+        """Names of the views, in the order in which they are added up."""
         return tuple(self.companions.rules)
 
     @property
-    def d_tv(self) -> Detector:
-        """The view `history`."""
-        return self.detector
-
-    @property
-    def companion_sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
         """The sizes by which the companions are built anew."""
         return self.companions.sizes
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the anomaly score of each sample, (B,), in (-1, 1).
+        """Return the anomaly score of each sample as networks see it, (B,), in (-1, 1).
 
         Typical normal samples get -0.8, and one in a hundred of them more than 0; the score grows
         towards 1 with what is anomalous.
@@ -101,105 +87,62 @@ class Views(Score):
 
     def score(self, raw: Tensor) -> Tensor:
         """Return the anomaly score of samples whose `raw` views are known, (views, B) to (B,)."""
-        return bounded_score((self.total(raw) - self.total_center) / self.total_spread)
+        return bounded_score(self.total_scale(self.total(raw)[None])[0])
 
     def total(self, raw: Tensor) -> Tensor:
         """Return the weighted sum of `raw` views (views, B), (B,)."""
         rules = self.companions.rules.values()
-        counted = [
-            rule.count(view) for rule, view in zip(rules, self.standardised(raw), strict=True)
-        ]
+        counted = [count(rule, view) for rule, view in zip(rules, self.scale(raw), strict=True)]
         # One after the other: torch adds up a stack in an order that depends on the batch.
         total: Tensor = reduce(torch.add, counted)
         return total
 
-    def standardised(self, raw: Tensor) -> Tensor:
-        """Put `raw` views (views, B) on one scale: 0 is typical, above 1 is rare."""
-        return (raw - self.center[:, None]) / self.spread[:, None]
-
     def raw(self, x: Tensor) -> Tensor:
         """Return the score of D_TV and the distances of its companions, (views, B)."""
-        history, features, hidden = self.detector.scores_and_features(x)
-        return torch.stack([history, *self.companions(x, features, hidden)])
+        features, hidden, history = self.d_tv.layers_of(x)
+        found = {"history": history, **self.companions(x, features, hidden)}
+        return torch.stack([found[name] for name in self.names])
 
-    def scores_and_views(
-        self, samples: NDArray[Any], prepare: Preprocessing
-    ) -> tuple[Scores, Scores]:
-        """Return anomaly scores (N,), and `standardised` views (views, N), at the cost of one."""
-        raw = torch.from_numpy(raw_views(self, samples, prepare).T).to(self.center.device)
-        return self.score(raw).cpu().numpy(), self.standardised(raw).cpu().numpy()
+    @torch.inference_mode()
+    def raw_of(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the views of samples as a source holds them, not yet on a scale, (N, views)."""
+        return in_batches(lambda x: self.raw(x).T, samples, self.kind, self.device)
+
+    @torch.inference_mode()
+    def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
+        """Return the scores and, at no further cost, what each view says."""
+        if not views:
+            return Scored(in_batches(self, samples, self.kind, self.device))
+        raw = torch.from_numpy(self.raw_of(samples).T).to(self.device)
+        found = zip(self.names, self.scale(raw).cpu().numpy(), strict=True)
+        return Scored(self.score(raw).cpu().numpy(), views=dict(found))
+
+    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> None:
+        """Standardise each view, and their sum, by ``rows`` of normal samples not fitted on."""
+        raw_of_parts = [self.raw_of(part) for part in in_parts(samples, rows)]
+        raw = torch.from_numpy(np.concatenate(raw_of_parts)).to(self.device).T
+        rules = self.companions.rules
+        self.scale.fit(
+            raw,
+            squared=[rule.squared for rule in rules.values()],
+            smallest={list(rules).index("history"): CONSTANTS.smallest_history_spread},
+        )
+        self.total_scale.fit_tail(self.total(raw)[None])
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return totals on their scale: the score nears 1 and hides how far out a sample is."""
         return total_of(scores)
 
-    def fit_scale(self, raw_of_normal: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Set the scale from the `raw_views` (N, views) of normal samples that were not fitted on.
 
-        Return their anomaly scores, (N,).
-        """
-        raw = torch.from_numpy(raw_of_normal).to(self.center.device).T
-        self.center.copy_(raw.median(dim=1).values)
-        squared = torch.tensor([rule.squared for rule in self.companions.rules.values()])
-        self.spread.copy_(spread_of(raw, self.center, squared=squared.to(raw.device)))
-        self.spread[0].clamp_(min=SMALLEST_SPREAD_OF_HISTORY)
-        total = self.total(raw)
-        self.total_center.copy_(total.median())
-        spread = total.quantile(ZERO) - self.total_center
-        self.total_spread.copy_(spread.clamp(min=SMALLEST_SPREAD))
-        scores: NDArray[np.float32] = self.score(raw).cpu().numpy()
-        return scores
-
-
-def spread_of(raw: Tensor, center: Tensor, *, squared: Tensor) -> Tensor:
-    """Return how far 1 is from 0 on the scale of each of some views, (views,).
-
-    ``raw`` (views, N) are those of normal samples, and ``center`` (views,) is their median. One in
-    twenty is beyond 1. Of a view that counts ``squared`` (views,), one in a hundred at most is
-    beyond 2: some kind of normal samples may be plainer than all others, as ones are among digits.
-    """
-    spread, far = (raw.quantile(quantile, dim=1) - center for quantile in (RANGE, _FAR))
-    wider = torch.maximum(spread, far / 2)
-    return torch.where(squared, wider, spread).clamp(min=SMALLEST_SPREAD)
-
-
-def bounded_score(total: Tensor) -> Tensor:
-    """Return the anomaly score in (-1, 1) of totals on their scale: -0.8 at 0, and 0 at 1."""
-    t = _STEEPNESS * (total - 1)
-    return t / (1 + t.abs())  # unlike tanh, it still tells apart what is far out
-
-
-def total_of(score: _Number) -> _Number:
-    """Invert `bounded_score`; a score of 1 gives what the largest float32 below it does."""
-    inside: _Number = np.clip(score, -_MOST_BOUNDED, _MOST_BOUNDED)
-    return inside / (1 - abs(inside)) / _STEEPNESS + 1
+def normal_samples(batches: Batches, most: int) -> Tensor:
+    """Return at ``most`` so many normal samples to fit companions on, as networks see them."""
+    n = min(len(batches), most)
+    starts = range(0, n, _CHUNK)
+    return torch.cat([batches.at(start, min(_CHUNK, n - start)) for start in starts])
 
 
 @torch.inference_mode()
-def raw_views(views: Views, samples: NDArray[Any], prepare: Preprocessing) -> NDArray[np.float32]:
-    """Return the views of samples as a source holds them, not yet on a scale, (N, views)."""
-    return in_batches(lambda x: views.raw(x).T, samples, prepare, views.center.device)
-
-
-def fit_views(detector: Detector, batches: Batches) -> Views:
-    """Return ``detector`` with companions fitted on normal samples, their scale still unset."""
-    n = min(len(batches), samples_to_fit(batches.shape))
-    samples = torch.cat([batches.at(start, size) for start, size in _chunks(n)])
-    companions: ImageCompanions | VectorCompanions
-    if len(batches.shape) == 1:
-        companions = VectorCompanions.fit(samples)
-    else:
-        companions = ImageCompanions.fit(samples, *_layers_of(detector, samples))
-    return Views(detector, companions).to(batches.device).eval()
-
-
-@torch.inference_mode()
-def _layers_of(detector: Detector, samples: Tensor) -> list[Tensor]:
-    """Return features (N, n_features) and last hidden layers (N, hidden) of samples."""
-    parts = [detector.scores_and_features(x)[1:] for x in torch.split(samples, _CHUNK)]
+def layers_of(d_tv: Critic, samples: Tensor) -> list[Tensor]:
+    """Return features (N, n_features) and last hidden layer (N, hidden) of samples."""
+    parts = [d_tv.layers_of(x)[:2] for x in torch.split(samples, _CHUNK)]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
-
-
-def _chunks(n: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, n, _CHUNK):
-        yield start, min(_CHUNK, n - start)

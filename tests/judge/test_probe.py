@@ -2,13 +2,13 @@ import json
 
 import numpy as np
 import pytest
+from historyad.kinds.corruptions import image_corruptions
 from tiny import TINY, TRAINED
 
 from historyad import HistoryAD, Model
 from historyad.cli import main
 from historyad.errors import InputError
 from historyad.judge.probe import draw_probe, probe_model, seen_from, table_of, wilson_interval
-from historyad.kinds.corruptions import image_corruptions
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from historyad.deploy.service.settings import Settings
 from historyad.errors import InputError
 from historyad.model.model import Model
 from historyad.score.calibration import Calibration
+from historyad.score.result import Scored
 
 Result = dict[str, Any]
 
@@ -38,9 +39,8 @@ class Scorer:
         self.model = model
         self._settings = settings
         self.max_work_pixels: int | None = None  # at any size, an image takes the same work
-        if model.preprocessing.scales:
-            normal = math.prod(model.preprocessing.input_shape[:2])
-            self.max_work_pixels = max(settings.max_work_pixels, normal)
+        if model.kind.work_pixels is not None:
+            self.max_work_pixels = max(settings.max_work_pixels, model.kind.work_pixels)
         self._in_work = 0  # samples, counted in the event loop alone, and pixels likewise
         self._pixels_in_work = 0
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "decoder")
@@ -51,10 +51,9 @@ class Scorer:
         )
 
     async def warm_up(self) -> None:
-        """Score a sample of zeros, since the first call of a network is slower than the others."""
-        shape = (1, *self.model.preprocessing.input_shape)
-        kind = np.uint8 if self.model.preprocessing.kind == "image" else np.float32
-        await asyncio.wrap_future(self.batcher.submit(np.zeros(shape, kind)))
+        """Score a made-up sample, since the first call of a network is slower than the others."""
+        sample = self.model.kind.example(1, np.random.default_rng(0))
+        await asyncio.wrap_future(self.batcher.submit(sample))
 
     def close(self) -> None:
         """Finish what was accepted and end the threads."""
@@ -82,7 +81,7 @@ class Scorer:
         Raises InputError for a model of vectors, QueueFullError while there is no room, and
         HTTPException 413 for images that there will never be room for.
         """
-        if self.model.preprocessing.kind != "image":
+        if not self.model.kind.is_picture:
             raise InputError('this model scores vectors: send {"vectors": [[...], ...]} as JSON')
         pixels = await self._pixels_to_work_on(files)
         if pixels > (most := self.max_work_pixels or math.inf):
@@ -105,9 +104,9 @@ class Scorer:
         self, vectors: NDArray[np.float32], calibration: Calibration
     ) -> list[Result]:
         """Return a verdict for each vector (N, F), named by its number."""
-        if self.model.preprocessing.kind != "vector":
+        if self.model.kind.is_picture:
             raise InputError("this model scores images: send an image, or several as a form")
-        self.model.preprocessing.check(vectors.shape[1:])
+        self.model.kind.check(vectors.shape[1:])
         with self._taken_on(len(vectors)):
             verdicts = await self._score(vectors, calibration)
         return [{"name": str(i), **verdict} for i, verdict in enumerate(verdicts)]
@@ -148,18 +147,17 @@ class Scorer:
 
     async def _score(self, samples: NDArray[Any], calibration: Calibration) -> list[Result]:
         scores = await asyncio.wrap_future(self.batcher.submit(samples))
-        columns = (scores, calibration.p_value(scores), scores > calibration.threshold)
-        names = ("anomaly_score", "p_value", "is_anomalous")
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        columns = calibration.decide(Scored(scores)).columns()
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     async def _map(self, image: Pixels) -> str:
         """Return the anomaly map over the image as the URL of a PNG."""
-        from historyad.judge.explain import anomaly_map, full_hue, overlay
+        from historyad.judge.explain import overlay
 
-        job = self.batcher.submit(image[None], lambda images: anomaly_map(self.model, images[0]))
+        job = self.batcher.submit(image[None], lambda images: self.model.maps(images)[0])
         values = await asyncio.wrap_future(job)
-        full = full_hue(self.model)
+        full, _ = self.model.map_scale
         return str(await self._in_pool(lambda: _png_url(overlay(image, values, full=full))))
 
     async def _decode(self, files: Files) -> list[Pixels | InputError]:
@@ -172,12 +170,12 @@ class Scorer:
 
     def _decode_one(self, name: str, data: bytes) -> Pixels | InputError:
         """Return the pixels as a source would hold them, all of the shape that the model takes."""
-        prepare = self.model.preprocessing
+        kind = self.model.kind
         most = min(self._settings.max_pixels, self.max_work_pixels or math.inf)
         try:
             image = decode_image(data, name=name, max_pixels=int(most))
-            image = conform(image, prepare.side if prepare.any_size else None, None)
-            prepare.check(image.shape)
+            image = conform(image, kind.grid, None)
+            kind.check(image.shape)
         except InputError as error:
             return error
         return image

@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from historyad.data.sources import CHUNK, Source
+from historyad.data.sources import Source
 from historyad.judge import charts
 from historyad.judge.report.pictures import as_picture, data_uri
-from historyad.method.batches import from_float, to_float
 from historyad.method.history import History, effective_snapshots
 from historyad.model.model import Model
 from historyad.randomness import Stream, torch_generator
@@ -27,35 +26,33 @@ _CLOUDS, _CLOUD_POINTS = 6, 300
 
 def history_of(history: History, model: Model, train: Source | None) -> dict[str, Any]:
     """Return what was recorded, how much of it is flagged, and what it looks like."""
-    scores = _scores_of_history(history.sample(_HISTORY_SAMPLES, _FRESH), model)
-    held_out = model.calibration.scores
-    is_image = model.preprocessing.kind == "image"
+    is_picture = model.kind.is_picture
     return {
-        "strip": _film_strip(history) if is_image else None,
-        "clouds": None if is_image else _clouds(history, model, train),
-        "densities": charts.densities(
-            "history",
-            "Distribution of the scores of held-out normal samples and of samples of the history",
-            held_out,
-            scores,
-            ("held-out normals", "history"),
-            model.calibration.threshold,
-        ),
+        "strip": _film_strip(history) if is_picture else None,
+        "clouds": None if is_picture else _clouds(history, model, train),
+        "scores": _scores_of(history.sample(_HISTORY_SAMPLES, _FRESH), model),
         "snapshots": len(history),
         "effective": effective_snapshots(history.weights),
         "first": float(history.times[0]),
         "last": float(history.times[-1]),
-        "n": len(scores),
-        "flagged": float((scores > model.calibration.threshold).mean()),
     }
 
 
-@torch.inference_mode()
-def _scores_of_history(samples: Array, model: Model) -> Array:
-    """Score what the networks see already, as `Model.anomaly_score` scores what a source holds."""
-    device = model.detector.device
-    parts = np.split(samples, range(CHUNK, len(samples), CHUNK))
-    return np.concatenate([model.detector(to_float(p, device)).cpu().numpy() for p in parts])
+def _scores_of(samples: Array, model: Model) -> dict[str, Any] | None:
+    """Return how samples of the history are scored; None where a score is of larger images."""
+    scores = model.score.of_prepared(samples)
+    if scores is None:
+        return None
+    drawn = charts.densities(
+        "history",
+        "Distribution of the scores of held-out normal samples and of samples of the history",
+        model.calibration.scores,
+        scores,
+        ("held-out normals", "history"),
+        model.calibration.threshold,
+    )
+    flagged = float(model.calibration.is_anomalous(scores).mean())
+    return {"densities": drawn, "n": len(scores), "flagged": flagged}
 
 
 def _film_strip(history: History) -> dict[str, Any]:
@@ -86,7 +83,7 @@ def _clouds(history: History, model: Model, train: Source | None) -> charts.Char
     behind = None
     if train is not None:
         rows = _spread(len(train), _CLOUD_POINTS)
-        behind = model.preprocessing(train.samples[rows])
+        behind = model.kind.prepare(train.samples[rows])
     reference = frames[-1] if behind is None else behind
     center = reference.mean(0)
     axes = np.linalg.svd(reference - center, full_matrices=False)[2][:2]
@@ -106,7 +103,8 @@ def _same_latents(history: History, index: int, n: int) -> Array:
     """Return what the generator of a snapshot makes of always the same latents."""
     random = torch_generator(history.config.seed, Stream.HISTORY, _FRESH)
     latents = torch.randn(n, history.config.latent_dim, generator=random)
-    return from_float(history.load_generator(index)(latents.to(history.device)))
+    made = history.load_generator(index)(latents.to(history.device))
+    return history.networks.at_rest(made)
 
 
 def _spread(n: int, most: int) -> Array:

@@ -20,6 +20,7 @@ from historyad.judge.report.pictures import thumbnail
 from historyad.judge.report.settings import fit_command, settings_of
 from historyad.judge.report.training import training_of
 from historyad.method.history import History
+from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 
@@ -35,6 +36,7 @@ def write_report(
     normal: Source | None = None,
     anomalous: Source | None = None,
     command: str = "",
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Write a report on ``model``, which belongs to the directory ``run``, to the file ``out``.
 
@@ -53,7 +55,7 @@ def write_report(
             f"{model.source.get('description')}: give that source, unchanged"
         )
     directory = RunDirectory(run)
-    history = History(directory.history, model.config, model.preprocessing.network_shape)
+    history = History(directory.history, model.config, model.kind.networks(model.config))
     record = load_json(directory.config) if directory.config.exists() else {}
     page = {
         "run": str(run),
@@ -66,9 +68,9 @@ def write_report(
         "training": training_of(directory.read_log(), model.config),
         "history": history_of(history, model, train) if len(history) else None,
         "decision": decision_of(model),
-        "probe": probe_of(model, train if normal is None else normal),
+        "probe": probe_of(model, train if normal is None else normal, on_progress),
         "trial": trial_of(model, normal, anomalous) if normal and anomalous else None,
-        "pixelated": max(model.preprocessing.input_shape) <= 64,
+        "pixelated": model.kind.is_picture and max(model.kind.input_shape) <= 64,
         "highest": None if train is None else oddest(model, train),
     }
     write_atomic(out, _render(page).encode())
@@ -101,7 +103,7 @@ def _render(page: dict[str, Any]) -> str:
 def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
     """Return the training samples that look most anomalous."""
     found: list[tuple[float, str, NDArray[Any]]] = []
-    for names, samples in train.chunks(CHUNK, check=model.preprocessing.check):
+    for names, samples in train.chunks(CHUNK, check=model.kind.check):
         scores = model.anomaly_score(samples)
         highest = np.argsort(-scores, kind="stable")[:_HIGHEST].tolist()
         found += [(float(scores[row]), names[row], samples[row].copy()) for row in highest]
@@ -114,7 +116,7 @@ def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
             "label": int(labels[name]) if name in labels else None,
             "score": score,
             "p_value": float(p_value),
-            "picture": thumbnail(sample) if train.kind == "image" else None,
+            "picture": thumbnail(sample) if model.kind.is_picture else None,
         }
         for (score, name, sample), p_value in zip(found, p_values, strict=True)
     ]

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Adam
 
-from historyad.method.detector import in_batches
-from historyad.method.networks import build_networks
+from historyad.method.networks import initialise
 from historyad.randomness import Stream, torch_generator
 from historyad.research.peers.training import (
     NetworkPeer,
@@ -23,6 +22,7 @@ from historyad.research.peers.training import (
     last_features,
     take_step,
 )
+from historyad.score.batching import in_batches
 
 _SEARCH_RATE = 0.01
 _SEARCH_BATCH = 32
@@ -43,10 +43,11 @@ class AnoGAN(NetworkPeer):
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train generator and discriminator (eq. 1, with the generator's loss -log D(G(z)))."""
-        sizes = self._look_at(samples)
-        self._generator, self._critic = build_networks(
-            *sizes, torch_generator(self.seed, Stream.WEIGHTS)
-        )
+        networks = self._look_at(samples)
+        self._generator, self._critic = networks.generator(), networks.critic()
+        weights = torch_generator(self.seed, Stream.WEIGHTS)
+        for network in (self._generator, self._critic):
+            initialise(network, weights)
         generator_adam = dcgan_adam(self._generator, self.learning_rate)
         critic_adam = dcgan_adam(self._critic, self.learning_rate)
         for real, random in self._steps(samples, self.n_images):
@@ -63,7 +64,7 @@ class AnoGAN(NetworkPeer):
         """Return the loss that is left at the end of each image's search (eq. 6), (N,)."""
         # Descent makes much of a small difference: all batches have one size.
         size = _SEARCH_BATCH
-        return in_batches(self._search, samples, self._prepare, size=size, grain=size)
+        return in_batches(self._search, samples, self._kind, size=size, grain=size)
 
     def _search(self, x: Tensor) -> Tensor:
         """Search the latents of all images at once: their losses and Adam's steps are separate."""

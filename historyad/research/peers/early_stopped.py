@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.config import make_config
-from historyad.method.batches import Batches
 from historyad.method.detector import train_detector
-from historyad.method.gan import train_gan
+from historyad.method.gan import record_history
 from historyad.method.history import History
 from historyad.research.peers.training import NetworkPeer
+from historyad.score.score import DetectorScore
 
 _DETECTOR_EPOCHS = 2.0  # for one of the GAN, as in ours
 
@@ -53,13 +53,13 @@ class EarlyStopped(NetworkPeer):
             detector_epochs=_DETECTOR_EPOCHS,
         )
         self._look_at(samples)
-        batches = Batches(samples, prepare=self._prepare, seed=self.seed)
+        batches = self._kind.batches(samples, config)
         with tempfile.TemporaryDirectory(prefix="historyad-") as folder:
-            history = History(Path(folder), config, batches.shape)
-            train_gan(batches, history)
+            history = History(Path(folder), config, batches.networks)
+            record_history(batches, history)
             self._detector = train_detector(batches, history)
         return self
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return D_TV of each sample, (N,)."""
-        return self._detector.anomaly_scores(samples, self._prepare)
+        return DetectorScore(self._kind, self._detector).of(samples).anomaly_score

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from historyad.method.detector import in_batches
-from historyad.method.networks import Generator, Shape, initialise
+from historyad.method.networks import Networks, initialise
 from historyad.randomness import Stream, torch_generator
 from historyad.research.peers.training import (
     Encoder,
@@ -22,14 +21,15 @@ from historyad.research.peers.training import (
     l1_distance,
     take_step,
 )
+from historyad.score.batching import in_batches
 
 
 class PairDiscriminator(nn.Module):
     """D(x, z): tell pairs of a sample and its code from pairs of a latent and its image."""
 
-    def __init__(self, shape: Shape, width: int, hidden: int, latent_dim: int) -> None:
+    def __init__(self, networks: Networks, hidden: int, latent_dim: int) -> None:
         super().__init__()
-        self.sample = nn.Sequential(Encoder(shape, width, hidden, hidden), nn.LeakyReLU(0.2))
+        self.sample = nn.Sequential(Encoder(networks, hidden), nn.LeakyReLU(0.2))
         self.latent = nn.Sequential(nn.Linear(latent_dim, hidden), nn.LeakyReLU(0.2))
         self.pair = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.LeakyReLU(0.2))
         self.logit = nn.Linear(hidden, 1)
@@ -61,9 +61,10 @@ class EGBAD(NetworkPeer):
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train the three networks on the value function of BiGAN (eq. 1)."""
-        sizes = self._look_at(samples)
-        self._generator, self._encoder = Generator(*sizes), Encoder(*sizes)
-        self._discriminator = PairDiscriminator(*sizes)
+        networks = self._look_at(samples)
+        self._generator = networks.generator()
+        self._encoder = Encoder(networks, self.latent_dim)
+        self._discriminator = PairDiscriminator(networks, self.hidden, self.latent_dim)
         random = torch_generator(self.seed, Stream.WEIGHTS)
         pair = nn.ModuleList([self._generator, self._encoder])
         for network in (pair, self._discriminator):
@@ -85,7 +86,7 @@ class EGBAD(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the score of each sample (section 3), (N,)."""
-        return in_batches(self._score, samples, self._prepare)
+        return in_batches(self._score, samples, self._kind)
 
     def _score(self, x: Tensor) -> Tensor:
         z = self._encoder(x)

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from historyad.method.detector import in_batches
-from historyad.method.networks import build_networks
+from historyad.method.networks import initialise
 from historyad.randomness import Stream, torch_generator
 from historyad.research.peers.training import (
     NetworkPeer,
@@ -20,6 +19,7 @@ from historyad.research.peers.training import (
     freeze,
     take_step,
 )
+from historyad.score.batching import in_batches
 
 _PRETRAINED_SHARE = 15 / 115  # epochs in which the discriminator trains alone
 
@@ -64,8 +64,11 @@ class FenceGAN(NetworkPeer):
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train the discriminator alone for a while, then both in turn."""
-        sizes = self._look_at(samples)
-        generator, self._critic = build_networks(*sizes, torch_generator(self.seed, Stream.WEIGHTS))
+        networks = self._look_at(samples)
+        generator, self._critic = networks.generator(), networks.critic()
+        weights = torch_generator(self.seed, Stream.WEIGHTS)
+        for network in (generator, self._critic):
+            initialise(network, weights)
         generator_adam = dcgan_adam(generator, self.learning_rate)
         critic_adam = dcgan_adam(self._critic, self.learning_rate / 2)
         seen = 0
@@ -83,4 +86,4 @@ class FenceGAN(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the logit of 1 - D(x) of each sample, (N,): 1 - D(x) itself would round to 1."""
-        return in_batches(lambda x: -self._critic(x), samples, self._prepare)
+        return in_batches(lambda x: -self._critic(x), samples, self._kind)

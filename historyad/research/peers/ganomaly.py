@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from historyad.method.detector import in_batches
-from historyad.method.networks import Critic, Generator, initialise
+from historyad.method.networks import initialise
 from historyad.randomness import Stream, torch_generator
 from historyad.research.peers.training import (
     Encoder,
@@ -22,6 +21,7 @@ from historyad.research.peers.training import (
     last_features,
     take_step,
 )
+from historyad.score.batching import in_batches
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,10 +40,9 @@ class GANomaly(NetworkPeer):
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train the networks, discriminator and the rest in turn."""
-        sizes = self._look_at(samples)
-        self._encoder, self._second = Encoder(*sizes), Encoder(*sizes)
-        self._decoder = Generator(*sizes)
-        critic = Critic(*sizes[:3])
+        networks = self._look_at(samples)
+        self._encoder, self._second = (Encoder(networks, self.latent_dim) for _ in range(2))
+        self._decoder, critic = networks.generator(), networks.critic()
         generator = nn.ModuleList([self._encoder, self._decoder, self._second])
         weights = torch_generator(self.seed, Stream.WEIGHTS)
         for network in (generator, critic):
@@ -70,7 +69,7 @@ class GANomaly(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return |G_E(x) - E(G(x))| of each sample (eq. 5), not scaled to the test set, (N,)."""
-        return in_batches(self._score, samples, self._prepare)
+        return in_batches(self._score, samples, self._kind)
 
     def _score(self, x: Tensor) -> Tensor:
         code = self._encoder(x)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
-from historyad.method.detector import in_batches
-from historyad.method.networks import Generator, initialise
+from historyad.method.networks import initialise
 from historyad.randomness import Stream, torch_generator
 from historyad.research.peers.training import (
     Encoder,
@@ -21,6 +20,7 @@ from historyad.research.peers.training import (
     freeze,
     take_step,
 )
+from historyad.score.batching import in_batches
 
 _LEARNING_RATE = 1e-3
 
@@ -54,23 +54,24 @@ class MemAE(NetworkPeer):
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Minimise reconstruction error and entropy of the weights (eq. 11)."""
-        sizes = self._look_at(samples)
-        self._encoder, self._decoder = Encoder(*sizes), Generator(*sizes)
+        networks = self._look_at(samples)
+        self._encoder = Encoder(networks, self.latent_dim)
+        self._decoder = networks.generator()
         random = torch_generator(self.seed, Stream.WEIGHTS)
         for network in (self._encoder, self._decoder):
             initialise(network, random)
         self._memory = Memory(self.n_items, self.latent_dim, random)
-        networks = nn.ModuleList([self._encoder, self._memory, self._decoder])
-        optimizer = Adam(networks.parameters(), _LEARNING_RATE, fused=True)
+        trained = nn.ModuleList([self._encoder, self._memory, self._decoder])
+        optimizer = Adam(trained.parameters(), _LEARNING_RATE, fused=True)
         for x, _ in self._steps(samples, self.n_images):
             error, weights = self._reconstruct(x)
             take_step(optimizer, (error + self.entropy_weight * entropy(weights)).mean())
-        freeze(networks)
+        freeze(trained)
         return self
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the squared error of the reconstruction of each sample, (N,)."""
-        return in_batches(lambda x: self._reconstruct(x)[0], samples, self._prepare)
+        return in_batches(lambda x: self._reconstruct(x)[0], samples, self._kind)
 
     def _reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared error of each sample, (B,), and its weights, (B, n_items)."""

@@ -18,11 +18,10 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from historyad.config import make_config
-from historyad.kinds.preprocessing import Preprocessing
-from historyad.method.batches import Batches
-from historyad.method.gan import Gan, train_gan
+from historyad.kinds.choose import choose_kind
+from historyad.method.gan import Gan, record_history
 from historyad.method.history import History
-from historyad.method.networks import Critic, Shape
+from historyad.method.networks import Critic, Networks
 from historyad.randomness import Stream, torch_generator
 
 BATCH_SIZE = 64
@@ -31,24 +30,15 @@ BATCH_SIZE = 64
 class Encoder(nn.Module):
     """The critic's layers with more outputs: map samples (B, *shape) to codes (B, n_outputs)."""
 
-    def __init__(self, shape: Shape, width: int, hidden: int, n_outputs: int) -> None:
+    def __init__(self, networks: Networks, n_outputs: int) -> None:
         super().__init__()
-        critic = Critic(shape, width, hidden)
+        critic = networks.critic()
         inner = list(critic.head)[:-1]
-        self.layers = nn.Sequential(critic.features, *inner, nn.Linear(hidden, n_outputs))
+        self.layers = nn.Sequential(critic.features, *inner, nn.Linear(critic.n_hidden, n_outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return one code per sample, (B, n_outputs)."""
         return self.layers(x)  # type: ignore[no-any-return]
-
-
-def training_steps(
-    samples: NDArray[Any], prepare: Preprocessing, seed: int, n_images: int
-) -> Iterator[tuple[Tensor, torch.Generator]]:
-    """Yield a batch of samples for each step, and the generator of the step's random draws."""
-    batches = Batches(samples, prepare=prepare, seed=seed)
-    for seen in range(0, n_images, BATCH_SIZE):
-        yield batches.at(seen, BATCH_SIZE), torch_generator(seed, Stream.GAN, seen)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,15 +50,21 @@ class NetworkPeer:
     latent_dim: int = 64
     seed: int = 0
 
-    def _look_at(self, samples: NDArray[Any]) -> tuple[Shape, int, int, int]:
-        """Learn how samples are prepared; return what networks for them are made of."""
-        self._prepare = Preprocessing.fit(samples, image_size=0)
-        return self._prepare.network_shape, self.width, self.hidden, self.latent_dim
+    def _look_at(self, samples: NDArray[Any]) -> Networks:
+        """Learn how samples are prepared; return the networks for them."""
+        self._config = make_config(
+            width=self.width, hidden=self.hidden, latent_dim=self.latent_dim, seed=self.seed
+        )
+        self._kind = choose_kind(samples, self._config)
+        return self._kind.networks(self._config)
 
     def _steps(
         self, samples: NDArray[Any], n_images: int
     ) -> Iterator[tuple[Tensor, torch.Generator]]:
-        return training_steps(samples, self._prepare, self.seed, n_images)
+        """Yield a batch of samples for each step, and the generator of the step's random draws."""
+        batches = self._kind.batches(samples, self._config)
+        for seen in range(0, n_images, BATCH_SIZE):
+            yield batches.at(seen, BATCH_SIZE), torch_generator(self.seed, Stream.GAN, seen)
 
     def _train_wgan(self, samples: NDArray[Any], n_images: int, learning_rate: float) -> Gan:
         """Train the WGAN-GP of step 1 on ``n_images`` images."""
@@ -85,9 +81,9 @@ class NetworkPeer:
             skip_epochs=0.0,
             mass_tolerance=0.0,
         )
-        batches = Batches(samples, prepare=self._prepare, seed=self.seed)
+        batches = self._kind.batches(samples, config)
         with tempfile.TemporaryDirectory(prefix="historyad-") as folder:
-            return train_gan(batches, History(Path(folder), config, batches.shape))
+            return record_history(batches, History(Path(folder), config, batches.networks))
 
 
 def dcgan_adam(network: nn.Module, learning_rate: float) -> Adam:

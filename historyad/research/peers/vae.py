@@ -17,8 +17,7 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from historyad.errors import InputError
-from historyad.method.detector import in_batches
-from historyad.method.networks import Generator, initialise
+from historyad.method.networks import VectorNetworks, initialise
 from historyad.randomness import Stream, torch_generator
 from historyad.research.peers.training import (
     Encoder,
@@ -26,6 +25,7 @@ from historyad.research.peers.training import (
     freeze,
     take_step,
 )
+from historyad.score.batching import in_batches
 
 _LEARNING_RATE = 1e-3
 _LARGEST_DEVIATION = 10.0  # of a pixel or a feature; the smallest is its inverse
@@ -48,12 +48,13 @@ class VAE(NetworkPeer):
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Maximise the evidence lower bound, with one latent drawn for every sample."""
-        shape, *_ = self._look_at(samples)
+        networks = self._look_at(samples)
         if self.dense:
-            shape = (math.prod(shape),)
-        self._encoder = Encoder(shape, self.width, self.hidden, 2 * self.latent_dim)
-        outputs = (self._n_parameters * shape[0], *shape[1:])
-        self._decoder = Generator(outputs, self.width, self.hidden, self.latent_dim)
+            n_values = math.prod(networks.shape)
+            networks = VectorNetworks((n_values,), self.hidden, self.latent_dim)
+        self._encoder = Encoder(networks, 2 * self.latent_dim)
+        outputs = (self._n_parameters * networks.shape[0], *networks.shape[1:])
+        self._decoder = networks.reshaped(outputs).generator()
         weights = torch_generator(self.seed, Stream.WEIGHTS)
         for network in (self._encoder, self._decoder):
             initialise(network, weights)
@@ -81,7 +82,7 @@ class VAE(NetworkPeer):
             latents = (mean + log_deviation.exp() * noise for noise in draws)
             return -torch.stack([self._log_likelihood(x, z) for z in latents]).mean(0)
 
-        return in_batches(score, samples, self._prepare)
+        return in_batches(score, samples, self._kind)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log deviation of q(z | x), (B, latent_dim) each."""
@@ -120,7 +121,7 @@ class BernoulliVAE(VAE):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the squared error of the reconstruction from the mean of q(z | x), (N,)."""
-        return in_batches(self._squared_error, samples, self._prepare)
+        return in_batches(self._squared_error, samples, self._kind)
 
     def _squared_error(self, x: Tensor) -> Tensor:
         mean, _ = self._encode(x)

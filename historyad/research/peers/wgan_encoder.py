@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from historyad.method.detector import in_batches
 from historyad.method.networks import initialise
 from historyad.randomness import Stream, torch_generator
 from historyad.research.peers.training import (
@@ -21,6 +20,7 @@ from historyad.research.peers.training import (
     last_features,
     take_step,
 )
+from historyad.score.batching import in_batches
 
 _ENCODER_SHARE = 1 / 3  # of the images seen
 
@@ -40,13 +40,13 @@ class WGANEncoder(NetworkPeer):
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train generator and critic, and then, with those fixed, the encoder."""
-        sizes = self._look_at(samples)
+        networks = self._look_at(samples)
         encoder_images = round(_ENCODER_SHARE * self.n_images)
         gan = self._train_wgan(samples, self.n_images - encoder_images, self.learning_rate)
         self._generator, self._critic = gan.generator, gan.critic
         freeze(self._generator, self._critic)
 
-        self._encoder = Encoder(*sizes)
+        self._encoder = Encoder(networks, self.latent_dim)
         initialise(self._encoder, torch_generator(self.seed, Stream.PEER))
         adam = dcgan_adam(self._encoder, self.learning_rate)
         for x, _ in self._steps(samples, encoder_images):
@@ -56,7 +56,7 @@ class WGANEncoder(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the encoder's loss at each sample, (N,)."""
-        return in_batches(self._loss, samples, self._prepare)
+        return in_batches(self._loss, samples, self._kind)
 
     def _loss(self, x: Tensor) -> Tensor:
         reconstruction = self._generator(self._encoder(x))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import spearmanr
 
-from historyad.kinds.corruptions import add_noise
+from historyad.kinds.damages import add_noise
 from historyad.randomness import Stream, numpy_generator
 from historyad.research.reproduce import mnist
 from historyad.research.reproduce.drawing import (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from historyad.method.batches import from_float
-from historyad.method.networks import Generator
 from historyad.model.model import Model
 from historyad.randomness import Stream, numpy_generator, torch_generator
 from historyad.research.reproduce import mnist
@@ -42,13 +39,18 @@ _CONFIDENT = 0.1  # share of the generated images, the most normal ones, that en
 def _measure(runs: Runs, unit: Row, recipes: dict[str, Recipe]) -> Iterator[Row]:
     history = runs.history(recipes["paper"])
     generator = history.load_generator(len(history) - 1)
+
+    def generate(latents: Tensor) -> Images:
+        with torch.no_grad():
+            return history.networks.at_rest(generator(latents))
+
     models = {method: runs.model(recipe) for method, recipe in recipes.items()}
     for method, model in models.items():
-        candidates = _candidates(unit["seed"], generator.latent_dim).to(history.device)
-        scores = _score(model, _generate(generator, candidates))
+        candidates = _candidates(unit["seed"], history.networks.latent_dim).to(history.device)
+        scores = _score(model, generate(candidates))
         ends = _choose(scores, unit["seed"])
         between = interpolate(candidates[ends[:, 0]], candidates[ends[:, 1]], _STEPS)
-        images = [_generate(generator, path) for path in between]
+        images = [generate(path) for path in between]
         of_paths = np.array([_score(model, path) for path in images])
         threshold = model.calibration.threshold
         yield {
@@ -77,16 +79,11 @@ def _candidates(seed: int, latent_dim: int) -> Tensor:
     return torch.randn(_CANDIDATES, latent_dim, generator=random)
 
 
-@torch.no_grad()
-def _generate(generator: Generator, latents: Tensor) -> Images:
-    images: Images = from_float(generator(latents))
-    return images
-
-
 def _score(model: Model, images: Images) -> NDArray[np.float32]:
     """Score images of the size that the generator makes, to which real ones are padded."""
-    prepare = replace(model.preprocessing, input_shape=images.shape[1:])
-    return model.detector.anomaly_scores(images, prepare)
+    scores = model.score.of_prepared(images)
+    assert scores is not None
+    return scores
 
 
 def _choose(scores: NDArray[np.float32], seed: int) -> NDArray[np.intp]:

@@ -26,7 +26,7 @@ class PooledHistory(History):
         self._first = first = histories[0]
         if any(not np.array_equal(history.times, first.times) for history in histories):
             raise RunError("histories that were not recorded at the same times cannot be pooled")
-        super().__init__(first.path, first.config, first.shape, first.device)
+        super().__init__(first.path, first.config, first.networks, first.device)
         self.snapshots = [
             replace(snapshot, file=os.path.relpath(history.path / snapshot.file, first.path))
             for history in histories

@@ -19,11 +19,11 @@ from typing import Any, Literal
 from historyad.config import PRESETS, Config, as_dict, make_config
 from historyad.files import load_json, save_json
 from historyad.method.history import History
-from historyad.method.networks import choose_device
 from historyad.model.files import VERSION
 from historyad.model.fit import fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.ranks import choose_device
 from historyad.research.reproduce.pooled import PooledHistory
 from historyad.research.splits import Split, load_split
 
@@ -147,7 +147,7 @@ class Runs:
                 recipe.config, seed=first.config.seed, epoch_images=model.config.epoch_images
             )
             path = RunDirectory(self.path / self.key(first)).history
-            shape = model.preprocessing.network_shape
+            shape = model.kind.networks(model.config)
             recorded = History(path, config, shape, choose_device(config.device))
             histories.append(recorded.thin(recipe.every))
         return PooledHistory(histories) if recipe.pooled else histories[0]

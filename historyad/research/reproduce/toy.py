@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.config import Config, make_config
+from historyad.data.rows import ShuffledSamples
 from historyad.files import write_atomic
-from historyad.kinds.preprocessing import Preprocessing
 from historyad.method.batches import Batches
-from historyad.method.detector import Detector, train_detector
-from historyad.method.gan import build_gan, train_gan
+from historyad.method.detector import train_detector
+from historyad.method.gan import build_gan, record_history
 from historyad.method.history import History, effective_snapshots
 from historyad.method.losses import detector_loss, total_variation_estimate
+from historyad.method.networks import Critic, VectorNetworks
 from historyad.method.theory import minimum_loss, optimal_detector, total_variation
 from historyad.randomness import Stream, numpy_generator
 from historyad.research.reproduce.drawing import (
@@ -108,7 +109,7 @@ def reproduce_toy(
     wall, cpu = time.perf_counter(), time.process_time()
     config = make_config(**{**_SETTINGS, **_SCALES[scale]}, seed=seed)
     with TemporaryDirectory(prefix="historyad-toy-") as folder:
-        history = History(Path(folder), config, (1,))
+        history = History(Path(folder), config, VectorNetworks.of((1,), config))
         detector = _train(history)
         toy = _observe(history, detector, _SAMPLES[scale])
         estimates = _estimate(history, detector, _SAMPLES[scale])
@@ -130,24 +131,21 @@ def reproduce_toy(
     return row
 
 
-def _train(history: History) -> Detector:
+def _train(history: History) -> Critic:
     """Run the three steps, from a generator that starts beside the data."""
     config = history.config
-    # The preprocessing of vectors ends in asinh: with sinh before it, networks see N(0, 1).
-    numbers = np.sinh(_draw_data(config, round(2 * config.epoch_images), position=0))
-    identity = Preprocessing(
-        "vector", (1,), center=np.zeros(1, np.float32), scale=np.ones(1, np.float32)
-    )
-    batches = Batches(numbers, prepare=identity, seed=config.seed)
-    gan = build_gan((1,), config, "cpu")
+    numbers = _draw_data(config, round(2 * config.epoch_images), position=0)
+    reader = ShuffledSamples(numbers, np.arange(len(numbers)), config.seed)
+    batches = Batches(reader, history.networks, seed=config.seed)
+    gan = build_gan(history.networks, config, "cpu")
     last = gan.generator.layers[-1]
     assert isinstance(last, nn.Linear)
     nn.init.constant_(last.bias, _OFFSET)
-    train_gan(batches, history, gan=gan)
+    record_history(batches, history, gan=gan)
     return train_detector(batches, history)
 
 
-def _observe(history: History, detector: Detector, n_samples: int) -> Toy:
+def _observe(history: History, detector: Critic, n_samples: int) -> Toy:
     """Count the distributions and evaluate the networks on the grid."""
     snapshots = [_only(history, index) for index in range(len(history))]
     return Toy(
@@ -163,7 +161,7 @@ def _observe(history: History, detector: Detector, n_samples: int) -> Toy:
 
 
 @torch.no_grad()
-def _estimate(history: History, detector: Detector, n_samples: int) -> dict[str, float]:
+def _estimate(history: History, detector: Critic, n_samples: int) -> dict[str, float]:
     """Return eqs. 7 and 10 of the trained detector, on samples that it has not seen."""
     config = history.config
     real = detector(torch.from_numpy(_draw_data(config, n_samples, position=1)))
@@ -248,7 +246,7 @@ def _draw_detector(ax: Axes, toy: Toy, bound_weight: float) -> None:
     ax.plot(_X, toy.history, color=VERMILLION, label="P$_{Ghist}$")
     ax.plot(_X, optimal, color=BLUE, linestyle="--", label="D* (eq. 11)")
     ax.plot(_X, toy.scores, color=ORANGE, label="D$_{TV}$, trained")
-    ax.set(title="3(b)  Detector", ylabel="density, score", ylim=(-1.35, 1.6))
+    ax.set(title="3(b)  Critic", ylabel="density, score", ylim=(-1.35, 1.6))
     ax.legend(loc="lower right", handlelength=1.2)
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from historyad.kinds.corruptions import image_corruptions, vector_corruptions
 
 from historyad.kinds import corruptions
-from historyad.kinds.corruptions import image_corruptions, vector_corruptions
 
 SHAPES = [(6, 8, 8, 1), (5, 12, 31, 3), (4, 33, 7, 5), (3, 1, 1, 2), (3, 1, 9, 1)]
 KINDS = [kind.name for kind in image_corruptions(8, 8)]

@@ -1,6 +1,6 @@
 """Known damage in graded strength: what `probe_model` shows a detector in place of anomalies.
 
-``corrupt(samples, strength, random)`` returns damaged copies, of the same shape and type. Strength
+``apply(samples, strength, random)`` returns damaged copies, of the same shape and type. Strength
 0 changes nothing. What is drawn from ``random`` (where, which way) does not depend on the
 strength, so that the same damage grows when the generator starts from the same state.
 
@@ -27,7 +27,7 @@ _FEWEST_PIXELS = 32  # of an image's longer side, for the strengths that are in 
 
 
 @dataclass(frozen=True)
-class Corruption:
+class Damage:
     """One kind of damage: ``apply(samples, strength, random)`` and the strengths to try."""
 
     name: str
@@ -36,7 +36,7 @@ class Corruption:
     strengths: tuple[float, ...]
 
 
-def image_corruptions(height: int, width: int) -> list[Corruption]:
+def image_damages(height: int, width: int) -> list[Damage]:
     """Return the damage to try on images of this size, weakest strength first."""
     levels = (2, 4, 8, 16, 32, 64, 96, 128)
     shares = (5, 10, 20, 30, 45, 60, 80, 95)
@@ -46,29 +46,29 @@ def image_corruptions(height: int, width: int) -> list[Corruption]:
     sigmas = tuple(round(pixels * sigma, 2) for sigma in (0.25, 0.35, 0.5, 0.7, 1, 1.4, 2, 4))
     lengths = tuple(round(max(height, width) * part / 16, 1) for part in (1, 2, 3, 4, 6, 8, 12, 16))
     return [
-        Corruption("noise", "grey levels (standard deviation)", add_noise, levels),
-        Corruption("blur", "pixels (standard deviation)", blur, sigmas),
-        Corruption("brighter", "grey levels", brighten, levels),
-        Corruption("darker", "grey levels", darken, levels),
-        Corruption("less contrast", "% of the contrast lost", reduce_contrast, shares),
-        Corruption("covered patch", "% of the area", cover_patch, area),
-        Corruption("scratch", "pixels long", scratch, lengths),
-        Corruption("swapped patches", "% of the area each", swap_patches, area),
-        Corruption("rotation", "degrees", rotate, degrees),
-        Corruption("other texture", "% blended in", blend_texture, shares),
+        Damage("noise", "grey levels (standard deviation)", add_noise, levels),
+        Damage("blur", "pixels (standard deviation)", blur, sigmas),
+        Damage("brighter", "grey levels", brighten, levels),
+        Damage("darker", "grey levels", darken, levels),
+        Damage("less contrast", "% of the contrast lost", reduce_contrast, shares),
+        Damage("covered patch", "% of the area", cover_patch, area),
+        Damage("scratch", "pixels long", scratch, lengths),
+        Damage("swapped patches", "% of the area each", swap_patches, area),
+        Damage("rotation", "degrees", rotate, degrees),
+        Damage("other texture", "% blended in", blend_texture, shares),
     ]
 
 
-def vector_corruptions(n_features: int) -> list[Corruption]:
+def vector_damages(n_features: int) -> list[Damage]:
     """Return the damage to try on vectors of ``n_features``, weakest strength first."""
     spreads = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
     pairs = sorted({round(p) for p in np.geomspace(1, max(1, n_features // 2), 8)})
     found = [
-        Corruption("noise", "spreads (standard deviation)", add_noise_to_features, spreads),
-        Corruption("one feature shifted", "spreads", shift_feature, spreads),
+        Damage("noise", "spreads (standard deviation)", add_noise_to_features, spreads),
+        Damage("one feature shifted", "spreads", shift_feature, spreads),
     ]
     if n_features > 1:
-        found.append(Corruption("features swapped", "pairs", swap_features, tuple(pairs)))
+        found.append(Damage("features swapped", "pairs", swap_features, tuple(pairs)))
     return found
 
 

@@ -202,6 +202,15 @@ def gather(values: Tensor) -> Tensor:
     return torch.stack(found)
 
 
+def union(numbers: Iterable[int]) -> list[int]:
+    """Return the numbers, 0 or above, that any rank has."""
+    own = torch.tensor(sorted(numbers), dtype=torch.int64)
+    most = int(gather(torch.tensor([len(own)])).max())
+    filled = torch.full((most,), -1)
+    filled[: len(own)] = own
+    return sorted({n for n in gather(filled).flatten().tolist() if n >= 0})
+
+
 def fingerprint(value: Any) -> str:
     """Return the SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
@@ -222,3 +231,22 @@ def agree(fingerprints: Mapping[str, str], advice: str) -> None:
                     f"rank {other} has another {name} than rank 0 (fingerprint {found}, not "
                     f"{first}): {advice}"
                 )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; auto is an accelerator where there is one.
+
+    Of several processes on a machine, each takes the CUDA device of its number. Raises ConfigError
+    when the device is not there.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        name = accelerator.type if accelerator else "cpu"
+    if name == "cuda" and world_size() > 1:
+        name = f"cuda:{local_rank()}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device '{name}' cannot be used here: take auto or cpu") from error
+    return device

@@ -1,0 +1,210 @@
+"""Vectors, such as the rows of a table: each column is centred and scaled robustly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from historyad.config import Config
+from historyad.data.rows import ShuffledSamples
+from historyad.errors import ConfigError, InputError
+from historyad.kinds.damages import Damage, vector_damages
+from historyad.kinds.kind import Excess, Kind, Random, Samples, by, read_shape
+from historyad.method.batches import Batches
+from historyad.method.networks import Critic, VectorNetworks
+from historyad.score.companions import VectorCompanions, samples_to_fit
+from historyad.score.score import DetectorScore, Score
+from historyad.score.views import Views, normal_samples
+
+_IQR_OF_NORMAL = 1.349  # interquartile range of N(0, 1)
+_TINY, _HUGE = (float(getattr(np.finfo(np.float32), edge)) for edge in ("tiny", "max"))
+_BATCH = 128  # vectors with a value replaced, scored at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Columns(Kind):
+    """Vectors (F,) with the median and the spread of each column over the training samples."""
+
+    center: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+    name: ClassVar[str] = "columns"
+    noun: ClassVar[str] = "vector"
+    is_picture: ClassVar[bool] = False
+    rest_dtype: ClassVar[torch.dtype] = torch.float32
+
+    @classmethod
+    def choose(cls, vectors: Samples, config: Config) -> Self:
+        """Decide from training vectors (N, F); ConfigError for settings that are for images."""
+        if config.augment:
+            raise ConfigError(f"augment is '{config.augment}', which is for images: leave it empty")
+        return cls(tuple(vectors.shape[1:]), *_robust_scaling(vectors))
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError, naming both shapes, unless a vector of ``shape`` can be scored."""
+        if shape != self.input_shape:
+            raise InputError(
+                f"the input has shape {by(shape)}, the detector was fitted on "
+                f"{by(self.input_shape)}: give it the same shape"
+            )
+
+    def check_samples(self, samples: Samples) -> None:
+        """Raise InputError unless ``samples`` are numbers of the right shape."""
+        self.check(tuple(samples.shape[1:]))
+        if samples.dtype.kind not in "buif":
+            raise InputError(f"the vectors are of type {samples.dtype}: give numbers")
+
+    def prepare(self, samples: Samples) -> NDArray[np.float32]:
+        """Return asinh((x - center) / spread), float32 (N, F).
+
+        asinh is linear near the centre and logarithmic far out: an outlier stays far, and finite.
+        """
+        self.check_samples(samples)
+        # In double precision, since a difference of two float32 may be too large for a third.
+        scaled = (samples.astype(np.float64) - self.center) / self.spread
+        return np.arcsinh(scaled).astype(np.float32)
+
+    def floats(self, prepared: Samples, device: torch.device | str = "cpu") -> Tensor:
+        """Return the same numbers as a tensor."""
+        return torch.from_numpy(np.require(prepared, np.float32, ["C", "W"])).to(device)
+
+    def networks(self, config: Config) -> VectorNetworks:
+        """Return multilayer perceptrons."""
+        return VectorNetworks.of(self.input_shape, config)
+
+    def batches(
+        self,
+        samples: Samples,
+        config: Config,
+        *,
+        rows: NDArray[np.intp] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """Return shuffled batches of ``rows`` of vectors to train on."""
+        rows = np.arange(len(samples)) if rows is None else rows
+        reader = ShuffledSamples(samples, rows, config.seed, self.prepare)
+        return Batches(reader, self.networks(config), seed=config.seed, device=device)
+
+    @torch.no_grad()
+    def fit_score(
+        self,
+        d_tv: Critic,
+        batches: Batches,
+        samples: Samples,
+        rows: NDArray[np.intp],
+        config: Config,
+    ) -> Score:
+        """Return D_TV alone, or with companions fitted on the vectors."""
+        if config.views == "history":
+            return DetectorScore(self, d_tv)
+        normal = normal_samples(batches, samples_to_fit(self.input_shape[0]))
+        return Views(self, d_tv, VectorCompanions.fit(normal))
+
+    def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
+        """Return an unfitted score whose companions have these sizes."""
+        if sizes is None:
+            return DetectorScore(self, d_tv)
+        return Views(self, d_tv, VectorCompanions.build(self.input_shape[0], **sizes))
+
+    def damages(self, shape: tuple[int, ...]) -> list[Damage]:
+        """Return the damages of vectors of ``shape``, (F,)."""
+        return vector_damages(*shape)
+
+    def damage(self, damage: Damage, samples: Samples, strength: float, random: Random) -> Samples:
+        """Return copies of vectors damaged in units of the spread seen in training."""
+        z = (samples.astype(np.float64) - self.center) / self.spread
+        damaged = self.center + self.spread * damage.apply(z, strength, random)
+        return damaged.astype(np.float32)
+
+    def example(self, n: int, random: Random, shape: tuple[int, ...] | None = None) -> Samples:
+        """Return normal draws and, every second, some that are a hundred times as far out."""
+        z = random.standard_normal((n, *self.input_shape))
+        z[1::2] *= 100
+        return (self.center + self.spread * z).astype(np.float32)
+
+    def unusual(self, shape: tuple[int, ...]) -> list[Samples]:
+        """Return the example with NaN or an infinity in one value of each vector."""
+        found = self.example(3 * shape[0], np.random.default_rng(0))
+        bad = np.repeat(np.array([np.nan, np.inf, -np.inf], np.float32), shape[0])
+        found[np.arange(len(found)), np.arange(len(found)) % shape[0]] = bad
+        return [found]
+
+    def contributions(self, score: Score, vector: Samples, excess: Excess) -> NDArray[np.float32]:
+        """Return what each column adds to how anomalous a vector (F,) is, float32 (F,).
+
+        It is by how much less far out the vector is when the column alone takes its median over the
+        training data.
+        """
+        vector = np.asarray(vector, np.float32)
+        (whole,) = excess(score.of(vector[None]).anomaly_score)
+        found = np.empty(len(vector), np.float32)
+        for columns in np.array_split(
+            np.arange(len(vector)), np.arange(_BATCH, len(vector), _BATCH)
+        ):
+            replaced = np.tile(vector, (len(columns), 1))
+            replaced[np.arange(len(columns)), columns] = self.center[columns]
+            found[columns] = whole - excess(score.of(replaced).anomaly_score)
+        return found
+
+    def onnx(self, shape: tuple[int, ...]) -> nn.Module:
+        """Return `prepare` as a module."""
+        return _Scaling(self)
+
+    def describe(self) -> dict[str, Any]:
+        """Return shape and kind."""
+        return {"input": by(self.input_shape), "kind": self.noun}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is to be read by `from_json`, besides the arrays."""
+        return {"input_shape": list(self.input_shape)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return median and spread of the columns."""
+        return {"center": torch.from_numpy(self.center), "spread": torch.from_numpy(self.spread)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Return the kind that a file describes; ValueError when that contradicts itself."""
+        shape = read_shape(content, 1)
+        center, spread = (tensors[name].numpy() for name in ("center", "spread"))
+        if not center.shape == spread.shape == shape or not (spread > 0).all():
+            raise ValueError(f"the scaling of {center.shape} columns of {shape}")
+        return cls(shape, center, spread)
+
+
+class _Scaling(nn.Module):
+    """`Columns.prepare`, in double precision as there."""
+
+    center: Tensor
+    spread: Tensor
+
+    def __init__(self, kind: Columns) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.tensor(kind.center, dtype=torch.float64))
+        self.register_buffer("spread", torch.tensor(kind.spread, dtype=torch.float64))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Map float32 (N, F) to float32 (N, F)."""
+        z = (vectors.double() - self.center) / self.spread
+        # asinh(z) spelled out, since onnxruntime has no asinh in double precision.
+        size = z.abs()
+        return (z.sign() * (size + (size * size + 1).sqrt()).log()).float()
+
+
+def _robust_scaling(
+    vectors: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return median and spread of each column: interquartile range, else deviation, else 1."""
+    low, center, high = np.quantile(vectors.astype(np.float64), [0.25, 0.5, 0.75], axis=0)
+    deviation = vectors.std(axis=0, dtype=np.float64)
+    # What is below some units in the last place of a float32 is rounding, not spread.
+    noise = 1e-6 * np.abs(center)
+    spread = (high - low) / _IQR_OF_NORMAL
+    spread = np.where(spread > noise, spread, deviation)
+    spread = np.where(spread > noise, spread, 1)
+    return center.astype(np.float32), np.clip(spread, _TINY, _HUGE).astype(np.float32)

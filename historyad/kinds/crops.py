@@ -1,0 +1,194 @@
+"""Large images that are seen in crops, at several scales, as they are or by local contrast."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from historyad.config import Config
+from historyad.constants import CONSTANTS
+from historyad.data.images import Pixels, mirrored
+from historyad.data.rows import ShuffledSamples
+from historyad.errors import InputError
+from historyad.kinds.augment import parse_augmentations
+from historyad.kinds.contrast import halved, local_contrast
+from historyad.kinds.images import SIDES, ImageKind
+from historyad.kinds.kind import Excess, Samples, by, read_shape
+from historyad.method.batches import Batches
+from historyad.method.networks import COARSEST, Critic
+from historyad.randomness import Stream, numpy_generator
+from historyad.score.maps import MapScore
+from historyad.score.result import Map
+from historyad.score.score import Score
+
+_MOST_SCALES = 4
+_FULL = 3.0  # thresholds at which the hue of a map is full
+
+
+@dataclass(frozen=True, eq=False)
+class Crops(ImageKind):
+    """Images of any size that holds a crop of ``side`` pixels at every scale.
+
+    Each of the ``scales`` halves the image; with ``contrast`` "local", crops show local contrast.
+    """
+
+    scales: int = 1
+    contrast: str = ""
+
+    name: ClassVar[str] = "crops"
+
+    @classmethod
+    def choose(cls, shape: tuple[int, ...], config: Config) -> Self:
+        """Decide for images of ``shape``; InputError where they are too small."""
+        kind = cls(shape, config.patch, config.scales, config.contrast)
+        kind.check(shape)
+        return kind
+
+    @property
+    def smallest_side(self) -> int:
+        """Pixels that an image needs, each way, for a crop at the coarsest scale."""
+        return self.side << (self.scales - 1)
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell of the map, in pixels: one place of the networks' coarsest layer."""
+        return self.side // COARSEST
+
+    @property
+    def work_pixels(self) -> int | None:
+        """Pixels of an image such as those of the fit: the work grows with them."""
+        return math.prod(self.input_shape[:2])
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError unless an image of ``shape`` has the channels, and holds a crop."""
+        self.check_channels(shape)
+        if min(shape[:2]) < self.smallest_side:
+            raise InputError(
+                f"the images have {shape[1]} x {shape[0]} pixels, too few for crops of {self.side} "
+                f"at {self.scales} scale{'s' * (self.scales != 1)}: give at least "
+                f"{self.smallest_side} x {self.smallest_side}, or fit with a smaller patch or "
+                "fewer scales"
+            )
+
+    def prepare(self, samples: Samples) -> Pixels:
+        """Return the images at the finest scale."""
+        return self.pyramid(samples)[0]
+
+    def pyramid(self, images: Pixels) -> list[Pixels]:
+        """Return what crops are cut from: images (N, H, W, C) at each scale, the finest first."""
+        self.check_samples(images)
+        levels = [images]
+        for _ in range(1, self.scales):
+            levels.append(halved(levels[-1]))
+        if self.contrast:
+            levels = [local_contrast(level, self.side) for level in levels]
+        return levels
+
+    def batches(
+        self,
+        samples: Samples,
+        config: Config,
+        *,
+        rows: NDArray[np.intp] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """Return batches of crops: as many different ones as are trained on, or have room."""
+        rows = np.arange(len(samples)) if rows is None else rows
+        seen = (config.n_epochs + config.detector_epochs) * config.epoch_images
+        networks = self.networks(config)
+        n = min(math.ceil(seen), CONSTANTS.crop_bytes // networks.empty(1).nbytes)
+        crops = cut_crops(self, samples, rows, n, config.seed)
+        return Batches(
+            ShuffledSamples(crops, np.arange(len(crops)), config.seed),
+            networks,
+            seed=config.seed,
+            augmentations=parse_augmentations(config.augment),
+            device=device,
+        )
+
+    def fit_score(
+        self,
+        d_tv: Critic,
+        batches: Batches,
+        samples: Samples,
+        rows: NDArray[np.intp],
+        config: Config,
+    ) -> Score:
+        """Return the maps of D_TV, or those of what its convolutions make of cells."""
+        if config.views == "history":
+            return MapScore(self, d_tv)
+        return MapScore.fit(self, d_tv, samples, rows, config.seed)
+
+    def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
+        """Return an unfitted score whose banks have these sizes."""
+        return MapScore.build(self, d_tv, sizes)
+
+    def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
+        """Return the detector's own maps, whose worst cells make the score."""
+        return score.of(images, maps=True).maps or []
+
+    def map_scale(self, score: Score, threshold: float) -> tuple[float, float]:
+        """Return three times the threshold, and the threshold, of the worst cells of a map."""
+        assert isinstance(score, MapScore)
+        total = score.total_at(threshold)
+        return _FULL * total, total
+
+    def describe(self) -> dict[str, Any]:
+        """Return shape, kind and how crops are cut."""
+        return {
+            "input": by(self.input_shape),
+            "kind": self.noun,
+            "crops": f"{self.side} x {self.side}, scales {self.scales}",
+            "contrast": self.contrast or None,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is to be read by `from_json`."""
+        return {
+            "input_shape": list(self.input_shape),
+            "side": self.side,
+            "scales": self.scales,
+            "contrast": self.contrast,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Return the kind that a file describes; ValueError when that contradicts itself."""
+        side, scales, contrast = (content[key] for key in ("side", "scales", "contrast"))
+        if type(side) is not int or side not in SIDES or contrast not in ("", "local"):
+            raise ValueError(f"crops of {side!r}, contrast {contrast!r}")
+        if type(scales) is not int or not 1 <= scales <= _MOST_SCALES:
+            raise ValueError(f"{scales!r} scales")
+        kind = cls(read_shape(content, 3), side, scales, contrast)
+        if min(kind.input_shape[:2]) < kind.smallest_side:
+            raise ValueError(f"crops of {side} of images of {by(kind.input_shape)}")
+        return kind
+
+
+def cut_crops(kind: Crops, samples: Samples, rows: NDArray[np.intp], n: int, seed: int) -> Pixels:
+    """Return about ``n`` crops of ``rows`` of images, as many of each, uint8 (n, side, side, C).
+
+    Each is at a random place of a random level of its image's pyramid, as likely at the edges as
+    elsewhere: there, what is missing is mirrored. Images are looked at one by one.
+    """
+    n_of_each = math.ceil(n / len(rows))
+    shape = (len(rows), n_of_each, kind.side, kind.side, kind.input_shape[2])
+    crops = np.empty(shape, np.uint8)
+    for found, row in zip(crops, rows.tolist(), strict=True):
+        levels = kind.pyramid(samples[row][None])
+        random = numpy_generator(seed, Stream.CROP, row)
+        which = random.integers(len(levels), size=n_of_each).tolist()
+        for crop, level, place in zip(found, which, random.random((n_of_each, 2)), strict=True):
+            image = levels[level][0]
+            y, x = (
+                mirrored(int(at * (length + 1)) - kind.side // 2, kind.side, length)
+                for at, length in zip(place, image.shape[:2], strict=True)
+            )
+            crop[:] = image[y[:, None], x]
+    return crops.reshape(-1, *shape[2:])

@@ -1,0 +1,195 @@
+"""What differs between kinds of input: one object, chosen once and saved with the model.
+
+=========  =======================================================================================
+kind       samples, and how they are seen
+=========  =======================================================================================
+`whole`    images (N, H, W, C), each placed on a square grid
+`crops`    images (N, H, W, C) of any size, seen in crops at several scales
+`columns`  vectors (N, F), each column centred and scaled robustly
+=========  =======================================================================================
+
+Each sample is treated alone, so that its score does not depend on others.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from historyad.config import Config
+from historyad.data.images import Pixels
+from historyad.errors import InputError
+from historyad.kinds.damages import Damage
+from historyad.method.batches import Batches
+from historyad.method.networks import Critic, Networks
+from historyad.score.result import Map
+from historyad.score.score import Score
+
+Samples = NDArray[Any]
+Excess = Callable[[NDArray[np.float32]], NDArray[np.float64]]  # of scores: 1 is the threshold
+Random = np.random.Generator
+
+_MOST_VALUES = 2**24  # of a sample
+
+
+@dataclass(frozen=True, eq=False)
+class Kind(ABC):
+    """What was decided about the input when a detector was fitted.
+
+    ``input_shape`` is that of one sample, (H, W, C) or (F,).
+    """
+
+    input_shape: tuple[int, ...]
+
+    name: ClassVar[str]
+    noun: ClassVar[str]  # what a sample is called
+    is_picture: ClassVar[bool]  # whether a sample can be shown as one
+
+    @property
+    def grid(self) -> int | None:
+        """Side in pixels to which a source brings images of several sizes; None: as they are."""
+        return None
+
+    @property
+    def work_pixels(self) -> int | None:
+        """Pixels of a usual image, where work grows with the size of an image, else None."""
+        return None
+
+    # --- samples
+
+    @abstractmethod
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError, naming both shapes, unless one sample of ``shape`` can be scored."""
+
+    @abstractmethod
+    def check_samples(self, samples: Samples) -> None:
+        """Raise InputError unless ``samples`` are what a source holds, and can be scored."""
+
+    @abstractmethod
+    def prepare(self, samples: Samples) -> Samples:
+        """Return samples at rest as networks are made for them; InputError as `check_samples`."""
+
+    @abstractmethod
+    def floats(self, prepared: Samples, device: torch.device | str = "cpu") -> Tensor:
+        """Return what was prepared as networks see it, float32 (N, ...)."""
+
+    # --- training and scoring
+
+    @abstractmethod
+    def networks(self, config: Config) -> Networks:
+        """Return generator and critic for these samples."""
+
+    @abstractmethod
+    def batches(
+        self,
+        samples: Samples,
+        config: Config,
+        *,
+        rows: NDArray[np.intp] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """Return shuffled batches of ``rows`` of samples to train on."""
+
+    @abstractmethod
+    def fit_score(
+        self,
+        d_tv: Critic,
+        batches: Batches,
+        samples: Samples,
+        rows: NDArray[np.intp],
+        config: Config,
+    ) -> Score:
+        """Return the score that D_TV and its companions make, its scale still unset.
+
+        They are fitted on ``rows`` of normal samples, of which there are ``batches``.
+        """
+
+    @abstractmethod
+    def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
+        """Return an unfitted score whose companions have these sizes, to be loaded into."""
+
+    # --- what is asked of a fitted detector
+
+    @abstractmethod
+    def damages(self, shape: tuple[int, ...]) -> list[Damage]:
+        """Return what to do to samples of ``shape`` to learn what a detector can see."""
+
+    @abstractmethod
+    def damage(self, damage: Damage, samples: Samples, strength: float, random: Random) -> Samples:
+        """Return damaged copies of samples."""
+
+    @abstractmethod
+    def example(self, n: int, random: Random, shape: tuple[int, ...] | None = None) -> Samples:
+        """Return ``n`` made-up samples of any content, (n, *shape)."""
+
+    def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
+        """Return a map of each image; InputError where a sample is no image.
+
+        ``excess`` maps scores (N,) to how far out they are.
+        """
+        raise InputError(f"there are maps of images, and this detector scores {self.noun}s")
+
+    def map_scale(self, score: Score, threshold: float) -> tuple[float, float | None]:
+        """Return the value at which a map is shown in full, and that from which it is anomalous."""
+        raise InputError(f"there are maps of images, and this detector scores {self.noun}s")
+
+    def contributions(self, score: Score, vector: Samples, excess: Excess) -> NDArray[np.float32]:
+        """Return what each value of a vector (F,) adds to how anomalous it is; else InputError."""
+        raise InputError(f"this detector scores {self.noun}s: use anomaly_map")
+
+    # --- elsewhere
+
+    def onnx(self, shape: tuple[int, ...]) -> nn.Module:
+        """Return `prepare` and `floats` of samples of ``shape`` as one module, to be exported."""
+        raise InputError(
+            "a detector of crops cannot be exported: score with historyad score, historyad serve "
+            "or Model.anomaly_score"
+        )
+
+    def unusual(self, shape: tuple[int, ...]) -> list[Samples]:
+        """Return batches of samples of the right type and shape that cannot be judged."""
+        return []
+
+    @property
+    @abstractmethod
+    def rest_dtype(self) -> torch.dtype:
+        """Type of the values of samples as a source holds them."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what a person may want to know of the input."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return what is not an array, to be read by `from_json`."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is an array."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Kind:
+        """Return the kind that a file describes; ValueError when that contradicts itself."""
+
+
+def read_shape(content: dict[str, Any], n_axes: int) -> tuple[int, ...]:
+    """Return the shape of a sample as a file gives it; ValueError for an absurd one."""
+    shape = tuple(content["input_shape"])
+    if len(shape) != n_axes or not all(type(n) is int and n > 0 for n in shape):
+        raise ValueError(f"samples of shape {shape}")
+    if np.prod(shape, dtype=float) > _MOST_VALUES:
+        raise ValueError(f"samples of shape {shape}")
+    return shape
+
+
+def by(shape: Sequence[int]) -> str:
+    """Return a shape as a person writes it."""
+    return " x ".join(map(str, shape))

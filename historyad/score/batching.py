@@ -1,0 +1,77 @@
+"""A function of batches over any number of samples: several at a time, the same to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+T = TypeVar("T")
+
+_BATCH = 256
+_GRAIN = 16  # a batch is filled up to a multiple of it; with 8, AVX-512 rounds otherwise
+
+
+class Preparing(Protocol):
+    """What a kind of input does before a network sees its samples."""
+
+    def prepare(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Return samples at rest, each treated alone."""
+
+    def floats(self, prepared: NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
+        """Return what was prepared as networks see it."""
+
+
+def in_batches(
+    function: Callable[[Tensor], Tensor],
+    samples: NDArray[Any],
+    kind: Preparing,
+    device: torch.device | str = "cpu",
+    *,
+    size: int = _BATCH,
+    grain: int = _GRAIN,
+) -> NDArray[np.float32]:
+    """Return ``function`` of all samples, (N, ...), where it maps a batch to (B, ...).
+
+    A batch has at most ``size`` samples and is filled up to a multiple of ``grain``: the kernels
+    for a handful of samples round otherwise than those for many, and so the score of a sample is
+    the same to the last bit alone and among others.
+    """
+
+    def part(start: int) -> NDArray[np.float32]:
+        batch = kind.prepare(samples[start : start + size])
+        n_padding = -len(batch) % grain or grain * (len(batch) == 0)
+        padding = [(0, n_padding)] + [(0, 0)] * (batch.ndim - 1)
+        values = function(kind.floats(np.pad(batch, padding), device)).detach().cpu().numpy()
+        return values[: len(batch)]
+
+    starts = range(0, max(1, len(samples)), size)
+    on_cpu = torch.device(device).type == "cpu"
+    return np.concatenate(_side_by_side(part, starts) if on_cpu else [*map(part, starts)])
+
+
+def _side_by_side(function: Callable[[int], T], arguments: Sequence[int]) -> list[T]:
+    """Map ``arguments``, several at a time: many operations are too small to share all cores."""
+    n_threads = torch.get_num_threads()
+    n_workers = min(n_threads, len(arguments))
+    if n_workers == 1:
+        return [function(argument) for argument in arguments]
+    # A thread has modes of its own, as it has a number of threads.
+    inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def call(argument: int) -> T:
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            return function(argument)
+
+    start = partial(torch.set_num_threads, n_threads // n_workers)
+    try:
+        with ThreadPoolExecutor(n_workers, initializer=start) as pool:
+            return list(pool.map(call, arguments))
+    finally:
+        torch.set_num_threads(n_threads)  # threads that are yet to start take the last one set

@@ -1,0 +1,111 @@
+"""What gives samples their anomaly score: D_TV alone, with companions, or at every place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from historyad.method.networks import Critic
+from historyad.score.batching import Preparing, in_batches
+from historyad.score.result import Scored
+
+
+class Input(Preparing, Protocol):
+    """What a score has to know of its kind of input."""
+
+    def check_samples(self, samples: NDArray[Any]) -> None:
+        """Raise InputError unless ``samples`` are what a source holds, and can be scored."""
+
+
+class Score(nn.Module, ABC):
+    """A score of samples of one kind, of which D_TV is a part."""
+
+    kind: Input
+    d_tv: Critic
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the views that make the score."""
+
+    @property
+    def sizes(self) -> dict[str, int] | None:
+        """The sizes by which companions are built anew; None where there are none."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.d_tv.device
+
+    @abstractmethod
+    def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
+        """Score samples as a source holds them; `Scored` says what comes with it.
+
+        The score of a sample depends on that sample alone. Raises InputError for samples of
+        another kind, and where ``maps`` are asked for that this score does not make.
+        """
+
+    def of_prepared(self, prepared: NDArray[Any]) -> NDArray[np.float32] | None:
+        """Score what a kind has prepared, such as samples of the history, (N,).
+
+        None where networks see parts of what is scored.
+        """
+        with torch.inference_mode():
+            return in_batches(self, prepared, _Prepared(self.kind), self.device)
+
+    @abstractmethod
+    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> None:
+        """Put the views on one scale by ``rows`` of normal samples that were not fitted on."""
+
+    @abstractmethod
+    def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Put anomaly scores (N,) on a scale without an end."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Samples that a kind has prepared already."""
+
+    kind: Preparing
+
+    def prepare(self, samples: NDArray[Any]) -> NDArray[Any]:
+        return samples
+
+    def floats(self, prepared: NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
+        return self.kind.floats(prepared, device)
+
+
+class DetectorScore(Score):
+    """The score of the paper: the output of D_TV, about -1 normal, +1 anomalous."""
+
+    names = ("history",)
+
+    def __init__(self, kind: Input, d_tv: Critic) -> None:
+        super().__init__()
+        self.kind = kind
+        self.d_tv = d_tv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the score of each sample as networks see it, (B, ...) to (B,)."""
+        score: Tensor = self.d_tv(x)
+        return score
+
+    @torch.inference_mode()
+    def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
+        """Return the scores; the only view is the score."""
+        scores = in_batches(self, samples, self.kind, self.device)
+        return Scored(scores, views={"history": scores} if views else None)
+
+    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> None:
+        """Leave the output of D_TV as it is."""
+
+    def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores, which have no end."""
+        return scores
