@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from historyad.kinds.preprocessing import Preprocessing
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from historyad.errors import InputError
-from historyad.kinds.preprocessing import Preprocessing
 
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
 tables = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=float32s)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from historyad.kinds.preprocessing import Preprocessing
 from PIL import Image
 from tiny import TINY, tiny_config
 
@@ -7,7 +8,6 @@ from historyad import Config
 from historyad.data import streams
 from historyad.data.datasets import open_source
 from historyad.errors import ConfigError, InputError, RunError
-from historyad.kinds.preprocessing import Preprocessing
 from historyad.method.batches import Batches
 from historyad.method.detector import Detector, start_detector
 from historyad.method.history import History

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from historyad.score.patches import enlarge, worst
 from scipy.ndimage import gaussian_filter
 from tiny import TINY
 
@@ -10,7 +11,6 @@ from historyad.errors import ConfigError, InputError
 from historyad.judge.explain import anomaly_map, picture
 from historyad.judge.metrics import auroc
 from historyad.score import cells, patches
-from historyad.score.patches import enlarge, worst
 
 SETTINGS = {**TINY, "epoch_images": 256, "patch": 8, "seed": 1}
 

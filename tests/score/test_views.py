@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from historyad.kinds.preprocessing import Preprocessing
 
 from historyad.config import Config
-from historyad.kinds.preprocessing import Preprocessing
 from historyad.method.batches import Batches
 from historyad.method.detector import Detector
 from historyad.method.networks import Critic, initialise
