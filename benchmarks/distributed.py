@@ -29,12 +29,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from historyad.kinds.preprocessing import Preprocessing
 
+from historyad import ranks as distributed
 from historyad.config import Config, make_config
 from historyad.data.datasets import open_source
 from historyad.environment import machine, versions
-from historyad.kinds.preprocessing import Preprocessing
-from historyad import ranks as distributed
 from historyad.method.batches import Batches
 from historyad.method.detector import Detector, detector_step
 from historyad.method.gan import build_gan, critic_step, generator_step, make_adam

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from historyad.config import Config, make_config
+from historyad.layers import PooledConv2d
 from historyad.method.detector import Detector, detector_step
 from historyad.method.gan import (
     Gan,
@@ -31,7 +32,7 @@ from historyad.method.gan import (
 )
 from historyad.method.history import recorded_interval
 from historyad.method.losses import critic_loss, gradient_penalty
-from historyad.method.networks import Critic, PooledConv2d, initialise
+from historyad.method.networks import Critic, initialise
 
 Row = dict[str, Any]
 

@@ -38,3 +38,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(f"historyad.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, whether they have been used or not."""
+    return sorted([*__all__, "__version__"])

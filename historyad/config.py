@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import textwrap
+from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from historyad.errors import ConfigError
 
@@ -26,7 +28,7 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
-@dataclass(repr=False, eq=False)  # scikit-learn's estimators bring their own repr and equality
+@dataclass
 class Config:
     """The hyperparameters of HistoryAD; equations and sections are those of the paper.
 
@@ -196,6 +198,33 @@ PRESETS: dict[str, dict[str, Any]] = {
 def settings() -> dict[str, Field[Any]]:
     """Return the declaration of every hyperparameter, by name."""
     return {setting.name: setting for setting in fields(Config)}
+
+
+def overrides(annotate: Callable[[str, Any], Any] | None = None) -> list[tuple[str, Any, None]]:
+    """Return a field for each hyperparameter, (name, type or None, None), for `make_dataclass`.
+
+    None stands for the value of a preset. ``annotate`` may add to the type of a name.
+    """
+    types = get_type_hints(Config)
+    return [
+        (name, annotate(name, types[name] | None) if annotate else types[name] | None, None)
+        for name in settings()
+    ]
+
+
+def given(values: Any) -> dict[str, Any]:
+    """Return the hyperparameters among the attributes of ``values`` that are not None."""
+    return {name: v for name in settings() if (v := getattr(values, name, None)) is not None}
+
+
+def describe_settings(indent: str = "") -> str:
+    """Return a paragraph for each hyperparameter, as docstrings have them."""
+    lines = []
+    for name, setting in settings().items():
+        default = f"Default of the preset 'default': {setting.default!r}."
+        text = f"{name}: {setting.metadata['help']} {default}"
+        lines += textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent=indent + "    ")
+    return "\n".join(lines)
 
 
 def as_dict(config: Config) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Stream(IntEnum):
     PEER = 8
     CROP = 9
     PART = 10
+    CELL = 11
 
 
 def numpy_generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:

@@ -202,6 +202,15 @@ def gather(values: Tensor) -> Tensor:
     return torch.stack(found)
 
 
+def union(numbers: Iterable[int]) -> list[int]:
+    """Return the numbers, 0 or above, that any rank has."""
+    own = torch.tensor(sorted(numbers), dtype=torch.int64)
+    most = int(gather(torch.tensor([len(own)])).max())
+    filled = torch.full((most,), -1)
+    filled[: len(own)] = own
+    return sorted({n for n in gather(filled).flatten().tolist() if n >= 0})
+
+
 def fingerprint(value: Any) -> str:
     """Return the SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

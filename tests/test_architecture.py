@@ -15,7 +15,17 @@ TESTS = Path(__file__).parent
 
 # The table of contents: a file imports only from its own part and from those above it.
 PARTS = [
-    *("errors", "config", "randomness", "files", "checkpoints", "ranks", "environment"),
+    *(
+        "errors",
+        "constants",
+        "config",
+        "randomness",
+        "files",
+        "checkpoints",
+        "ranks",
+        "layers",
+        "environment",
+    ),
     *("data", "method", "score", "kinds", "model", "judge", "deploy", "research"),
     *("cli", "__main__"),
 ]

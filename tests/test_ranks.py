@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY_OPTIONS, TRAINED, batches_of, tiny_config
 from torch import nn
 
+from historyad import ranks as distributed
 from historyad.cli import main
 from historyad.data import streams
 from historyad.data.datasets import open_source
 from historyad.errors import ConfigError, RunError
 from historyad.judge.evaluation import evaluate_model
-from historyad import ranks as distributed
+from historyad.layers import WholeBatchNorm2d
 from historyad.method.detector import Detector, detector_step
 from historyad.method.gan import build_gan, critic_step, generator_step, make_adam
-from historyad.method.networks import WholeBatchNorm2d
 from historyad.model.fit import _share_unreadable
 from historyad.model.model import Model
 from historyad.randomness import Stream, torch_generator

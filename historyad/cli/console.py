@@ -35,7 +35,12 @@ def progress() -> Iterator[Any]:
         yield on_progress
 
 
-_TITLES = {"gan": "step 1  GAN and history", "detector": "step 3  detector D_TV"}
+_TITLES = {
+    "gan": "step 1  GAN and history",
+    "detector": "step 3  detector D_TV",
+    "score": "score   companions, scale",
+    "probe": "probe   damaged samples",
+}
 
 
 def _title(record: dict[str, Any]) -> str:
@@ -47,7 +52,19 @@ def _title(record: dict[str, Any]) -> str:
 def _figure(record: dict[str, Any]) -> str:
     if record["step"] == "gan":
         return f"Wasserstein distance {record['wasserstein_distance']:6.3f}"
-    return f"total variation {record['total_variation']:5.3f}"
+    if record["step"] == "detector":
+        return f"total variation {record['total_variation']:5.3f}"
+    return str(record.get("now", ""))
+
+
+def _progress(record: dict[str, Any]) -> str:
+    """Return how far a step is, in words."""
+    if record["step"] in ("gan", "detector"):
+        return (
+            f"epoch {record['epoch']:.2f} of {record['of']:.2f}, {_figure(record)}, "
+            f"{record['seconds']:.0f} s"
+        )
+    return f"{record['epoch']} of {record['of']} {_figure(record)}".strip()
 
 
 def _plain_progress() -> Any:
@@ -57,12 +74,7 @@ def _plain_progress() -> Any:
         title, tenth = _title(record), int(10 * record["epoch"] / record["of"])
         if shown.get(title) != tenth:
             shown[title] = tenth
-            print(
-                f"{title}: epoch {record['epoch']:.2f} of {record['of']:.2f}, "
-                f"{_figure(record)}, {record['seconds']:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"{title}: {_progress(record)}", file=sys.stderr, flush=True)
 
     return on_progress
 

@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -23,7 +23,7 @@ from historyad.cli.common import (
     report_unreadable,
 )
 from historyad.cli.console import print_table, progress
-from historyad.config import PRESETS, Config, make_config, settings
+from historyad.config import PRESETS, Config, given, make_config, overrides, settings
 
 if TYPE_CHECKING:
     from historyad.data.sources import Source
@@ -31,31 +31,23 @@ if TYPE_CHECKING:
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
 
-def _overrides() -> type:
-    """Return a dataclass with one optional field, and so one option, for each hyperparameter."""
-    types = get_type_hints(Config)
-    options = [
-        (
-            name,
-            Annotated[
-                types[name] | None,
-                Parameter(
-                    help=f"{setting.metadata['help']} (default: {setting.default!r})",
-                    group=Group("Settings (defaults are those of the preset 'default')"),
-                ),
-            ],
-            None,
-        )
-        for name, setting in settings().items()
-    ]
-    # Before Python 3.12 its module would be "types", and cyclopts looks into no builtin type.
-    return make_dataclass("Overrides", options, namespace={"__module__": __name__})
+_SETTINGS = Group("Settings (defaults are those of the preset 'default')")
+
+
+def _option(name: str, type_: Any) -> Any:
+    """Return the type of a setting with what --help says of it."""
+    setting = settings()[name]
+    text = f"{setting.metadata['help']} (default: {setting.default!r})"
+    return Annotated[type_, Parameter(help=text, group=_SETTINGS)]
 
 
 if TYPE_CHECKING:
     Overrides = Any
 else:
-    Overrides = Parameter(name="*")(_overrides())
+    # Before Python 3.12 its module would be "types", and cyclopts looks into no builtin type.
+    Overrides = Parameter(name="*")(
+        make_dataclass("Overrides", overrides(_option), namespace={"__module__": __name__})
+    )
 
 
 def fit(
@@ -67,7 +59,7 @@ def fit(
     ] = "default",
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
-    overrides: Overrides | None = None,
+    options: Overrides | None = None,
 ) -> None:
     """Learn what is normal from normal samples alone.
 
@@ -78,9 +70,8 @@ def fit(
     from historyad.model.fit import fit_model
     from historyad.model.run import RunDirectory
 
-    given = {name: value for name, value in vars(overrides or object).items() if name in settings()}
-    config = make_config(preset, **{k: v for k, v in given.items() if v is not None})
-    started = time.monotonic()
+    config = make_config(preset, **given(options))
+    started, was_there = time.monotonic(), RunDirectory(out).is_finished
     with ranks.launch():
         samples = open_samples(
             source, data_root, skip_unreadable=skip_unreadable, side=config.image_size
@@ -99,7 +90,7 @@ def fit(
         f"{out}: {len(samples):,} normal samples{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
         f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
-        f"{time.monotonic() - started:.0f} s"
+        + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
     print(f"next: historyad score {out} SOURCE")
 

@@ -18,7 +18,7 @@ from historyad.cli.common import (
     open_for,
     report_unreadable,
 )
-from historyad.cli.console import print_table
+from historyad.cli.console import print_table, progress
 from historyad.errors import RunError
 
 
@@ -115,7 +115,12 @@ def probe(
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write the rates to this file.")
     ] = None,
-    limit: Annotated[int, Parameter(help="Samples to look at, drawn from the source.")] = 200,
+    limit: Annotated[
+        int | None,
+        Parameter(
+            help="Samples to look at, drawn from the source. [default: 200, fewer of large images]"
+        ),
+    ] = None,
     seed: Annotated[int, Parameter(help="Of the draw and of the damage.")] = 0,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
@@ -130,7 +135,8 @@ def probe(
 
     model = load_model(run, device)
     opened = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
-    found = probe_model(model, opened.samples, limit=limit, seed=seed)
+    with progress() as on_progress:
+        found = probe_model(model, opened.samples, limit=limit, seed=seed, on_progress=on_progress)
     print_table(table_of(found))
     report_unreadable(opened)
     record = {"run": str(run), "source": source, **found, "command": command_line()}
@@ -167,13 +173,15 @@ def report(
     for samples in filter(None, sources):
         report_unreadable(samples)
     train, normals, anomalies = sources
-    write_report(
-        run,
-        out,
-        model=model,
-        train=train,
-        normal=normals,
-        anomalous=anomalies,
-        command=command_line(),
-    )
+    with progress() as on_progress:
+        write_report(
+            run,
+            out,
+            model=model,
+            train=train,
+            normal=normals,
+            anomalous=anomalies,
+            command=command_line(),
+            on_progress=on_progress,
+        )
     print(f"written: {out}")

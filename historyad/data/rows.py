@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.data import streams
-from historyad.data.order import ShuffledRows
+from historyad.data.order import ShuffledRows, Windows
 
 _BATCHES_AHEAD = 3  # read while the networks train
+_WINDOWS = Windows()
 
 
 class ShuffledSamples:
     """``rows`` of ``samples``, prepared, in a shuffled order; each read is of its position alone.
 
     ``samples`` are an array, in memory or memory-mapped, or an `ImageStream`; only the rows of a
-    batch are ever read, and those of a stream ahead of time. ``seed`` decides the order.
+    batch are ever read, and those of a stream ahead of time. ``seed`` decides the order, which is
+    one of ``windows`` where samples are not all in memory.
     """
 
     def __init__(
@@ -28,12 +30,13 @@ class ShuffledSamples:
         rows: NDArray[np.intp],
         seed: int,
         prepare: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+        windows: Windows = _WINDOWS,
     ) -> None:
         self._samples = samples
         self._prepare = prepare
         is_stream = isinstance(samples, streams.ImageStream)
         is_large = is_stream or samples.nbytes > streams.IN_MEMORY_BYTES
-        self._order = ShuffledRows(rows, seed, windowed=is_large)
+        self._order = ShuffledRows(rows, seed, windows if is_large else None)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read") if is_stream else None
         self._ahead: dict[tuple[int, int, int, int], Future[NDArray[Any]]] = {}
 

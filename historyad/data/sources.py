@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from historyad import ranks
 from historyad.data.images import Pixels, decode_many
 from historyad.data.streams import Check, ImageStream, any_shape, fitting, in_chunks
 from historyad.data.tables import Labels, Samples
@@ -58,6 +59,20 @@ class Source:
         for start in range(0, len(self), step):
             digest.update(np.ascontiguousarray(self.samples[start : start + step]).data)
         return digest.hexdigest()
+
+    def share_unreadable(self) -> None:
+        """Let every rank know what others could not read of a stream, of which each sees a part."""
+        if ranks.world_size() > 1 and isinstance(self.samples, ImageStream):
+            self.samples.look_at(ranks.union(self.samples.unreadable_rows))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a model remembers of the samples, as JSON can hold it."""
+        return {
+            "description": self.description,
+            "fingerprint": self.fingerprint,
+            "n": len(self),
+            "unreadable": len(self.unreadable),
+        }
 
     def chunks(
         self, size: int, start: int = 0, stop: int | None = None, *, check: Check = any_shape

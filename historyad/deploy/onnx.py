@@ -29,7 +29,7 @@ from historyad.config import as_dict
 from historyad.errors import ConfigError, InputError, RunError
 from historyad.files import write_atomic
 from historyad.kinds.kind import Kind
-from historyad.method.networks import PooledConv2d
+from historyad.layers import PooledConv2d
 from historyad.model.model import Model
 from historyad.score.calibration import Calibration
 from historyad.score.result import FIGURES, Scored

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from historyad.errors import InputError
 from historyad.kinds.damages import Damage, Samples
+from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.randomness import Stream, numpy_generator
 
@@ -26,37 +27,48 @@ if TYPE_CHECKING:
 POWER = 0.95  # share of the damaged samples that a strength must bring to detection
 SAMPLES = 200  # looked at unless told otherwise
 
+_MOST_VALUES, _FEWEST = 2**23, 5  # looked at by default: all damages take half a minute or so
 _CHUNK_VALUES = 2**22  # of the samples damaged at a time: bounds the memory
-_Z = 1.959964  # of the 95 % interval
 
 
 def probe_model(
-    model: Model, samples: Samples, *, limit: int = SAMPLES, seed: int = 0
+    model: Model,
+    samples: Samples,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Return detection rates of damaged ``samples``, which are normal and were not trained on.
 
     ``samples`` are as a source holds them, uint8 (N, H, W, C) or float32 (N, F); ``limit`` of them
-    are drawn. The result is what JSON can hold::
+    are drawn: 200 unless told otherwise, and fewer where they are large. ``on_progress`` is told
+    after each damage. The result is what JSON can hold::
 
         n_samples, threshold, requested_false_positive_rate, power, seed
         false_positive_rate: {rate, low, high}       of the samples as they are
-        corruptions: [{name, unit, strengths, rate, low, high, seen_from}, ...]
+        corruptions: [{name, unit, strengths, rate, low, high, seen_from, missed_again}, ...]
 
     ``strengths``, ``rate`` and its 95 % interval are lists that begin at strength 0.
-    ``seen_from`` is the smallest strength, interpolated, at which the rate reaches ``POWER``, or
-    None where it stays below. The same seed gives the same result. Raises InputError for samples
-    that the model does not accept.
+    ``seen_from`` is the smallest strength, interpolated, from which on the rate stays at ``POWER``
+    or above, or None where the strongest is missed; ``missed_again`` is the weakest that is missed
+    although a weaker one is seen. The same seed gives the same result. Raises InputError for
+    samples that the model does not accept.
     """
     model.kind.check(samples.shape[1:])
-    samples = _draw(samples, limit, seed)
+    samples = _draw(samples, default_limit(samples) if limit is None else limit, seed)
     kinds = model.kind.damages(samples.shape[1:])
+    n_chunks = len(list(_chunks(samples)))
     detected = np.zeros((len(kinds), 1 + max(len(kind.strengths) for kind in kinds)), np.int64)
-    for start, chunk in _chunks(samples):
+    for number, (start, chunk) in enumerate(_chunks(samples)):
         detected[:, 0] += _count(model, chunk)
         for i, kind in enumerate(kinds):
             for j, strength in enumerate(kind.strengths, 1):
                 random = _random(seed, kind, start)
                 detected[i, j] += _count(model, model.kind.damage(kind, chunk, strength, random))
+            if on_progress is not None:
+                done = number * len(kinds) + i + 1
+                on_progress({"step": "probe", "epoch": done, "of": n_chunks * len(kinds)})
     n = len(samples)
     curves = [_curve(kind, detected[i], n) for i, kind in enumerate(kinds)]
     return {
@@ -70,24 +82,42 @@ def probe_model(
     }
 
 
-def wilson_interval(count: NDArray[np.int64], n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the 95 % interval of a share of which ``count`` of ``n`` were seen (Wilson, 1927)."""
-    p, z2 = count / n, _Z**2
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    reach = _Z * np.sqrt(p * (1 - p) / n + z2 / (4 * n**2)) / (1 + z2 / n)
-    # Rounding alone must not leave the share itself outside.
-    return np.minimum(middle - reach, p).clip(0), np.maximum(middle + reach, p).clip(None, 1)
+def default_limit(samples: Samples) -> int:
+    """Return how many samples are looked at unless told otherwise: fewer where they are large."""
+    return int(np.clip(_MOST_VALUES // samples[0].size, _FEWEST, SAMPLES))
+
+
+def wilson_interval(count: NDArray[np.int64], n: int) -> tuple[list[float], list[float]]:
+    """Return both ends of the 95 % intervals of shares, of which ``count`` (K,) of ``n`` were seen.
+
+    Wilson (1927).
+    """
+    from scipy.stats import binomtest  # slow to import
+
+    ends = [binomtest(k, n).proportion_ci(method="wilson") for k in count.tolist()]
+    return [end.low for end in ends], [end.high for end in ends]
 
 
 def seen_from(strengths: list[float], rates: list[float], power: float = POWER) -> float | None:
-    """Return the smallest strength at which the rate reaches ``power``, between two if need be."""
-    for j, rate in enumerate(rates):
-        if rate >= power:
-            if j == 0:
-                return strengths[0]
-            part = (power - rates[j - 1]) / (rate - rates[j - 1])
-            return strengths[j - 1] + part * (strengths[j] - strengths[j - 1])
-    return None
+    """Return the smallest strength from which on the rate stays at ``power`` or above.
+
+    It lies between two strengths if need be, and is None where the strongest is missed.
+    """
+    missed = [j for j, rate in enumerate(rates) if rate < power]
+    if not missed:
+        return strengths[0]
+    j = missed[-1]
+    if j + 1 == len(rates):
+        return None
+    part = (power - rates[j]) / (rates[j + 1] - rates[j])
+    return strengths[j] + part * (strengths[j + 1] - strengths[j])
+
+
+def missed_again(strengths: list[float], rates: list[float], power: float = POWER) -> float | None:
+    """Return the weakest strength that is missed although a weaker one is seen, if there is any."""
+    seen = next((j for j, rate in enumerate(rates) if rate >= power), len(rates))
+    later = zip(strengths[seen:], rates[seen:], strict=True)
+    return next((strength for strength, rate in later if rate < power), None)
 
 
 def table_of(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -108,6 +138,8 @@ def table_of(result: dict[str, Any]) -> list[tuple[str, str]]:
             seen += f" are seen at {curve['strengths'][-1]:g} {curve['unit']}"
         else:
             seen = f"seen from {curve['seen_from']:.3g} {curve['unit']}"
+        if curve["missed_again"] is not None:
+            seen += f"; missed at {curve['missed_again']:g}, though less is seen"
         rows.append((curve["name"], seen))
     return rows
 
@@ -225,9 +257,10 @@ def _curve(kind: Damage, detected: NDArray[np.int64], n: int) -> dict[str, Any]:
         "unit": kind.unit,
         "strengths": strengths,
         "rate": rates,
-        "low": low.tolist(),
-        "high": high.tolist(),
+        "low": low,
+        "high": high,
         "seen_from": seen_from(strengths, rates),
+        "missed_again": missed_again(strengths, rates),
     }
 
 

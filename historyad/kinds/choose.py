@@ -10,6 +10,7 @@ from torch import Tensor
 
 from historyad.config import Config
 from historyad.errors import InputError
+from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.columns import Columns
 from historyad.kinds.crops import Crops
 from historyad.kinds.kind import Kind, Samples
@@ -30,6 +31,7 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
         if config.patch:
             raise InputError("patch is for images, and these are vectors: leave it 0")
         return Columns.choose(samples if rows is None else samples[rows], config)
+    parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
     if config.patch:
         return Crops.choose(shape, config)
     return Whole.choose(shape, config.image_size)

@@ -90,12 +90,20 @@ class Columns(Kind):
         reader = ShuffledSamples(samples, rows, config.seed, self.prepare)
         return Batches(reader, self.networks(config), seed=config.seed, device=device)
 
-    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
+    @torch.no_grad()
+    def fit_score(
+        self,
+        d_tv: Critic,
+        batches: Batches,
+        samples: Samples,
+        rows: NDArray[np.intp],
+        config: Config,
+    ) -> Score:
         """Return D_TV alone, or with companions fitted on the vectors."""
         if config.views == "history":
             return DetectorScore(self, d_tv)
-        samples = normal_samples(batches, samples_to_fit(self.input_shape[0]))
-        return Views(self, d_tv, VectorCompanions.fit(samples))
+        normal = normal_samples(batches, samples_to_fit(self.input_shape[0]))
+        return Views(self, d_tv, VectorCompanions.fit(normal))
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose companions have these sizes."""

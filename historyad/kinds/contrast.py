@@ -10,14 +10,10 @@ import numpy as np
 import scipy  # which imports its parts, slow ones among them, where they are first used
 from numpy.typing import NDArray
 
+from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 
 # As parts of a crop's side: 4 and 12 pixels for crops of 32.
-_DETAIL, _SURROUNDINGS = 1 / 8, 3 / 8
-_TRUNCATE = 3.0  # reach of a Gaussian, in standard deviations
-_COARSE = 4  # the strength of a texture varies slowly: it is taken on a grid so many times coarser
-_GREY = 32.0  # grey levels of one standard deviation: uint8 holds four of them, to either side
-_FLAT = 1.0  # grey level: less is the rounding of an image that shows nothing
 
 
 def local_contrast(images: Pixels, patch: int) -> Pixels:
@@ -29,9 +25,11 @@ def local_contrast(images: Pixels, patch: int) -> Pixels:
     contrast = np.empty_like(images)
     for i, c in np.ndindex(len(images), images.shape[-1]):
         plane = images[i, :, :, c].astype(np.float32)
-        plane -= scipy.ndimage.gaussian_filter(plane, _DETAIL * patch, truncate=_TRUNCATE)
-        plane /= _strength(plane, _SURROUNDINGS * patch)
-        contrast[i, :, :, c] = np.rint(np.clip(128 + _GREY * plane, 0, 255))
+        plane -= scipy.ndimage.gaussian_filter(
+            plane, CONSTANTS.contrast_detail * patch, truncate=CONSTANTS.contrast_reach
+        )
+        plane /= _strength(plane, CONSTANTS.contrast_surroundings * patch)
+        contrast[i, :, :, c] = np.rint(np.clip(128 + CONSTANTS.contrast_grey * plane, 0, 255))
     return contrast
 
 
@@ -51,13 +49,19 @@ def halved(images: Pixels) -> Pixels:
 def _strength(detail: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Return the Gaussian root mean square of ``detail`` (H, W) around each of its pixels."""
     height, width = detail.shape
-    padding = ((0, -height % _COARSE), (0, -width % _COARSE))
+    padding = ((0, -height % CONSTANTS.contrast_grid), (0, -width % CONSTANTS.contrast_grid))
     squares = np.pad(np.square(detail), padding, mode="symmetric")
-    rows, columns = (side // _COARSE for side in squares.shape)
-    coarse = squares.reshape(rows, _COARSE, columns, _COARSE).mean((1, 3))
-    coarse = scipy.ndimage.gaussian_filter(coarse, sigma / _COARSE, truncate=_TRUNCATE)
-    strength = np.sqrt(coarse + np.float32(_FLAT**2))
+    rows, columns = (side // CONSTANTS.contrast_grid for side in squares.shape)
+    coarse = squares.reshape(rows, CONSTANTS.contrast_grid, columns, CONSTANTS.contrast_grid).mean(
+        (1, 3)
+    )
+    coarse = scipy.ndimage.gaussian_filter(
+        coarse, sigma / CONSTANTS.contrast_grid, truncate=CONSTANTS.contrast_reach
+    )
+    strength = np.sqrt(coarse + np.float32(CONSTANTS.contrast_flat**2))
     # Cells are averages around their middles: that is where zoom, too, sees them.
-    fine = scipy.ndimage.zoom(strength, _COARSE, order=1, mode="nearest", grid_mode=True)
+    fine = scipy.ndimage.zoom(
+        strength, CONSTANTS.contrast_grid, order=1, mode="nearest", grid_mode=True
+    )
     shown: NDArray[np.float32] = fine[:height, :width]
     return shown

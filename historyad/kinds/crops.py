@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels, mirrored
-from historyad.data.order import ShuffledRows
+from historyad.data.rows import ShuffledSamples
 from historyad.errors import InputError
 from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.contrast import halved, local_contrast
@@ -98,22 +98,32 @@ class Crops(ImageKind):
         rows: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
-        """Return batches of crops, drawn anew whenever an image comes around."""
-        levels = self.pyramid(samples if rows is None else samples[rows])
-        return CropBatches(
-            CropReader(levels, self.side, config.seed),
-            self.networks(config),
+        """Return batches of crops: as many different ones as are trained on, or have room."""
+        rows = np.arange(len(samples)) if rows is None else rows
+        seen = (config.n_epochs + config.detector_epochs) * config.epoch_images
+        networks = self.networks(config)
+        n = min(math.ceil(seen), CONSTANTS.crop_bytes // networks.empty(1).nbytes)
+        crops = cut_crops(self, samples, rows, n, config.seed)
+        return Batches(
+            ShuffledSamples(crops, np.arange(len(crops)), config.seed),
+            networks,
             seed=config.seed,
             augmentations=parse_augmentations(config.augment),
             device=device,
         )
 
-    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
+    def fit_score(
+        self,
+        d_tv: Critic,
+        batches: Batches,
+        samples: Samples,
+        rows: NDArray[np.intp],
+        config: Config,
+    ) -> Score:
         """Return the maps of D_TV, or those of what its convolutions make of cells."""
-        assert isinstance(batches, CropBatches)
         if config.views == "history":
             return MapScore(self, d_tv)
-        return MapScore.fit(self, d_tv, batches.levels, config.seed)
+        return MapScore.fit(self, d_tv, samples, rows, config.seed)
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose banks have these sizes."""
@@ -161,42 +171,24 @@ class Crops(ImageKind):
         return kind
 
 
-class CropReader:
-    """Crops of images, each at a random place of a random level of their pyramid.
+def cut_crops(kind: Crops, samples: Samples, rows: NDArray[np.intp], n: int, seed: int) -> Pixels:
+    """Return about ``n`` crops of ``rows`` of images, as many of each, uint8 (n, side, side, C).
 
-    A crop is as likely at the edges of an image as elsewhere: there, what is missing is mirrored.
-    ``levels`` hold the images (H, W, C) at each scale, in memory.
+    Each is at a random place of a random level of its image's pyramid, as likely at the edges as
+    elsewhere: there, what is missing is mirrored. Images are looked at one by one.
     """
-
-    def __init__(self, levels: Sequence[Pixels], side: int, seed: int) -> None:
-        self.levels = levels
-        self._side, self._seed = side, seed
-        self._order = ShuffledRows(np.arange(len(levels[0])), seed, windowed=False)
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def read(self, position: int, size: int, part: slice) -> Pixels:
-        """Return crops at rest; all are drawn, also those of other processes, and a part is cut."""
-        random = numpy_generator(self._seed, Stream.CROP, position)
-        levels = random.integers(len(self.levels), size=size)[part]
-        places = random.random((size, 2))[part]
-        indices = self._order.at(position, size)[part]
-        channels = self.levels[0][0].shape[-1]
-        crops = np.empty((len(indices), self._side, self._side, channels), np.uint8)
-        for crop, index, level, place in zip(crops, indices, levels, places, strict=True):
-            image = self.levels[level][index]
-            rows, columns = (
-                mirrored(int(at * (length + 1)) - self._side // 2, self._side, length)
+    n_of_each = math.ceil(n / len(rows))
+    shape = (len(rows), n_of_each, kind.side, kind.side, kind.input_shape[2])
+    crops = np.empty(shape, np.uint8)
+    for found, row in zip(crops, rows.tolist(), strict=True):
+        levels = kind.pyramid(samples[row][None])
+        random = numpy_generator(seed, Stream.CROP, row)
+        which = random.integers(len(levels), size=n_of_each).tolist()
+        for crop, level, place in zip(found, which, random.random((n_of_each, 2)), strict=True):
+            image = levels[level][0]
+            y, x = (
+                mirrored(int(at * (length + 1)) - kind.side // 2, kind.side, length)
                 for at, length in zip(place, image.shape[:2], strict=True)
             )
-            crop[:] = image[rows[:, None], columns]
-        return crops
-
-
-class CropBatches(Batches):
-    """Batches of crops, and the images that they are cut from."""
-
-    def __init__(self, reader: CropReader, *arguments: Any, **others: Any) -> None:
-        super().__init__(reader, *arguments, **others)
-        self.levels = reader.levels
+            crop[:] = image[y[:, None], x]
+    return crops.reshape(-1, *shape[2:])

@@ -98,8 +98,18 @@ class Kind(ABC):
         """Return shuffled batches of ``rows`` of samples to train on."""
 
     @abstractmethod
-    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
-        """Return the score that D_TV and its companions make, its scale still unset."""
+    def fit_score(
+        self,
+        d_tv: Critic,
+        batches: Batches,
+        samples: Samples,
+        rows: NDArray[np.intp],
+        config: Config,
+    ) -> Score:
+        """Return the score that D_TV and its companions make, its scale still unset.
+
+        They are fitted on ``rows`` of normal samples, of which there are ``batches``.
+        """
 
     @abstractmethod
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 from historyad.data import streams
 from historyad.data.images import Pixels, place_on_grid, reduced_size
 from historyad.data.rows import ShuffledSamples
@@ -29,7 +30,6 @@ from historyad.score.result import Map
 from historyad.score.score import DetectorScore, Score
 from historyad.score.views import Views, layers_of, normal_samples
 
-_SMALLEST_SIDE, _LARGEST_SIDE = 8, 64  # of the grid that is chosen by itself
 _FULL_FALL = 2.0  # of the excess of an image, at which the hue of a map is full
 _PILLOW_UNIT = 2.0**22  # Pillow's resampling weights are integers that add up to this
 
@@ -100,12 +100,20 @@ class Whole(ImageKind):
             reader, networks, seed=config.seed, augmentations=augmentations, device=device
         )
 
-    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
+    @torch.no_grad()
+    def fit_score(
+        self,
+        d_tv: Critic,
+        batches: Batches,
+        samples: Samples,
+        rows: NDArray[np.intp],
+        config: Config,
+    ) -> Score:
         """Return D_TV alone, or with companions fitted in pixels and in its features."""
         if config.views == "history":
             return DetectorScore(self, d_tv)
-        samples = normal_samples(batches, samples_to_fit(math.prod(self.networks(config).shape)))
-        companions = ImageCompanions.fit(samples, *layers_of(d_tv, samples))
+        normal = normal_samples(batches, samples_to_fit(math.prod(self.networks(config).shape)))
+        companions = ImageCompanions.fit(normal, *layers_of(d_tv, normal))
         return Views(self, d_tv, companions)
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
@@ -155,8 +163,8 @@ class Whole(ImageKind):
 
 
 def _grid_side(longest: int) -> int:
-    side = _SMALLEST_SIDE
-    while side < min(longest, _LARGEST_SIDE):
+    side = CONSTANTS.smallest_grid
+    while side < min(longest, CONSTANTS.largest_grid):
         side *= 2
     return side
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from historyad import ranks
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 from historyad.errors import ConfigError, RunError
 from historyad.files import load_json, load_tensors, save_json, save_tensors
 from historyad.method.networks import Critic, Generator, Networks
@@ -58,8 +59,13 @@ def is_save(images_seen: int, config: Config) -> bool:
     return images_seen // every != (images_seen - config.batch_size) // every
 
 
-def check_saves(config: Config) -> None:
-    """Raise ConfigError unless step 1, as it is set, records a snapshot at all."""
+def resolve(config: Config, n_train: int) -> Config:
+    """Return ``config`` with the length of an epoch, for ``n_train`` training samples.
+
+    Raises ConfigError unless step 1, as it is set, records a snapshot at all.
+    """
+    length = config.epoch_images or max(n_train, CONSTANTS.smallest_epoch)
+    config = replace(config, epoch_images=length)
     start, end = recorded_interval(config)
     if _last_save(config, end) / config.epoch_images < start:
         raise ConfigError(
@@ -67,6 +73,7 @@ def check_saves(config: Config) -> None:
             f"{end:g} epochs, where the history is recorded: raise saves_per_epoch, or lower "
             "skip_epochs or mass_tolerance"
         )
+    return config
 
 
 def _last_save(config: Config, end: float) -> int:

@@ -9,119 +9,30 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
-from historyad import ranks
 from historyad.config import Config
+from historyad.constants import CONSTANTS
+from historyad.layers import (
+    FlattenPixels,
+    ImageConvTranspose2d,
+    PooledConv2d,
+    WholeBatchNorm1d,
+    WholeBatchNorm2d,
+)
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 
-_SLOPE = 0.2  # of LeakyReLU
 COARSEST = 4  # side of the grid where convolutions meet the fully connected layers
-
-
-class PooledConv2d(nn.Conv2d):
-    """A 3 x 3 convolution followed by 2 x 2 average pooling, computed as one strided convolution.
-
-    The mean of four neighbouring outputs of a 3 x 3 kernel is the output of the 4 x 4 kernel that
-    is the mean of its four shifts, at stride 2: the same function for 16/36 of the products.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
-
-    def strided_kernel(self) -> Tensor:
-        """Return the 4 x 4 kernel (out_channels, in_channels, 4, 4) of that convolution."""
-        return functional.avg_pool2d(functional.pad(self.weight, (1, 1, 1, 1)), 2, stride=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, H/2, W/2)."""
-        return functional.conv2d(x, self.strided_kernel(), self.bias, stride=2, padding=1)
-
-
-class ImageConvTranspose2d(nn.ConvTranspose2d):
-    """A 4 x 4 transposed convolution of stride 2, computed as a 3 x 3 one and a pixel shuffle.
-
-    Each of the four outputs around an input has a 2 x 2 kernel of its own: a slice of the 4 x 4
-    one, here laid into a 3 x 3 kernel. The same function for 9/4 of the products, and still faster
-    where the output has few channels, as an image has: there, kernels wait for memory.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
-
-    def shuffled_kernel(self) -> Tensor:
-        """Return the 3 x 3 kernel (out_channels * 4, in_channels, 3, 3) of that convolution."""
-        # Output 2m + p takes from input m - 1 + r the tap p + 3 - 2r, if there is one.
-        padded = functional.pad(self.weight, (1, 1, 1, 1))
-        taps = padded.reshape(*self.weight.shape[:2], 3, 2, 3, 2).flip(2, 4)
-        return taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
-        assert self.bias is not None
-        bias = self.bias.repeat_interleave(4)
-        return functional.pixel_shuffle(
-            functional.conv2d(x, self.shuffled_kernel(), bias, padding=1), 2
-        )
-
-
-class _WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm whose statistics are those of the global batch, also where ranks share it.
-
-    torch's SyncBatchNorm does it on GPUs alone.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C) or (B, C, H, W) to the same."""
-        if not self.training or ranks.world_size() == 1:
-            return super().forward(x)
-        axes, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
-        variance, mean = torch.var_mean(x, axes, correction=0)
-        # In double precision, since the variance of the whole is a difference.
-        variance, mean = variance.double(), mean.double()
-        n = torch.full_like(mean, x.numel() // x.shape[1])
-        sums = ranks.total(torch.stack([n, n * mean, n * (variance + mean.square())]))
-        n, mean, square = sums[0], sums[1] / sums[0], sums[2] / sums[0]
-        variance = square - mean.square()
-        self._remember(mean.detach(), (variance * n / (n - 1)).detach())
-
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        return torch.addcmul(shift.to(x).view(shape), x, scale.to(x).view(shape))
-
-    @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
-
-
-class WholeBatchNorm1d(_WholeBatchNorm, nn.BatchNorm1d):
-    """`nn.BatchNorm1d` over the global batch."""
-
-
-class WholeBatchNorm2d(_WholeBatchNorm, nn.BatchNorm2d):
-    """`nn.BatchNorm2d` over the global batch."""
-
-
-class FlattenPixels(nn.Module):
-    """Flatten each sample, pixel by pixel: with channels last in memory, nothing is moved."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, H * W * C), and (B, F) to itself."""
-        return x.movedim(1, -1).flatten(1)
 
 
 class Critic(nn.Module):
@@ -200,6 +111,17 @@ class Networks(Protocol):
         """Return room for ``n`` samples at rest, all zero."""
 
 
+def _drawing_nothing(build: Callable[..., T]) -> Callable[..., T]:
+    """Leave torch's global generator as it was: its layers draw weights, which are not kept."""
+
+    @wraps(build)
+    def quiet(self: Any) -> T:
+        with torch.random.fork_rng(devices=[]):
+            return build(self)
+
+    return quiet
+
+
 @dataclass(frozen=True)
 class ImageNetworks:
     """Convolutions, for images (channels, side, side) with a side of 4 times a power of two.
@@ -228,6 +150,7 @@ class ImageNetworks:
         halvings = int(math.log2(self.shape[1] // COARSEST))
         return [self.width * 2**level for level in range(halvings)]
 
+    @_drawing_nothing
     def critic(self) -> Critic:
         """Return a critic: convolutions that halve the image down to 4 x 4, then two layers."""
         channels = [self.shape[0], *self._channels]
@@ -236,6 +159,7 @@ class ImageNetworks:
             layers += [PooledConv2d(n_in, n_out), _activation()]
         return Critic(nn.Sequential(*layers), channels[-1] * COARSEST**2, self.hidden)
 
+    @_drawing_nothing
     def generator(self) -> Generator:
         """Return a generator: two layers, then transposed convolutions; images lie in [-1, 1]."""
         channels = [*reversed(self._channels), self.shape[0]]
@@ -285,11 +209,13 @@ class VectorNetworks:
         """Return those of the sizes that are set."""
         return cls(shape, config.hidden, config.latent_dim)
 
+    @_drawing_nothing
     def critic(self) -> Critic:
         """Return a critic of three layers."""
         features = nn.Sequential(nn.Linear(self.shape[0], self.hidden), _activation())
         return Critic(features, self.hidden, self.hidden)
 
+    @_drawing_nothing
     def generator(self) -> Generator:
         """Return a generator of three layers."""
         layers = _dense_block(self.latent_dim, self.hidden)
@@ -313,7 +239,7 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
     """Draw weights with the variance 2 / fan_in of He et al. (2015); biases are zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            gain = math.sqrt(2 / (1 + _SLOPE**2))
+            gain = math.sqrt(2 / (1 + CONSTANTS.leaky_slope**2))
             with torch.no_grad():
                 module.weight.normal_(0, gain / math.sqrt(_fan_in(module)), generator=random)
                 assert module.bias is not None
@@ -341,4 +267,4 @@ def _dense_block(n_in: int, n_out: int) -> list[nn.Module]:
 
 def _activation() -> nn.LeakyReLU:
     # In place, since a new block of memory for every layer takes longer than the function itself.
-    return nn.LeakyReLU(_SLOPE, inplace=True)
+    return nn.LeakyReLU(CONSTANTS.leaky_slope, inplace=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import make_dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,15 @@ from PIL import Image
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from historyad.config import Config, as_dict, validate
+from historyad.config import (
+    PRESETS,
+    Config,
+    as_dict,
+    describe_settings,
+    given,
+    make_config,
+    overrides,
+)
 from historyad.data.datasets import open_source
 from historyad.data.sources import Source
 from historyad.method.loop import OnProgress
@@ -22,11 +31,22 @@ from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 from historyad.ranks import choose_device
 
+_PRESETS = f"Settings to start from: {', '.join(PRESETS)}. A setting that is None is the preset's."
 
-class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
+if TYPE_CHECKING:
+    _Parameters = Any
+else:
+    # scikit-learn's estimators bring their own repr and equality.
+    _Parameters = make_dataclass(
+        "_Parameters", [("preset", str, "default"), *overrides()], repr=False, eq=False
+    )
+
+
+class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     """Anomaly detector that learns from normal samples alone.
 
-    The hyperparameters are those of `Config`. Every method takes a *source*: an array of images
+    ``HistoryAD(preset="quick", seed=1)`` takes the settings of a preset, and those that are given
+    in place of them. Every method takes a *source*: an array of images
     (N, H, W) or (N, H, W, C) or of vectors (N, F), a folder, a file, the name of a data set, or
     whatever else `open_source` accepts.
 
@@ -60,13 +80,13 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
         With a directory ``run``, the history and the log are kept there, and the same call
         continues a fit that was interrupted. Errors are those of `fit_model`.
         """
-        validate(self)
+        config = self._config()
         source = self._open(X, reset=True)
         with tempfile.TemporaryDirectory(prefix="historyad-") as temporary:
             directory = RunDirectory(temporary if run is None else run)
             self.model_ = fit_model(
                 source,
-                self,
+                config,
                 directory,
                 feature_names=getattr(self, "feature_names_in_", ()),
                 on_progress=on_progress,
@@ -99,7 +119,8 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
     def calibrate(self, X: Any) -> Self:
         """Set threshold and p-values anew from normal samples ``X``, without training.
 
-        They hold for ``false_positive_rate`` as it is now. Errors are those of `calibrate_model`.
+        They hold for ``false_positive_rate`` as it is now; where it is None, as it was. Errors are
+        those of `calibrate_model`.
         """
         check_is_fitted(self)
         source = self._open(X, reset=False)
@@ -144,6 +165,9 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
             estimator.feature_names_in_ = np.array(model.feature_names, object)
         return estimator
 
+    def _config(self) -> Config:
+        return make_config(self.preset, **given(self))
+
     def _open(self, X: Any, *, reset: bool) -> Source:
         """Return ``X`` as a source; arrays go through scikit-learn's own checks."""
         is_array = _is_array(X)
@@ -155,12 +179,18 @@ class HistoryAD(OutlierMixin, Config, BaseEstimator):  # type: ignore[misc]
             if reset or array.ndim == 2:
                 validate_data(self, X, reset=reset, skip_check_array=True)
             X = array
-        source = open_source(X, mixed=self.image_size or None)
+        source = open_source(X, mixed=self._config().image_size or None)
         if reset and not is_array:
             self.n_features_in_ = source.samples.shape[1]
             if hasattr(self, "feature_names_in_"):  # of an earlier fit
                 del self.feature_names_in_
         return source
+
+
+# `help(HistoryAD)` explains every setting.
+_PARAGRAPHS = f"    Parameters:\n        preset: {_PRESETS}\n{describe_settings(' ' * 8)}\n\n"
+_HEAD, _ATTRIBUTES, _REST = (HistoryAD.__doc__ or "").partition("    Attributes after")
+HistoryAD.__doc__ = _HEAD + _PARAGRAPHS + _ATTRIBUTES + _REST
 
 
 def _is_array(X: Any) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from historyad.config import Config, as_dict, validate
+from historyad.constants import CONSTANTS
 from historyad.errors import RunError
 from historyad.files import load_json, load_tensors, save_json, save_tensors
 from historyad.kinds.choose import read_kind, write_kind
@@ -51,6 +52,7 @@ def write_model(
         "kind": write_kind(kind),
         "companions": score.sizes,
         "config": as_dict(config),
+        "constants": CONSTANTS.to_json(),
         "source": source,
         "calibration": _calibration_json(calibration, calibration_source),
         "feature_names": list(feature_names),
@@ -117,6 +119,11 @@ def _check_content(path: Path, content: Any) -> None:
         raise RunError(
             f"{path} has version {version!r}, this program reads {VERSION}: fit again, in a new "
             "--out"
+        )
+    if content.get("constants") != CONSTANTS.to_json():
+        raise RunError(
+            f"{path} was fitted with other constants than this program has: use the program that "
+            "wrote it, or fit again, in a new --out"
         )
     checksum = content.pop("sha256", None)
     if checksum != _checksum(content):

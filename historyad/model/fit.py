@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from historyad import ranks
 from historyad.config import Config, as_dict, validate
 from historyad.data.sources import Source
-from historyad.data.streams import ImageStream, in_parts
-from historyad.environment import versions
 from historyad.errors import ConfigError, InputError
-from historyad.files import load_json
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
-from historyad.method.batches import Batches
 from historyad.method.detector import train_detector
 from historyad.method.gan import record_history
-from historyad.method.history import History, check_saves
-from historyad.method.loop import SHARED_FOLDER, OnProgress, Session
-from historyad.method.networks import Critic
+from historyad.method.history import History, resolve
+from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 from historyad.model.split import split_rows
-from historyad.score.calibration import Calibration, check_number
-from historyad.score.score import Score
-
-_SMALLEST_EPOCH = 50_000  # images; a few hundred are seen many times before t moves on
+from historyad.score.calibration import check_number
+from historyad.score.decide import calibrate, decide
 
 Rows = NDArray[np.intp]
 
@@ -62,25 +52,33 @@ def fit_model(
     # What can be refused is refused before the run directory is claimed for this config.
     config, train, held_out, kind = _plan(source, config, history)
     device = ranks.choose_device(config.device)
-    described = _describe(source, n_train=len(train))
-    _agree(described, config)
-    with run.lock() if ranks.is_main() else contextlib.nullcontext():
-        _claim(run, config, described, command)
-        if run.is_finished:
-            return Model.load(run.path, device)
-        batches = kind.batches(source.samples, config, rows=train, device=device)
-        d_tv = _train(batches, config, history, run, on_progress)
-        _share_unreadable(source)
-        if not ranks.is_main():
-            ranks.barrier()  # while rank 0 does the rest
-            return Model.load(run.path, device)
-        score, calibration = _fit_score(kind, d_tv, batches, config, source.samples, held_out)
-        described = _describe(source, n_train=len(train))
-        names = tuple(map(str, feature_names))
-        model = Model(score, calibration, config, described, feature_names=names)
-        model.save(run.path)
-        ranks.barrier()
-    return model
+    described = {**source.describe(), "n_train": len(train)}
+    with run.lock():
+        run.claim(config, described, command)
+        if not run.is_finished:
+            session, say = run.session(on_progress), _speaker(on_progress)
+            batches = kind.batches(source.samples, config, rows=train, device=device)
+            if history is None:
+                # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
+                history = History(run.history, config, batches.networks, device)
+                record_history(batches, history, session)
+            # Step 3 trains D_TV to tell the data from P_Ghist.
+            d_tv = train_detector(batches, history, session)
+            source.share_unreadable()
+            if ranks.is_main():
+                # Companions see what D_TV does not; held-out samples put all on one scale.
+                say(0, "companions")
+                score = kind.fit_score(d_tv, batches, source.samples, train, config)
+                say(1, "scale and threshold")
+                score = score.to(device).eval()
+                rate = config.false_positive_rate
+                calibration = decide(score, source.samples, held_out, rate)
+                described["unreadable"] = len(source.unreadable)  # some are found on the way
+                names = tuple(map(str, feature_names))
+                Model(score, calibration, config, described, feature_names=names).save(run.path)
+                say(2, "done")
+            ranks.barrier()
+    return Model.load(run.path, device)  # as it was written, the same for all processes
 
 
 def calibrate_model(
@@ -96,16 +94,15 @@ def calibrate_model(
     config = Config(**{**as_dict(model.config), "false_positive_rate": rate})
     validate(config)
     check_number(len(source), rate)
-    described = _describe(source)
+    described = source.describe()
     if described["fingerprint"] == model.source.get("fingerprint"):
         raise InputError(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"
         )
-    scores = _scores_of(model.score, source.samples, np.arange(len(source)))
     return dataclasses.replace(
         model,
-        calibration=Calibration.fit(scores, rate),
+        calibration=calibrate(model.score, source.samples, np.arange(len(source)), rate),
         config=config,
         calibration_source=described,
     )
@@ -121,110 +118,18 @@ def _plan(
     validate(config)
     if source.imprecise:
         raise InputError(source.imprecise)
-    train, held_out = split_rows(len(source), Config(**as_dict(config)))
-    config = _resolve(config, len(train))
-    if history is None:
-        check_saves(config)
-    elif as_dict(history.config) != as_dict(config):
+    train, held_out = split_rows(len(source), config)
+    config = resolve(config, len(train))
+    if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
     return config, train, held_out, choose_kind(source.samples, config, train)
 
 
-def _resolve(config: Config, n_train: int) -> Config:
-    """Return a plain config whose epoch has a length."""
-    values = as_dict(config)
-    values["epoch_images"] = values["epoch_images"] or max(n_train, _SMALLEST_EPOCH)
-    return Config(**values)
+def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:
+    """Return what tells the listener how far the score is, of two parts, and what comes now."""
 
+    def say(done: int, now: str) -> None:
+        if on_progress is not None:
+            on_progress({"step": "score", "epoch": done, "of": 2, "now": now})
 
-def _claim(run: RunDirectory, config: Config, described: dict[str, Any], command: str) -> None:
-    """Start the run, or find it; RunError when it is another one, or ranks see different runs."""
-    if ranks.is_main():
-        record = {"config": as_dict(config), "source": described}
-        run.claim({**record, "versions": versions(), "command": command})
-    _agree_on_run(run)
-
-
-def _train(
-    batches: Batches,
-    config: Config,
-    history: History | None,
-    run: RunDirectory,
-    on_progress: OnProgress | None,
-) -> Critic:
-    """Return D_TV after steps 1, which a ``history`` spares, and 3."""
-    log = run.logger(on_progress) if ranks.is_main() else None
-    session = Session(run.checkpoints, log)
-    if history is None:
-        # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
-        history = History(run.history, config, batches.networks, batches.device)
-        record_history(batches, history, session)
-    # Step 3 trains D_TV to tell the data from P_Ghist.
-    return train_detector(batches, history, session)
-
-
-def _fit_score(
-    kind: Kind,
-    d_tv: Critic,
-    batches: Batches,
-    config: Config,
-    samples: NDArray[Any],
-    held_out: Rows,
-) -> tuple[Score, Calibration]:
-    """Return what gives the score, and the decision.
-
-    Companions see what D_TV does not; held-out samples put all on one scale, and set the threshold.
-    """
-    with torch.no_grad():
-        score = kind.fit_score(d_tv, batches, config).to(batches.device).eval()
-        score.fit_scale(samples, held_out)
-    scores = _scores_of(score, samples, held_out)
-    return score, Calibration.fit(scores, config.false_positive_rate)
-
-
-def _scores_of(score: Score, samples: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
-    """Score some rows of what may be on the disk."""
-    return np.concatenate([score.of(part).anomaly_score for part in in_parts(samples, rows)])
-
-
-def _describe(source: Source, **numbers: int) -> dict[str, Any]:
-    return {
-        "description": source.description,
-        "fingerprint": source.fingerprint,
-        "n": len(source),
-        **numbers,
-        "unreadable": len(source.unreadable),
-    }
-
-
-def _agree(described: dict[str, Any], config: Config) -> None:
-    """Raise RunError when another rank was started on other data or with another config."""
-    ranks.own_part(config.batch_size)
-    ranks.agree(
-        {
-            "config": ranks.fingerprint(as_dict(config)),
-            "data": described["fingerprint"],
-            "split": ranks.fingerprint([described["n"], described["n_train"]]),
-            "set of versions": ranks.fingerprint(versions()),
-        },
-        "give every process the same command and data, in the same environment",
-    )
-
-
-def _agree_on_run(run: RunDirectory) -> None:
-    """Raise RunError unless every rank sees what rank 0 has written."""
-    ranks.barrier()
-    seen = load_json(run.config) if run.config.exists() else None
-    ranks.agree({"run": ranks.fingerprint([seen, run.is_finished])}, SHARED_FOLDER)
-
-
-def _share_unreadable(source: Source) -> None:
-    """Let every rank know what others could not read of a stream, of which each sees a part."""
-    if ranks.world_size() == 1 or not isinstance(source.samples, ImageStream):
-        return
-    found = torch.tensor(sorted(source.samples.unreadable_rows), dtype=torch.int64)
-    most = int(ranks.gather(torch.tensor([len(found)])).max())
-    filled = torch.full((most,), -1)
-    filled[: len(found)] = found
-    rows = ranks.gather(filled).unique()
-    source.samples.look_at(rows[rows >= 0].tolist())
+    return say

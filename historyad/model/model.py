@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from historyad.config import Config, as_dict
+from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.kinds.kind import Kind
 from historyad.method.networks import count_parameters
@@ -105,6 +106,7 @@ class Model:
             "source": self.source,
             "calibration": self.calibration_source,
             "config": as_dict(self.config),
+            "constants": CONSTANTS.to_json(),
         }
 
     def save(self, folder: Path) -> None:

@@ -20,6 +20,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from historyad import ranks
+from historyad.config import Config, as_dict
+from historyad.environment import versions
 from historyad.errors import RunError
 from historyad.files import (
     cannot_write,
@@ -28,7 +31,7 @@ from historyad.files import (
     save_json,
     save_rows,
 )
-from historyad.method.loop import OnProgress
+from historyad.method.loop import SHARED_FOLDER, OnProgress, Session
 
 # What a run writes; a process that was killed may leave temporary files of these names.
 _OURS = ("config.json", "log.jsonl", "detector.json", "detector.safetensors")
@@ -52,13 +55,23 @@ class RunDirectory:
         """Whether the model is there: its JSON is the last file that a fit writes."""
         return (self.path / "detector.json").exists()
 
-    def claim(self, record: Mapping[str, Any]) -> None:
-        """Start this run, or find that it is the one that ``record`` describes.
+    def claim(self, config: Config, source: Mapping[str, Any], command: str = "") -> None:
+        """Start this run, or find that it is the one of this ``config`` and ``source``.
 
-        ``record["config"]``, and what identifies the data in ``record["source"]``, must equal what
+        The config, and what identifies the data in what describes the ``source``, must equal what
         the directory holds: RunError names the first difference, so that a run is never continued
-        with other settings or data.
+        with other settings or data. So it is where several processes do not agree, on these or on
+        what the directory holds. Rank 0 writes.
         """
+        _agree(config, source)
+        if ranks.is_main():
+            record = {"config": as_dict(config), "source": dict(source)}
+            self._claim({**record, "versions": versions(), "command": command})
+        ranks.barrier()
+        seen = load_json(self.config) if self.config.exists() else None
+        ranks.agree({"run": ranks.fingerprint([seen, self.is_finished])}, SHARED_FOLDER)
+
+    def _claim(self, record: Mapping[str, Any]) -> None:
         if not self.config.exists():
             save_json(self.config, record)
             return
@@ -69,17 +82,24 @@ class RunDirectory:
                 raise RunError(f"{self.config} was altered: restore it, or choose another --out")
             for key in _IDENTIFIES_DATA if part == "source" else sorted({*old, *new}):
                 if old.get(key) != new.get(key):
+                    # The name of a source says more than a checksum of it.
+                    told = "description" if key == "fingerprint" else key
+                    shown = "other samples, " * (old.get(told) == new.get(told))
                     raise RunError(
-                        f"{self.path} already holds a run with {key} = {old.get(key)!r}, not "
-                        f"{new.get(key)!r}: choose another --out, or delete {self.path}"
+                        f"{self.path} already holds a run with {told} = {old.get(told)!r}, not "
+                        f"{shown}{new.get(told)!r}: choose another --out, or delete {self.path}"
                     )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the directory; RunError when another process does. A dead process holds nothing.
 
-        A directory of something else is refused, before anything is written there.
+        Of several processes of one fit, rank 0 does. A directory of something else is refused,
+        before anything is written there.
         """
+        if not ranks.is_main():
+            yield
+            return
         if self.path.is_dir() and not self.config.exists():
             ours = {"lock", "config.json", *(file.name for file in self._temporary())}
             if not ours.issuperset(file.name for file in self.path.iterdir()):
@@ -143,7 +163,11 @@ class RunDirectory:
                 records.append(json.loads(line))
         return records
 
-    def logger(self, on_progress: OnProgress | None) -> OnProgress:
+    def session(self, on_progress: OnProgress | None) -> Session:
+        """Return what keeps the state and the log of a training in this run; rank 0 logs."""
+        return Session(self.checkpoints, self._logger(on_progress) if ranks.is_main() else None)
+
+    def _logger(self, on_progress: OnProgress | None) -> OnProgress:
         """Return a callback that logs a record, unless it is there from before an interruption."""
         started = time.monotonic()
         self.mend_log()
@@ -162,3 +186,17 @@ class RunDirectory:
         """Drop a last line that a crash cut short, so that the next one starts on its own."""
         if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):
             save_rows(self.log, self.read_log())
+
+
+def _agree(config: Config, source: Mapping[str, Any]) -> None:
+    """Raise RunError when another rank was started on other data or with another config."""
+    ranks.own_part(config.batch_size)
+    ranks.agree(
+        {
+            "config": ranks.fingerprint(as_dict(config)),
+            "data": source["fingerprint"],
+            "split": ranks.fingerprint([source["n"], source["n_train"]]),
+            "set of versions": ranks.fingerprint(versions()),
+        },
+        "give every process the same command and data, in the same environment",
+    )

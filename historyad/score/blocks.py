@@ -17,15 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from historyad.score.neighbours import NEIGHBOURS, gaps_between, relative
+from historyad.constants import CONSTANTS
+from historyad.score.neighbours import gaps_between, relative
 
-CANDIDATES = 16  # of each image, the nearest by another view
-
-_MAP = 16  # cells of a map, each way, at most
-_BLOCK = 2  # cells of a block, each way
-_HALVES = 2  # half cells from one cell to the next
-_MOST_STEPS = 2  # of half a cell, that a block may move, each way
-_FAINT = 0.02  # an edge of less than this, from black to white at 1, counts in proportion
 _GREY_VALUES = 255  # of a cell as the bank keeps it
 _CHUNK = 256  # images of the bank that are compared with others at a time
 _PART = 32  # images that are scored at a time; what lies between stays in the cache
@@ -58,7 +52,10 @@ class Look(nn.Module):
         The first are given by every half cell, with 4 beyond the border, (B, 1, 2n + 7, 2n + 7),
         the others by cells, with one, (B, 1, n + 2, n + 2, K).
         """
-        a, b = self._moved(self.look(half_cells, _HALVES)), self._by_blocks(self.look(cells, 1))
+        a, b = (
+            self._moved(self.look(half_cells, CONSTANTS.block_halves)),
+            self._by_blocks(self.look(cells, 1)),
+        )
         # |a - b|^2 = |a|^2 - 2 ab + |b|^2, all in one product.
         squared = _least(a @ b).clamp(min=0).sum(1)
         # A root is steep at 0, where differences are those of rounding.
@@ -67,9 +64,9 @@ class Look(nn.Module):
 
     def _moved(self, a: Tensor) -> Tensor:
         """Return a, |a|^2 and 1 of every block at every move, (B, blocks, moves, 4 cells + 2)."""
-        start = _MOST_STEPS - self.steps  # what is beyond is for looks that move further
-        n = a.shape[-1] - 2 * start - _HALVES
-        at = [slice(start + offset, start + offset + n) for offset in (0, _HALVES)]
+        start = CONSTANTS.block_steps - self.steps  # what is beyond is for looks that move further
+        n = a.shape[-1] - 2 * start - CONSTANTS.block_halves
+        at = [slice(start + offset, start + offset + n) for offset in (0, CONSTANTS.block_halves)]
         a = torch.cat([a[:, :, rows, columns] for rows in at for columns in at], 1)
         a = torch.cat([a, a.square().sum(1, keepdim=True), torch.ones_like(a[:, :1])], 1)
         everywhere = a.flatten(2).transpose(1, 2).contiguous()
@@ -79,7 +76,9 @@ class Look(nn.Module):
     def _by_blocks(self, b: Tensor) -> Tensor:
         """Return -2 b, 1 and |b|^2 of every block, (B, blocks, 4 cells + 2, K)."""
         n, n_values, _, _, k = b.shape
-        b = b.reshape(n, n_values, self.n_blocks, _BLOCK, self.n_blocks, _BLOCK, k)
+        b = b.reshape(
+            n, n_values, self.n_blocks, CONSTANTS.block_side, self.n_blocks, CONSTANTS.block_side, k
+        )
         b = b.permute(0, 2, 4, 3, 5, 1, 6).reshape(n, self.n_blocks**2, -1, k)
         return torch.cat([-2 * b, torch.ones_like(b[:, :, :1]), b.square().sum(2, keepdim=True)], 2)
 
@@ -102,7 +101,8 @@ class Edges(Look):
     """
 
     steps = 2
-    rounding = 2 / 24 / _GREY_VALUES**2 / _FAINT  # of half the difference of two, each way
+    # Of half the difference of two, each way.
+    rounding = 2 / 24 / _GREY_VALUES**2 / CONSTANTS.faint_edge
 
     def look(self, padded: Tensor, spacing: int) -> Tensor:
         """Return them, (B, 2, n, n, ...)."""
@@ -110,7 +110,7 @@ class Edges(Look):
         down = padded[:, :, 2 * spacing :, inner] - padded[:, :, : -2 * spacing, inner]
         across = padded[:, :, inner, 2 * spacing :] - padded[:, :, inner, : -2 * spacing]
         edges = torch.cat([down, across], 1) / 2
-        return edges * (edges.abs() + _FAINT).rsqrt()
+        return edges * (edges.abs() + CONSTANTS.faint_edge).rsqrt()
 
 
 class Blocks(nn.Module):
@@ -129,10 +129,10 @@ class Blocks(nn.Module):
 
     def __init__(self, side: int, n_bank: int) -> None:
         super().__init__()
-        self.enlarged = 2 if side <= _MAP else 1  # times, so that a cell has halves
-        self.cell = max(2, side // _MAP)
-        n_blocks = side * self.enlarged // self.cell // _BLOCK  # each way
-        self.n_cells = n_blocks * _BLOCK  # each way
+        self.enlarged = 2 if side <= CONSTANTS.block_map else 1  # times, so that a cell has halves
+        self.cell = max(2, side // CONSTANTS.block_map)
+        n_blocks = side * self.enlarged // self.cell // CONSTANTS.block_side  # each way
+        self.n_cells = n_blocks * CONSTANTS.block_side  # each way
         self.grey, self.edges = Grey(n_blocks), Edges(n_blocks)
         self.register_buffer("bank", torch.zeros(n_bank, self.n_cells**2, dtype=torch.uint8))
         self.register_buffer("gaps", torch.ones(2, n_bank))
@@ -142,14 +142,14 @@ class Blocks(nn.Module):
         """Keep normal images (N, C, side, side), whose candidates (N, K) are others of them."""
         blocks = cls(images.shape[-1], len(images)).to(images.device)
         maps = [
-            blocks.half_cells(part)[:, :, ::_HALVES, ::_HALVES]
+            blocks.half_cells(part)[:, :, :: CONSTANTS.block_halves, :: CONSTANTS.block_halves]
             for part in torch.split(images, _CHUNK)
         ]
         blocks.bank.copy_((torch.cat(maps).flatten(1) * _GREY_VALUES).round())
         parts = zip(torch.split(images, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
         distances = torch.cat([blocks.distances(image, few) for image, few in parts], 1)
         for gaps, found in zip(blocks.gaps, distances, strict=True):
-            k = min(NEIGHBOURS, found.shape[1])
+            k = min(CONSTANTS.neighbours, found.shape[1])
             gaps.copy_(gaps_between(found.topk(k, largest=False).values))
         return blocks
 
@@ -158,7 +158,7 @@ class Blocks(nn.Module):
 
         By grey values, and by edges.
         """
-        k = min(NEIGHBOURS, candidates.shape[1])
+        k = min(CONSTANTS.neighbours, candidates.shape[1])
         relatives = []
         for gaps, found in zip(self.gaps, self.distances(x, candidates), strict=True):
             distances, order = found.topk(k, largest=False)
@@ -175,7 +175,9 @@ class Blocks(nn.Module):
     def _distances(self, x: Tensor, candidates: Tensor) -> Tensor:
         # Beyond an image its border goes on, for moves and for the edges at their ends.
         half_cells = functional.pad(
-            self.half_cells(x), [_MOST_STEPS + _HALVES] * 4, mode="replicate"
+            self.half_cells(x),
+            [CONSTANTS.block_steps + CONSTANTS.block_halves] * 4,
+            mode="replicate",
         )
         n, k = candidates.shape
         maps = self.bank[candidates].transpose(1, 2).float() / _GREY_VALUES
@@ -193,7 +195,7 @@ class Blocks(nn.Module):
         grey = (x.mean(1, keepdim=True) + 1) / 2
         if self.enlarged > 1:
             grey = functional.interpolate(grey, scale_factor=self.enlarged)
-        return functional.avg_pool2d(grey, self.cell, self.cell // _HALVES)
+        return functional.avg_pool2d(grey, self.cell, self.cell // CONSTANTS.block_halves)
 
 
 def _least(values: Tensor) -> Tensor:
@@ -209,7 +211,7 @@ def _least(values: Tensor) -> Tensor:
 
 def _places(n_blocks: int, steps: int) -> Tensor:
     """Return where each block is at each move, in a map of all of its places, row by row."""
-    stride, n_moves = _HALVES * _BLOCK, 2 * steps + 1
+    stride, n_moves = CONSTANTS.block_halves * CONSTANTS.block_side, 2 * steps + 1
     width = stride * (n_blocks - 1) + n_moves
     rows = stride * np.arange(n_blocks)[:, None] + np.arange(n_moves)
     # By numpy: on the device without memory on which a model is first built, torch's arithmetic

@@ -6,7 +6,6 @@ convolutions run once over the image, in tiles.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -23,12 +22,6 @@ Floats = Callable[[NDArray[np.uint8]], Tensor]  # images (n, H, W, C) as network
 
 _TILE = 64  # cells a side that are held at a time
 _HALO = 3  # cells around them: two for the crops of the head, one for the padding of convolutions
-_BANK = 4096  # cells that are kept
-_COMPONENTS = 48  # of their features
-_FIT_CELLS = 20_000  # of which components and the Gaussian are estimated
-_RIDGE = 0.01  # of the Gaussian, as a share of the mean variance
-_QUERIES = 256  # cells compared with the bank at a time: their distances stay in the cache
-_SMALLEST_VARIANCE = 1e-6
 
 
 def cell_features(critic: Critic, tile: Tensor, cell: int) -> list[Tensor]:
@@ -96,95 +89,3 @@ def in_tiles(
 def _places(start: int, stop: int, cell: int, length: int) -> NDArray[np.intp]:
     """Return the pixels of cells ``start`` to ``stop`` and their halo, along one side."""
     return mirrored((start - _HALO) * cell, (stop - start + 2 * _HALO) * cell, length)
-
-
-def draw_cells(
-    critic: Critic,
-    images: Sequence[NDArray[np.uint8]],
-    cell: int,
-    floats: Floats,
-    random: np.random.Generator,
-) -> list[Tensor]:
-    """Return the features of about 20,000 cells of images (H, W, C), each (1, n, cells, 1)."""
-    chosen_images = random.permutation(len(images))[:_FIT_CELLS]
-    # Of many images, some; of few, as many cells of each as are needed.
-    n_of_each = math.ceil(_FIT_CELLS / len(chosen_images))
-    parts = []
-    for row in chosen_images:
-        layers = in_tiles(
-            images[row],
-            cell,
-            floats,
-            lambda tile: torch.cat(cell_features(critic, tile, cell), 1)[0],
-        )
-        flat = layers.flatten(1)
-        chosen = torch.from_numpy(random.permutation(flat.shape[1])[:n_of_each])
-        parts.append(flat[:, chosen.to(flat.device)])
-    cells = torch.cat(parts, 1)[None, :, :, None]
-    return list(torch.split(cells, feature_counts(critic), dim=1))
-
-
-class Bank(nn.Module):
-    """Distance of features to the nearest of those of normal cells, on principal components."""
-
-    mean: Tensor
-    components: Tensor
-    cells: Tensor
-
-    def __init__(self, n_features: int, n_cells: int) -> None:
-        super().__init__()
-        n_components = min(_COMPONENTS, n_features, n_cells)
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("components", torch.zeros(n_components, n_features))
-        self.register_buffer("cells", torch.zeros(n_cells, n_components))
-
-    @classmethod
-    def fit(cls, features: Tensor, random: np.random.Generator) -> Bank:
-        """Keep as many of normal cells (N, features) as have room, drawn with ``random``."""
-        order = torch.from_numpy(random.permutation(len(features))).to(features.device)
-        some = features[order[:_FIT_CELLS]]
-        bank = cls(features.shape[1], min(_BANK, len(features))).to(features.device)
-        bank.mean.copy_(some.mean(0))
-        _, vectors = torch.linalg.eigh((some - bank.mean).T.double().cov())
-        bank.components.copy_(vectors.T.flip(0)[: len(bank.components)])
-        bank.cells.copy_(bank._place(features[order[: len(bank.cells)]]))
-        return bank
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the distance of each of (B, features), (B,)."""
-        norms = self.cells.square().sum(1) / 2
-        parts = []
-        for part in torch.split(self._place(features), _QUERIES):
-            # |a - b|^2 / 2 = |a|^2 / 2 - (ab - |b|^2 / 2), smallest where the bracket is largest.
-            closest = torch.addmm(-norms, part, self.cells.T).amax(1)
-            parts.append((part.square().sum(1) - 2 * closest).clamp(min=0).sqrt())
-        return torch.cat(parts)
-
-    def _place(self, features: Tensor) -> Tensor:
-        return (features - self.mean) @ self.components.T
-
-
-class CellGaussian(nn.Module):
-    """Mahalanobis distance of features to those of normal cells."""
-
-    mean: Tensor
-    whitening: Tensor
-
-    def __init__(self, n_features: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("whitening", torch.zeros(n_features, n_features))
-
-    @classmethod
-    def fit(cls, features: Tensor) -> CellGaussian:
-        """Estimate from normal cells (N, features)."""
-        gaussian = cls(features.shape[1]).to(features.device)
-        gaussian.mean.copy_(features.mean(0))
-        variances, directions = torch.linalg.eigh((features - gaussian.mean).T.double().cov())
-        ridge = (_RIDGE * variances.mean()).clamp(min=_SMALLEST_VARIANCE)
-        gaussian.whitening.copy_(directions / (variances.clamp(min=0) + ridge).sqrt())
-        return gaussian
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the distance of each of (B, features), (B,)."""
-        return ((features - self.mean) @ self.whitening).square().sum(1).sqrt()

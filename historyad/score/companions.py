@@ -8,41 +8,30 @@ unlike every normal one has no near neighbour.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from historyad.constants import CONSTANTS, Rule
 from historyad.method.networks import Critic, Shape
-from historyad.score.blocks import CANDIDATES, Blocks
+from historyad.score.blocks import Blocks
 from historyad.score.gaussian import Gaussian, ImageGaussian, principal_components
-from historyad.score.neighbours import NEIGHBOURS, Neighbours
+from historyad.score.neighbours import Neighbours
 
 # Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
-IMAGE_RIDGE, _VECTOR_RIDGE = 0.003, 1.0
-_FEATURE_COMPONENTS = 192  # of the Gaussian of features
 # How many times the neighbours' distance is taken from an image's own.
-_NEARBY, _NEARBY_FEATURES = 2.0, 1.0
 
-_SMALLEST_DISTANCE = 1e-6  # to a Gaussian, whose logarithm is taken
-_MOST_SAMPLES = 2**15  # that are kept or estimated from
 _CHUNK = 512  # samples that are compared with a Gaussian at a time
 
 
-@dataclass(frozen=True)
-class Rule:
-    """How a view counts in the score."""
-
-    weight: float
-    floor: float = -math.inf  # the place on its scale from which it counts
-    squared: bool = False  # by the square of what is beyond
-
-    def count(self, view: Tensor) -> Tensor:
-        """Return what standardised values of the view add to the score."""
-        if self.squared:
-            return self.weight * (view - self.floor).clamp(min=0).square()
-        return self.weight * (view if self.floor == -math.inf else view.clamp(min=self.floor))
+def count(rule: Rule, view: Tensor) -> Tensor:
+    """Return what standardised values of a view add to the score."""
+    if rule.floor is None:
+        return rule.weight * view
+    if rule.squared:
+        return rule.weight * (view - rule.floor).clamp(min=0).square()
+    return rule.weight * view.clamp(min=rule.floor)
 
 
 class Companions(nn.Module):
@@ -75,21 +64,21 @@ class VectorCompanions(Companions):
     def rules(self) -> dict[str, Rule]:
         """How each view counts; what D_TV says within the range of normal vectors does not."""
         return {
-            "history": Rule(1.0, floor=1.0),
-            "neighbours": Rule(1.0),
-            "gaussian": Rule(0.5),
+            "history": CONSTANTS.history_of_vectors,
+            "neighbours": CONSTANTS.neighbours_of_vectors,
+            "gaussian": CONSTANTS.gaussian_of_vectors,
         }
 
     @classmethod
     def fit(cls, samples: Tensor) -> VectorCompanions:
         """Fit to normal samples (N, values)."""
-        neighbours = Neighbours.fit(samples, cosine=False, project=False)
-        return cls(neighbours, Gaussian.fit(samples, ridge=_VECTOR_RIDGE))
+        neighbours = Neighbours.of_vectors(samples)
+        return cls(neighbours, Gaussian.fit(samples, ridge=CONSTANTS.vector_ridge))
 
     @classmethod
     def build(cls, n_values: int, *, bank: int, components: int) -> VectorCompanions:
         """Return unfitted ones of these sizes."""
-        neighbours = Neighbours(n_values, bank, cosine=False, project=False)
+        neighbours = Neighbours(n_values, bank)
         return cls(neighbours, Gaussian(n_values, components))
 
     @property
@@ -135,32 +124,35 @@ class ImageCompanions(Companions):
     @property
     def rules(self) -> dict[str, Rule]:
         """How each view counts; the Gaussian, by the number of axes that it sums up."""
+        gaussian = CONSTANTS.gaussian_of_images
         return {
-            "history": Rule(0.5),
-            "pattern": Rule(1.0),
-            "neighbours": Rule(10.0),
-            "blocks": Rule(12.0),
-            "edges": Rule(16.0),
-            "gaussian": Rule(10.0 * len(self.gaussian.axes), floor=1.0),
-            "simplicity": Rule(20.0, floor=0.25, squared=True),
-            "features": Rule(4.0),
+            "history": CONSTANTS.history_of_images,
+            "pattern": CONSTANTS.pattern,
+            "neighbours": CONSTANTS.neighbours_of_images,
+            "blocks": CONSTANTS.blocks,
+            "edges": CONSTANTS.edges,
+            "gaussian": replace(gaussian, weight=gaussian.weight * len(self.gaussian.axes)),
+            "simplicity": CONSTANTS.simplicity,
+            "features": CONSTANTS.features,
         }
 
     @classmethod
     def fit(cls, samples: Tensor, features: Tensor, hidden: Tensor) -> ImageCompanions:
         """Fit to normal samples (N, C, H, W) and their layers (N, n_features), (N, hidden)."""
-        pca = principal_components(features, _FEATURE_COMPONENTS)
-        pattern = Neighbours.keep(features, pca, cosine=True)
-        of_features = Gaussian.fit(features, ridge=IMAGE_RIDGE, pca=pca)
+        pca = principal_components(features, CONSTANTS.feature_gaussian_components)
+        pattern = Neighbours.of_features(features, pca, cosine=True)
+        of_features = Gaussian.fit(features, ridge=CONSTANTS.image_ridge, pca=pca)
         pca = principal_components(hidden)
-        in_layer = Neighbours.keep(hidden, pca, cosine=False)
+        in_layer = Neighbours.of_features(hidden, pca, cosine=False)
         candidates = pattern.candidates_of_bank()
         in_layer.fit_gaps(candidates)
-        others = pattern.fit_gaps(candidates, CANDIDATES)
+        others = pattern.fit_gaps(candidates, CONSTANTS.block_candidates)
         blocks = Blocks.fit(samples[: len(others)], others)
         # Beside brightness colours vary little; a ridge for all of it would hide them.
         of_pixels = ImageGaussian.fit(
-            samples, ridge=IMAGE_RIDGE / samples.shape[1], coarse_ridge=IMAGE_RIDGE
+            samples,
+            ridge=CONSTANTS.image_ridge / samples.shape[1],
+            coarse_ridge=CONSTANTS.image_ridge,
         )
         companions = cls(pattern, in_layer, blocks, of_pixels, of_features)
         n = len(pattern.bank)
@@ -182,10 +174,12 @@ class ImageCompanions(Companions):
     ) -> ImageCompanions:
         """Return unfitted ones of these sizes, for images of ``shape``."""
         return cls(
-            Neighbours(critic.n_features, bank, cosine=True, project=True),
-            Neighbours(critic.n_hidden, bank, cosine=False, project=True),
+            Neighbours(
+                critic.n_features, bank, n_components=CONSTANTS.bank_components, cosine=True
+            ),
+            Neighbours(critic.n_hidden, bank, n_components=CONSTANTS.bank_components),
             Blocks(shape[-1], bank),
-            ImageGaussian(shape, components),
+            ImageGaussian.build(shape, components),
             Gaussian(critic.n_features, feature_components),
         )
 
@@ -194,7 +188,7 @@ class ImageCompanions(Companions):
         """What `build` needs to know."""
         return {
             "bank": len(self.pattern.bank),
-            "components": self.gaussian.components.shape[1],
+            "components": self.gaussian.n_components,
             "feature_components": len(self.features.components),
         }
 
@@ -202,8 +196,8 @@ class ImageCompanions(Companions):
         """Return the views of images (B, C, H, W) besides that of the history, {name: (B,)}."""
         places = self.pattern.place(features)
         candidates = self.pattern.candidates(places)
-        distances, others = self.pattern.nearest(places, candidates, CANDIDATES)
-        few = others[:, :NEIGHBOURS]
+        distances, others = self.pattern.nearest(places, candidates, CONSTANTS.block_candidates)
+        few = others[:, : CONSTANTS.neighbours]
         nearby = self.bank_gaussian[few].mean(1), self.bank_features[few].mean(1)
         fine, coarse = self.gaussian(x)
         blocks, edges = self.blocks(x, others)
@@ -212,12 +206,12 @@ class ImageCompanions(Companions):
             "neighbours": self.neighbours.among(hidden, candidates),
             "blocks": blocks,
             "edges": edges,
-            "gaussian": fine - _NEARBY * nearby[0],
-            "simplicity": -coarse.clamp(min=_SMALLEST_DISTANCE).log(),
-            "features": self.features(features) - _NEARBY_FEATURES * nearby[1],
+            "gaussian": fine - CONSTANTS.nearby * nearby[0],
+            "simplicity": -coarse.clamp(min=CONSTANTS.smallest_distance).log(),
+            "features": self.features(features) - CONSTANTS.nearby_features * nearby[1],
         }
 
 
 def samples_to_fit(n_values: int) -> int:
     """Return how many normal samples of so many values the companions have room for."""
-    return min(_MOST_SAMPLES, max(1000, 2**25 // n_values))
+    return min(CONSTANTS.most_fitted, max(1000, CONSTANTS.fitted_values // n_values))

@@ -3,43 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from historyad.constants import CONSTANTS
 from historyad.method.networks import Shape
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
-
-_VALUES = 2**21  # of the components that are kept: 8 MB
-_IMAGE_VALUES = 3 * 2**20  # of those of images: all pixels of 32 x 32 in each of three colours
-_FEWEST_COMPONENTS = 64
-_PCA_SAMPLES = 20_000  # from which components are estimated
-_SMALLEST_RIDGE = 1e-6  # for samples that do not vary
 
 
 class Gaussian(nn.Module):
     """Mahalanobis distance of a sample to the normal ones, by a Gaussian of few components.
 
     The model is probabilistic PCA (Tipping and Bishop, 1999): the largest principal variances, and
-    one variance for all directions that are left. A ridge keeps each of them away from 0.
+    one variance for all directions that are left. A ridge keeps each of them away from 0. Several
+    distances may share the components, each with variances of its own: ``n_distances``.
     """
 
     mean: Tensor
     components: Tensor
     precisions: Tensor
-    rest_precision: Tensor
+    rest_precisions: Tensor
 
-    def __init__(self, n_values: int, n_components: int) -> None:
+    def __init__(self, n_values: int, n_components: int, n_distances: int = 1) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_values))
         self.register_buffer("components", torch.zeros(n_components, n_values))
-        self.register_buffer("precisions", torch.ones(n_components))
-        self.register_buffer("rest_precision", torch.ones(1))
+        self.register_buffer("precisions", torch.ones(n_components, n_distances))
+        self.register_buffer("rest_precisions", torch.ones(n_distances))
 
     @classmethod
     def fit(cls, x: Tensor, *, ridge: float, pca: PCA | None = None) -> Gaussian:
@@ -50,22 +48,32 @@ class Gaussian(nn.Module):
         """
         pca = principal_components(x) if pca is None else pca
         ridge = _ridge(x, ridge)
-        gaussian = cls(x.shape[1], len(pca.components_)).to(x.device)
+        variances, rest = pca.explained_variance_[:, None], np.array([pca.noise_variance_])
+        return cls.of(pca, 1 / (variances + ridge), 1 / (rest + ridge)).to(x.device)
+
+    @classmethod
+    def of(cls, pca: PCA, precisions: NDArray[Any], rest_precisions: NDArray[Any]) -> Gaussian:
+        """Return one with precisions (components, distances), and those of the rest."""
+        gaussian = cls(pca.components_.shape[1], *precisions.shape)
         gaussian.mean.copy_(torch.from_numpy(pca.mean_))
         gaussian.components.copy_(torch.from_numpy(pca.components_))
-        gaussian.precisions.copy_(torch.from_numpy(1 / (pca.explained_variance_ + ridge)))
-        gaussian.rest_precision.fill_(1 / (float(pca.noise_variance_) + ridge))
+        gaussian.precisions.copy_(torch.from_numpy(precisions))
+        gaussian.rest_precisions.copy_(torch.from_numpy(rest_precisions))
         return gaussian
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the distance of each sample of (B, values), (B,)."""
+        """Return the first distance of each sample of (B, values), (B,)."""
+        return self.squares(x)[:, 0].sqrt()
+
+    def squares(self, x: Tensor) -> Tensor:
+        """Return the squared distances of each sample of (B, values), (B, distances)."""
         centred = x - self.mean
         coordinates = centred @ self.components.T
         squares = coordinates.square() @ self.precisions
         if len(self.components) < len(self.mean):
             rest = centred - coordinates @ self.components
-            squares = squares + rest.square().sum(1) * self.rest_precision
-        return squares.sqrt()
+            squares = squares + rest.square().sum(1, keepdim=True) * self.rest_precisions
+        return squares
 
 
 class ImageGaussian(nn.Module):
@@ -81,21 +89,13 @@ class ImageGaussian(nn.Module):
     """
 
     axes: Tensor
-    mean: Tensor
-    components: Tensor
-    precisions: Tensor
-    rest_precisions: Tensor
 
-    def __init__(self, shape: Shape, n_components: int) -> None:
+    def __init__(self, gaussians: Sequence[Gaussian]) -> None:
         super().__init__()
-        n_axes, n_pixels = shape[0], math.prod(shape[1:])
+        self.gaussians = nn.ModuleList(gaussians)
         # In columns; not an identity, for which torch would import its compiler on the device
         # without memory on which a model is first built.
-        self.register_buffer("axes", torch.zeros(n_axes, n_axes))
-        self.register_buffer("mean", torch.zeros(n_axes, n_pixels))
-        self.register_buffer("components", torch.zeros(n_axes, n_components, n_pixels))
-        self.register_buffer("precisions", torch.ones(n_axes, n_components, 2))
-        self.register_buffer("rest_precisions", torch.ones(n_axes, 2))
+        self.register_buffer("axes", torch.zeros(len(gaussians), len(gaussians)))
 
     @classmethod
     def fit(cls, x: Tensor, *, ridge: float, coarse_ridge: float) -> ImageGaussian:
@@ -103,30 +103,35 @@ class ImageGaussian(nn.Module):
         axes = _axes_of_colours(x)
         n_axes, n_values = len(axes), x[0].numel()
         pcas = [principal_components(turned, room_for(x.shape[1:])) for turned in _turn(x, axes)]
-        gaussian = cls(x.shape[1:], len(pcas[0].components_)).to(x.device)
-        gaussian.axes.copy_(axes)
-        gaussian.mean.copy_(torch.from_numpy(np.stack([pca.mean_ for pca in pcas])))
-        gaussian.components.copy_(torch.from_numpy(np.stack([pca.components_ for pca in pcas])))
         variances = np.stack([pca.explained_variance_ for pca in pcas])
         rest = np.array([pca.noise_variance_ for pca in pcas])
         n_rest = min(len(x), n_values // n_axes) - variances.shape[1]
         few, few_rest = _sharing(variances, rest, n_rest, _room(n_values))
         fine, coarse = _ridge(x, ridge), _ridge(x, coarse_ridge)
         precisions = np.stack([1 / (variances + fine), 1 / (few + coarse)], axis=-1)
-        gaussian.precisions.copy_(torch.from_numpy(precisions))
         rest_precisions = np.stack([1 / (rest + fine), 1 / (few_rest + coarse)], axis=-1)
-        gaussian.rest_precisions.copy_(torch.from_numpy(rest_precisions))
+        parts = zip(pcas, precisions, rest_precisions, strict=True)
+        gaussian = cls([Gaussian.of(*part) for part in parts]).to(x.device)
+        gaussian.axes.copy_(axes)
         return gaussian
+
+    @classmethod
+    def build(cls, shape: Shape, n_components: int) -> ImageGaussian:
+        """Return an unfitted one for images of ``shape``."""
+        n_axes, n_pixels = shape[0], math.prod(shape[1:])
+        return cls([Gaussian(n_pixels, n_components, 2) for _ in range(n_axes)])
+
+    @property
+    def n_components(self) -> int:
+        """Components of each axis."""
+        return len(cast(Gaussian, self.gaussians[0]).components)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fine and the coarse distance of each image of (B, C, H, W), (B,) each."""
-        centred = _turn(x, self.axes) - self.mean[:, None]
-        coordinates = centred @ self.components.transpose(1, 2)
-        squares = coordinates.square() @ self.precisions
-        if self.components.shape[1] < self.components.shape[2]:
-            rest = centred - coordinates @ self.components
-            squares = squares + rest.square().sum(2, keepdim=True) * self.rest_precisions[:, None]
-        fine, coarse = squares.sum(0).sqrt().unbind(1)
+        gaussians = cast(Sequence[Gaussian], self.gaussians)
+        axes = zip(gaussians, _turn(x, self.axes), strict=True)
+        squares = reduce(torch.add, [gaussian.squares(turned) for gaussian, turned in axes])
+        fine, coarse = squares.sqrt().unbind(1)
         return fine, coarse
 
 
@@ -159,7 +164,7 @@ def _sharing(
 
 def _ridge(x: Tensor, share: float) -> float:
     flat = x.flatten(1).cpu().numpy()
-    return max(share * float(flat.var(axis=0).mean()), _SMALLEST_RIDGE)
+    return max(share * float(flat.var(axis=0).mean()), CONSTANTS.smallest_ridge)
 
 
 def principal_components(x: Tensor, most: int | None = None) -> PCA:
@@ -170,7 +175,7 @@ def principal_components(x: Tensor, most: int | None = None) -> PCA:
     # Slow to import, and scoring does without.
     from sklearn.decomposition import PCA
 
-    flat = x[:_PCA_SAMPLES].cpu().numpy()
+    flat = x[: CONSTANTS.pca_samples].cpu().numpy()
     n_values = flat.shape[1]
     n_components = min(n_values, len(x) - 1, most or _room(n_values))
     # Exact, and for features of images faster than random projections. It subtracts the mean from
@@ -185,9 +190,11 @@ def principal_components(x: Tensor, most: int | None = None) -> PCA:
 
 def _room(n_values: int) -> int:
     """Return for how many components of samples of ``n_values`` there is room."""
-    return max(_FEWEST_COMPONENTS, _VALUES // n_values)
+    return max(CONSTANTS.fewest_components, CONSTANTS.gaussian_values // n_values)
 
 
 def room_for(shape: Shape) -> int:
     """Return for how many components of each axis of images of ``shape`` there is room."""
-    return max(_FEWEST_COMPONENTS // shape[0], _IMAGE_VALUES // math.prod(shape))
+    return max(
+        CONSTANTS.fewest_components // shape[0], CONSTANTS.image_gaussian_values // math.prod(shape)
+    )

@@ -7,6 +7,7 @@ the finest. In place of both, with ``views="history"``, D_TV scores the crops ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol, cast
@@ -17,28 +18,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
-from historyad.data.streams import in_parts
 from historyad.method.networks import Critic
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.bounded import bounded_score, total_of
 from historyad.score.cells import (
-    Bank,
-    CellGaussian,
     as_rows,
     cell_features,
     crop_scores,
-    draw_cells,
     feature_counts,
     in_tiles,
     normalised,
 )
+from historyad.score.gaussian import Gaussian, principal_components
+from historyad.score.neighbours import Bank
 from historyad.score.result import Map, Scored
 from historyad.score.scale import Scale
 from historyad.score.score import Input, Score
 
-_SCALE_IMAGES = 100  # held-out images that put the views on one scale
-_TOP = 0.02  # share of the map that makes the score of an image
+Rows = NDArray[np.intp]
 
 
 class Pyramid(Input, Protocol):
@@ -69,7 +68,7 @@ class MapScore(Score):
         kind: Pyramid,
         d_tv: Critic,
         banks: Sequence[Bank] = (),
-        gaussian: CellGaussian | None = None,
+        gaussian: Gaussian | None = None,
     ) -> None:
         super().__init__()
         self.kind: Pyramid = kind
@@ -82,19 +81,21 @@ class MapScore(Score):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, kind: Pyramid, d_tv: Critic, levels: Sequence[Any], seed: int) -> MapScore:
+    def fit(
+        cls, kind: Pyramid, d_tv: Critic, samples: NDArray[Any], rows: Rows, seed: int
+    ) -> MapScore:
         """Return ``d_tv`` with normal cells at each scale to compare with; its scale is unset.
 
-        ``levels`` hold normal images (H, W, C) at each scale, as `Pyramid.pyramid` gives them.
+        They are drawn from ``rows`` of normal images, which are looked at one by one.
         """
-        random = numpy_generator(seed, Stream.CROP)
-        floats = partial(kind.floats, device=d_tv.device)
+        random = numpy_generator(seed, Stream.CELL)
         banks = []
-        for level in levels:
-            layers = draw_cells(d_tv, level, kind.cell, floats, random)
-            banks.append(Bank.fit(as_rows(layers[-1]), random))
+        for layers in _draw_cells(kind, d_tv, samples, rows, random):
+            cells = as_rows(layers[-1])
+            pca = principal_components(cells, CONSTANTS.map_components)
+            banks.append(Bank.keep(cells, CONSTANTS.map_bank, pca=pca))
             if len(banks) == 1:
-                gaussian = CellGaussian.fit(as_rows(normalised(layers)))
+                gaussian = Gaussian.fit(as_rows(normalised(layers)), ridge=CONSTANTS.map_ridge)
         return cls(kind, d_tv, banks, gaussian)
 
     @classmethod
@@ -103,25 +104,30 @@ class MapScore(Score):
         if sizes is None:
             return cls(kind, d_tv)
         counts = feature_counts(d_tv)
-        banks = [Bank(counts[-1], sizes[_bank_name(scale)]) for scale in range(kind.scales)]
-        return cls(kind, d_tv, banks, CellGaussian(sum(counts)))
+        banks = [
+            Bank(counts[-1], sizes[_bank_name(scale)], n_components=CONSTANTS.map_components)
+            for scale in range(kind.scales)
+        ]
+        return cls(kind, d_tv, banks, Gaussian(sum(counts), sizes["components"]))
 
     @property
     def sizes(self) -> dict[str, int] | None:
         """The sizes of the banks; None where the maps are D_TV's own."""
+        if self.gaussian is None:
+            return None
         banks = cast(Sequence[Bank], self.banks)
-        return {_bank_name(scale): len(bank.cells) for scale, bank in enumerate(banks)} or None
+        found = {_bank_name(scale): len(bank.bank) for scale, bank in enumerate(banks)}
+        return {**found, "components": len(self.gaussian.components)}
 
     def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
         """Return the scores, maps at the resolution of the images, and how far out each is."""
         self.kind.check_samples(samples)
         totals, found = [self.total_scale.center.new_empty(0)], []
-        for part in in_parts(samples, np.arange(len(samples))):
-            for image in part:
-                cells = self.cell_map(image)
-                totals.append(worst(cells)[None])
-                if maps:
-                    found.append(self._at_pixels(cells, image))
+        for row in range(len(samples)):
+            cells = self.cell_map(samples[row])
+            totals.append(worst(cells, self.kind.cell)[None])
+            if maps:
+                found.append(self._at_pixels(cells, samples[row]))
         standardised = self.total_scale(torch.cat(totals)[None])
         return Scored(
             bounded_score(standardised)[0].cpu().numpy(),
@@ -132,13 +138,16 @@ class MapScore(Score):
     def of_prepared(self, prepared: NDArray[Any]) -> None:
         """Return nothing: networks see crops, and the score is of images."""
 
-    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> None:
+    def fit_scale(self, samples: NDArray[Any], rows: Rows) -> None:
         """Put the views, and the worst cells, on a scale by 100 of ``rows``, not fitted on."""
-        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SCALE_IMAGES)).astype(int)]
-        raw = [self.raw(samples[[row]][0]) for row in some]
+        some = rows[
+            np.linspace(0, len(rows) - 1, min(len(rows), CONSTANTS.map_scale_images)).astype(int)
+        ]
+        raw = [self.raw(samples[row]) for row in some.tolist()]
         for scale, values in zip(self._cell_scales, zip(*raw, strict=True), strict=True):
             scale.fit(torch.cat([value.flatten(1) for value in values], dim=1))
-        self.total_scale.fit_tail(torch.stack([worst(self.cells(one)) for one in raw])[None])
+        totals = [worst(self.cells(one), self.kind.cell) for one in raw]
+        self.total_scale.fit_tail(torch.stack(totals)[None])
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far out the worst cells are: the score nears 1 and hides it."""
@@ -194,7 +203,7 @@ class MapScore(Score):
         if self.gaussian is None:
             return crop_scores(self.d_tv, tile)[None]
         layers = cell_features(self.d_tv, tile, self.kind.cell)
-        found = {"neighbours": self.banks[scale](as_rows(layers[-1]))}
+        found = {"neighbours": cast(Bank, self.banks[scale]).closest(as_rows(layers[-1]))}
         if scale == 0:
             found["gaussian"] = self.gaussian(as_rows(normalised(layers)))
         views = torch.stack([found[name] for name in self._views_at(scale)])
@@ -205,14 +214,49 @@ class MapScore(Score):
         return found
 
 
+def _draw_cells(
+    kind: Pyramid, d_tv: Critic, samples: NDArray[Any], rows: Rows, random: np.random.Generator
+) -> list[list[Tensor]]:
+    """Return, for each scale, the features of about 20,000 cells, (1, n, cells, 1) for each layer.
+
+    Of many images, some are looked at; of few, as many cells of each as are needed.
+    """
+    rows = random.permutation(rows)[: CONSTANTS.map_images]
+    n_of_each = math.ceil(CONSTANTS.map_cells / len(rows))
+    floats = partial(kind.floats, device=d_tv.device)
+
+    def features(tile: Tensor) -> Tensor:
+        return torch.cat(cell_features(d_tv, tile, kind.cell), 1)[0]
+
+    found: list[list[Tensor]] = [[] for _ in range(kind.scales)]
+    for row in rows.tolist():
+        for scale, level in enumerate(kind.pyramid(samples[row][None])):
+            flat = in_tiles(level[0], kind.cell, floats, features).flatten(1)
+            chosen = torch.from_numpy(random.permutation(flat.shape[1])[:n_of_each])
+            found[scale].append(flat[:, chosen.to(flat.device)])
+    counts = feature_counts(d_tv)
+    shuffled = (_shuffled(torch.cat(parts, 1), random) for parts in found)
+    return [list(torch.split(cells[None, :, :, None], counts, dim=1)) for cells in shuffled]
+
+
+def _shuffled(cells: Tensor, random: np.random.Generator) -> Tensor:
+    """Return cells (n, N) in a random order, of which the first are a fair part."""
+    order = torch.from_numpy(random.permutation(cells.shape[1]))
+    return cells[:, order.to(cells.device)]
+
+
 def _bank_name(scale: int) -> str:
     return f"bank {scale}"
 
 
-def worst(cells: Tensor) -> Tensor:
-    """Return the mean over the highest ``_TOP`` of the cells of a map (rows, columns)."""
-    k = max(1, round(_TOP * cells.numel()))
-    return cells.flatten().topk(k).values.mean()
+def worst(cells: Tensor, cell: int) -> Tensor:
+    """Return the mean over the highest cells of a map (rows, columns), as many as 16 x 16 pixels.
+
+    ``cell`` is the side of one. The area is the same in an image of any size: what is around a
+    defect must not make it less of one.
+    """
+    k = max(1, CONSTANTS.worst_pixels // cell**2)
+    return cells.flatten().topk(min(k, cells.numel())).values.mean()
 
 
 def enlarge(cells: Tensor, factor: int, height: int, width: int) -> Tensor:

@@ -1,9 +1,10 @@
-"""Distance to the nearest of the normal samples, relative to the gaps between them."""
+"""K-nearest neighbours: distance to the nearest of the normal samples that are kept in a bank."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -11,82 +12,146 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from historyad.score.gaussian import principal_components
+from historyad.constants import CONSTANTS
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
 
-NEIGHBOURS = 5
 
-_BANK_VALUES = 2**21  # of the normal samples that are kept as neighbours: 8 MB
-_FEATURE_COMPONENTS = 64  # of features, where distances are taken: more normal samples help more
-_SMALLEST_GAP = 1e-3  # as a share of the mean one, and by itself
-_SMALLEST_SHARE = 1e-6  # of a variance in the largest
 _CHUNK = 512  # samples of the bank that are compared with it at a time
-_PARTS = 8  # of the bank; the distances to one stay in the cache
-_FROM_A_PART = 8  # candidates
+_QUERIES = 256  # compared with the bank at a time: their distances stay in the cache
 
 
-class Neighbours(nn.Module):
-    """Mean distance of a sample to the nearest of the normal samples in its bank.
+class Bank(nn.Module):
+    """Normal samples that others are compared with: vectors as they are, or features of samples.
 
-    By Euclid, or by cosine around the mean; on principal components of the features that a network
-    made of images, or on vectors as they are. The distance is divided by the root of the gap that
-    normal samples have between them in that place: where they are dense, less is as rare. That is
-    halfway between the plain distance and the ratio of the local outlier factor (Breunig et al.,
-    2000). For cosines, components are brought halfway to equal variances, which the few largest
-    would decide otherwise.
-
-    The nearest are taken from candidates, which one product with the bank finds: those of an image
-    in one layer of a network serve as candidates in another layer, and the bank is searched once.
+    By Euclid, or by cosine around the mean. Features are taken on principal components; for
+    cosines, these are brought halfway to equal variances, which the few largest would decide
+    otherwise.
     """
 
     mean: Tensor
     components: Tensor
     bank: Tensor
-    gaps: Tensor
 
-    def __init__(self, n_values: int, n_bank: int, *, cosine: bool, project: bool) -> None:
+    def __init__(
+        self, n_values: int, n_bank: int, *, n_components: int = 0, cosine: bool = False
+    ) -> None:
         super().__init__()
         self.cosine = cosine
-        self.project = project
-        n_components = min(_FEATURE_COMPONENTS, n_values, n_bank - 1) if project else n_values
+        self.project = n_components > 0
         self.register_buffer("mean", torch.zeros(n_values))
-        if project:
+        if self.project:
+            n_components = min(n_components, n_values, n_bank - 1)
             self.register_buffer("components", torch.zeros(n_components, n_values))
-        self.register_buffer("bank", torch.zeros(n_bank, n_components))
-        self.register_buffer("gaps", torch.ones(n_bank))
+        self.register_buffer("bank", torch.zeros(n_bank, n_components or n_values))
 
     @classmethod
-    def fit(cls, x: Tensor, *, cosine: bool, project: bool) -> Neighbours:
-        """Keep normal samples or their features (N, values), N > 1, as many as have room."""
-        pca = principal_components(x[: _kept(x, project)], _FEATURE_COMPONENTS) if project else None
-        neighbours = cls.keep(x, pca, cosine=cosine)
-        neighbours.fit_gaps(neighbours.candidates_of_bank())
-        return neighbours
-
-    @classmethod
-    def keep(cls, x: Tensor, pca: PCA | None, *, cosine: bool) -> Neighbours:
-        """Do what `fit` does, but for the gaps, on the first few of these principal components."""
-        project = pca is not None
-        x = x[: _kept(x, project)]
-        neighbours = cls(x.shape[1], len(x), cosine=cosine, project=project).to(x.device)
-        neighbours.mean.copy_(x.mean(0))
+    def keep(cls, x: Tensor, n: int, *, pca: PCA | None = None, cosine: bool = False) -> Self:
+        """Keep the first ``n`` of normal samples (N, values), on these principal components."""
+        x = x[:n]
+        n_components = 0 if pca is None else len(pca.components_)
+        bank = cls(x.shape[1], len(x), n_components=n_components, cosine=cosine).to(x.device)
+        bank.mean.copy_(x.mean(0))
         if pca is not None:
-            n_components = len(neighbours.components)
+            n_components = len(bank.components)
             directions = pca.components_[:n_components]
             if cosine:
                 variances = pca.explained_variance_[:n_components]
                 directions = directions / _roots_of_deviations(variances)[:, None]
-            neighbours.components.copy_(torch.from_numpy(directions))
-        neighbours.bank.copy_(neighbours.place(x))
+            bank.components.copy_(torch.from_numpy(directions))
+        bank.bank.copy_(bank.place(x))
+        return bank
+
+    def place(self, x: Tensor) -> Tensor:
+        """Map (B, values) to the places between which distances are taken, (B, components)."""
+        places = x - self.mean
+        if self.project:
+            places = places @ self.components.T
+        return functional.normalize(places) if self.cosine else places
+
+    def closest(self, x: Tensor) -> Tensor:
+        """Return the distance of each of (B, values) to the nearest of the bank, (B,)."""
+        norms = self.bank.square().sum(1) / 2
+        parts = []
+        for places in torch.split(self.place(x), _QUERIES):
+            # |a - b|^2 / 2 = |a|^2 / 2 - (ab - |b|^2 / 2), smallest where the bracket is largest.
+            nearest = torch.addmm(-norms, places, self.bank.T).argmax(1, keepdim=True)
+            parts.append(self.nearest(places, nearest, 1)[0][:, 0])
+        return torch.cat(parts)
+
+    def candidates(self, places: Tensor) -> Tensor:
+        """Return which samples of the bank are near each place, (B, K), in no order.
+
+        They are the nearest few of each part of the bank, 64 in all. Of vectors, which may have
+        many values, they are only as many as it needs.
+        """
+        bank = self.bank
+        if not self.project:
+            # The difference below loses digits where rows of a table are close and far from 0.
+            places, bank = places.double(), bank.double()
+        size = math.ceil(len(bank) / CONSTANTS.bank_parts)
+        found, columns = [], []
+        for start in range(0, len(bank), size):
+            part = bank[start : start + size]
+            # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
+            closeness = torch.addmm(-part.square().sum(1) / 2, places, part.T)
+            nearest = largest(closeness, min(CONSTANTS.candidates_of_a_part, len(part)))
+            found.append(closeness.gather(1, nearest))
+            columns.append(start + nearest)
+        if self.project:
+            return torch.cat(columns, 1)
+        few = torch.cat(found, 1).topk(min(CONSTANTS.candidates_of_a_part, len(bank))).indices
+        return torch.cat(columns, 1).gather(1, few)
+
+    def nearest(self, places: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return distances to the ``k`` nearest candidates, rising, and which of the bank, (B, k).
+
+        From differences, not from products: rows of a table may be close and far from 0.
+        """
+        differences = functional.embedding(candidates, self.bank) - places[:, None]
+        squares = differences.square().sum(2)
+        found, order = squares.topk(min(k, candidates.shape[1]), largest=False)
+        # Of normalised places, half the squared distance is 1 - cosine.
+        return found / 2 if self.cosine else found.sqrt(), candidates.gather(1, order)
+
+
+class Neighbours(Bank):
+    """Mean distance of a sample to its k nearest neighbours among the normal ones in the bank.
+
+    The distance is divided by the root of the gap that normal samples have between them in that
+    place: where they are dense, less is as rare. That is halfway between the plain distance and the
+    ratio of the local outlier factor (Breunig et al., 2000).
+
+    The nearest are taken from candidates, which one product with the bank finds: those of an image
+    in one layer of a network serve as candidates in another layer, and the bank is searched once.
+    """
+
+    gaps: Tensor
+
+    def __init__(self, n_values: int, n_bank: int, **options: Any) -> None:
+        super().__init__(n_values, n_bank, **options)
+        self.register_buffer("gaps", torch.ones(n_bank))
+
+    @classmethod
+    def of_features(cls, x: Tensor, pca: PCA, *, cosine: bool) -> Self:
+        """Keep features (N, values) on the first 64 components; their gaps are yet to be fitted."""
+        few = copy(pca)
+        few.components_ = pca.components_[: CONSTANTS.bank_components]
+        return cls.keep(x, _kept(CONSTANTS.bank_components), pca=few, cosine=cosine)
+
+    @classmethod
+    def of_vectors(cls, x: Tensor) -> Self:
+        """Keep vectors (N, values), N > 1, as they are, as many as have room."""
+        neighbours = cls.keep(x, _kept(x.shape[1]))
+        neighbours.fit_gaps(neighbours.candidates_of_bank())
         return neighbours
 
     def candidates_of_bank(self) -> Tensor:
         """Return the candidates of each sample of the bank, itself among them, (N, K)."""
         return torch.cat([self.candidates(part) for part in torch.split(self.bank, _CHUNK)])
 
-    def fit_gaps(self, candidates: Tensor, most: int = NEIGHBOURS) -> Tensor:
+    def fit_gaps(self, candidates: Tensor, most: int = CONSTANTS.neighbours) -> Tensor:
         """Measure how far each sample of the bank is from its own neighbours.
 
         They are among its candidates, (N, K), itself being one. Return at ``most`` so many others
@@ -103,51 +168,9 @@ class Neighbours(nn.Module):
         """Return the relative distance of each sample of (B, values) to its neighbours, (B,)."""
         return self.among(x, self.candidates(self.place(x)))
 
-    def place(self, x: Tensor) -> Tensor:
-        """Map (B, values) to the places between which distances are taken, (B, components)."""
-        places = x - self.mean
-        if self.project:
-            places = places @ self.components.T
-        return functional.normalize(places) if self.cosine else places
-
-    def candidates(self, places: Tensor) -> Tensor:
-        """Return which samples of the bank are near each place, (B, K), in no order.
-
-        They are the nearest few of each part of the bank, 64 in all. Of vectors, which may have
-        many values, they are only as many as it needs.
-        """
-        bank = self.bank
-        if not self.project:
-            # The difference below loses digits where rows of a table are close and far from 0.
-            places, bank = places.double(), bank.double()
-        size = math.ceil(len(bank) / _PARTS)
-        found, columns = [], []
-        for start in range(0, len(bank), size):
-            part = bank[start : start + size]
-            # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
-            closeness = torch.addmm(-part.square().sum(1) / 2, places, part.T)
-            nearest = largest(closeness, min(_FROM_A_PART, len(part)))
-            found.append(closeness.gather(1, nearest))
-            columns.append(start + nearest)
-        if self.project:
-            return torch.cat(columns, 1)
-        few = torch.cat(found, 1).topk(min(_FROM_A_PART, len(bank))).indices
-        return torch.cat(columns, 1).gather(1, few)
-
     def among(self, x: Tensor, candidates: Tensor) -> Tensor:
         """Return relative distances of samples (B, values) to the nearest candidates, (B,)."""
-        return self.relative(*self.nearest(self.place(x), candidates, NEIGHBOURS))
-
-    def nearest(self, places: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return distances to the ``k`` nearest candidates, rising, and which of the bank, (B, k).
-
-        From differences, not from products: rows of a table may be close and far from 0.
-        """
-        differences = functional.embedding(candidates, self.bank) - places[:, None]
-        squares = differences.square().sum(2)
-        found, order = squares.topk(min(k, candidates.shape[1]), largest=False)
-        # Of normalised places, half the squared distance is 1 - cosine.
-        return found / 2 if self.cosine else found.sqrt(), candidates.gather(1, order)
+        return self.relative(*self.nearest(self.place(x), candidates, CONSTANTS.neighbours))
 
     def relative(self, distances: Tensor, nearest: Tensor) -> Tensor:
         """Return the relative distance that `nearest` amounts to, (B,)."""
@@ -159,27 +182,32 @@ def relative(distances: Tensor, gaps: Tensor) -> Tensor:
 
     (B, k) and (B, k) to (B,); the first few columns count.
     """
-    return distances[:, :NEIGHBOURS].mean(1) / gaps[:, :NEIGHBOURS].mean(1).sqrt()
+    return (
+        distances[:, : CONSTANTS.neighbours].mean(1)
+        / gaps[:, : CONSTANTS.neighbours].mean(1).sqrt()
+    )
 
 
 def gaps_between(distances: Tensor) -> Tensor:
     """Return the gap around each normal sample, (N,), from rising distances to others, (N, k)."""
-    gaps = distances[:, :NEIGHBOURS].mean(1)
+    gaps = distances[:, : CONSTANTS.neighbours].mean(1)
     # Between equal samples there is no gap, but nor is there one that is infinitely small.
-    return gaps.clamp(min=(_SMALLEST_GAP * gaps.mean()).clamp(min=_SMALLEST_GAP))
+    return gaps.clamp(min=(CONSTANTS.smallest_gap * gaps.mean()).clamp(min=CONSTANTS.smallest_gap))
 
 
 def _roots_of_deviations(variances: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the root of each standard deviation as a share of the largest, which comes first."""
     if variances[0] == 0:
         return np.ones_like(variances)
-    shares: NDArray[np.float32] = np.maximum(variances / variances[0], _SMALLEST_SHARE)
+    shares: NDArray[np.float32] = np.maximum(
+        variances / variances[0], CONSTANTS.smallest_variance_share
+    )
     return shares**0.25
 
 
-def _kept(x: Tensor, project: bool) -> int:
-    """Return of how many samples (N, values) a bank has room for."""
-    return max(2, _BANK_VALUES // (_FEATURE_COMPONENTS if project else x.shape[1]))
+def _kept(n_values: int) -> int:
+    """Return for how many samples of so many values a bank has room."""
+    return max(2, CONSTANTS.bank_values // n_values)
 
 
 def largest(values: Tensor, k: int) -> Tensor:

@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-RANGE = 0.95  # quantile of normal samples that is 1 on the scale of a view
-_FAR = 0.99  # or that is 2, of one that counts by its square, where that is less strict
-ZERO = 0.99  # quantile of normal samples where the score is 0
-SMALLEST_SPREAD = 1e-6
+from historyad.constants import CONSTANTS
 
 
 class Scale(nn.Module):
@@ -42,17 +39,23 @@ class Scale(nn.Module):
         smallest spreads of some rows.
         """
         self.center.copy_(values.median(dim=1).values)
-        spread, far = (quantile(values, q) - self.center for q in (RANGE, _FAR))
+        spread, far = (
+            quantile(values, q) - self.center for q in (CONSTANTS.view_range, CONSTANTS.view_far)
+        )
         wide = torch.tensor(squared or [False] * len(values), device=values.device)
         spread = torch.where(wide, torch.maximum(spread, far / 2), spread)
-        self.spread.copy_(spread.clamp(min=SMALLEST_SPREAD))
+        self.spread.copy_(spread.clamp(min=CONSTANTS.smallest_spread))
         for row, least in (smallest or {}).items():
             self.spread[row].clamp_(min=least)
 
     def fit_tail(self, values: Tensor) -> None:
         """Set the scale by values (n, N) of normal samples: one in a hundred is beyond 1."""
         self.center.copy_(values.median(dim=1).values)
-        self.spread.copy_((quantile(values, ZERO) - self.center).clamp(min=SMALLEST_SPREAD))
+        self.spread.copy_(
+            (quantile(values, CONSTANTS.score_zero) - self.center).clamp(
+                min=CONSTANTS.smallest_spread
+            )
+        )
 
 
 def quantile(values: Tensor, q: float) -> Tensor:

@@ -41,19 +41,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from historyad.constants import CONSTANTS
 from historyad.data.streams import in_parts
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic
 from historyad.score.batching import in_batches
 from historyad.score.bounded import bounded_score, total_of
-from historyad.score.companions import Companions
+from historyad.score.companions import Companions, count
 from historyad.score.result import Scored
 from historyad.score.scale import Scale
 from historyad.score.score import Input, Score
 
 _CHUNK = 512  # samples whose features are computed at a time
 # A detector that is all but constant on normal samples has no scale of its own.
-SMALLEST_SPREAD_OF_HISTORY = 0.05
 
 
 class Views(Score):
@@ -92,7 +92,7 @@ class Views(Score):
     def total(self, raw: Tensor) -> Tensor:
         """Return the weighted sum of `raw` views (views, B), (B,)."""
         rules = self.companions.rules.values()
-        counted = [rule.count(view) for rule, view in zip(rules, self.scale(raw), strict=True)]
+        counted = [count(rule, view) for rule, view in zip(rules, self.scale(raw), strict=True)]
         # One after the other: torch adds up a stack in an order that depends on the batch.
         total: Tensor = reduce(torch.add, counted)
         return total
@@ -125,7 +125,7 @@ class Views(Score):
         self.scale.fit(
             raw,
             squared=[rule.squared for rule in rules.values()],
-            smallest={list(rules).index("history"): SMALLEST_SPREAD_OF_HISTORY},
+            smallest={list(rules).index("history"): CONSTANTS.smallest_history_spread},
         )
         self.total_scale.fit_tail(self.total(raw)[None])
 

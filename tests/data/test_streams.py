@@ -6,18 +6,20 @@ import pytest
 import torch
 from PIL import Image
 from test_shards import png, write_shard
-from tiny import TINY, tiny_config
+from tiny import TINY, batches_of, tiny_config
 
 from historyad.cli import main
 from historyad.data import shards, streams
 from historyad.data.datasets import open_source, open_stream
 from historyad.data.images import find_images
+from historyad.data.order import ShuffledRows, Windows
+from historyad.data.rows import ShuffledSamples
 from historyad.data.streams import FolderFiles, ImageStream, Names, in_parts
 from historyad.errors import InputError
 from historyad.files import load_json
-from historyad.kinds.preprocessing import Preprocessing
-from historyad.method import batches as batches_module
-from historyad.method.batches import Batches, ShuffledRows
+from historyad.kinds.augment import parse_augmentations
+from historyad.kinds.choose import choose_kind
+from historyad.method.batches import Batches
 from historyad.model.fit import fit_model
 from historyad.model.run import RunDirectory
 
@@ -195,70 +197,72 @@ def test_a_folder_with_images_is_a_folder_of_images(photos):
 # --- the order of training
 
 
-@pytest.fixture
-def small_windows(monkeypatch):
-    monkeypatch.setattr(batches_module, "_BLOCK", 4)
-    monkeypatch.setattr(batches_module, "_WINDOW_BLOCKS", 3)
+SMALL = Windows(block=4, n_blocks=3)
 
 
 @pytest.mark.parametrize("n", [1, 4, 11, 12, 13, 50])
-def test_every_pass_of_a_windowed_order_has_every_row_once(small_windows, n):
+def test_every_pass_of_a_windowed_order_has_every_row_once(n):
     rows = np.arange(100, 100 + n)
-    order = ShuffledRows(rows, 0, windowed=True)
+    order = ShuffledRows(rows, 0, SMALL)
     passes = [order.at(turn * n, n).tolist() for turn in range(3)]
     assert all(sorted(found) == rows.tolist() for found in passes)
     assert n < 11 or len(set(map(tuple, passes))) == 3
-    endless = np.concatenate([ShuffledRows(rows, 0, windowed=True).at(i, 1) for i in range(2 * n)])
+    endless = np.concatenate([ShuffledRows(rows, 0, SMALL).at(i, 1) for i in range(2 * n)])
     for position, size in ((0, n), (n // 2, n), (n - 1, 2), (3, 1)):
-        there = ShuffledRows(rows, 0, windowed=True).at(position, size)
+        there = ShuffledRows(rows, 0, SMALL).at(position, size)
         np.testing.assert_array_equal(there[: 2 * n - position], endless[position:][:size])
 
 
-def test_a_window_reads_few_stretches_of_the_disk_and_mixes_them(small_windows):
-    order = ShuffledRows(np.arange(4000), 0, windowed=True)
+def test_a_window_reads_few_stretches_of_the_disk_and_mixes_them():
+    order = ShuffledRows(np.arange(4000), 0, SMALL)
     window = order.at(0, 12)
     assert len(set((window // 4).tolist())) == 3  # three blocks of four neighbours
     assert (np.diff(window) != 1).any()
     assert np.ptp(window) > 400
 
 
-def test_batches_of_a_stream_are_those_of_the_array(photos, tmp_path, small_windows, monkeypatch):
+def test_batches_of_a_stream_are_those_of_the_array(tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
-    source = open_source(shards_of(tmp_path / "shards", images, size=7))
-    prepare = Preprocessing.fit(images, 0)
-    streamed = Batches(source.samples, prepare=prepare, seed=1, augment="flip")
+    stream = open_source(shards_of(tmp_path, images, size=7)).samples
     monkeypatch.setattr(streams, "IN_MEMORY_BYTES", 10)  # the array's order is windowed, too
-    array = Batches(images, prepare=prepare, seed=1, augment="flip")
-    for position in (0, 16, 32, 48, 64, 7, 200):
-        assert torch.equal(streamed.at(position, 16), array.at(position, 16))
-    together = [streamed.at(16, 16, part) for part in (slice(0, 5), slice(5, 10), slice(10, 16))]
-    assert torch.equal(torch.cat(together), array.at(16, 16))
+    config = tiny_config(seed=1, augment="flip")
+    kind, flip = choose_kind(images, config), parse_augmentations("flip")
+
+    def in_small_windows(samples, config):
+        reader = ShuffledSamples(samples, np.arange(50), config.seed, kind.prepare, SMALL)
+        return Batches(reader, kind.networks(config), seed=config.seed, augmentations=flip)
+
+    for batches in (in_small_windows, batches_of):
+        streamed, array = batches(stream, config), batches(images, config)
+        for position in (0, 16, 32, 48, 64, 7, 200):
+            assert torch.equal(streamed.at(position, 16), array.at(position, 16))
+        parts = (slice(0, 5), slice(5, 10), slice(10, 16))
+        together = [streamed.at(16, 16, part) for part in parts]
+        assert torch.equal(torch.cat(together), array.at(16, 16))
 
 
 def test_only_the_own_part_is_decoded_and_the_next_batches_meanwhile(photos, monkeypatch):
     decoded = []
     read = FolderFiles.read
     monkeypatch.setattr(FolderFiles, "read", lambda f, n: decoded.append(n) or read(f, n))
-    stream = stream_of(photos)
-    batches = Batches(stream, prepare=Preprocessing.fit(stream, 0), seed=0)
+    reader = ShuffledSamples(stream_of(photos), np.arange(12), 0)
     decoded.clear()
-    batches.at(0, 4, slice(0, 1))
+    reader.read(0, 4, slice(0, 1))
     assert any(thread.name.startswith("read") for thread in threading.enumerate())
-    batches._reader.shutdown()  # waits for what was asked for
+    reader._reader.shutdown()  # waits for what was asked for
     assert len(decoded) == 4  # one of this batch, one of each of the three that follow
 
 
 def test_large_photos_are_reduced_once_where_that_fits(tmp_path, monkeypatch):
     for n in range(6):
         Image.new("L", (80, 100), n).save(tmp_path / f"{n}.png")
-    stream = stream_of(tmp_path)
-    prepare = Preprocessing.fit(stream, 8)
-    once = Batches(stream, prepare=prepare, seed=0)
+    stream, config = stream_of(tmp_path), tiny_config(image_size=8)
+    once = batches_of(stream, config)
     monkeypatch.setattr(FolderFiles, "read", None)  # the disk is not asked again
     first = once.at(0, 6)
     monkeypatch.undo()
     monkeypatch.setattr(streams, "IN_MEMORY_BYTES", 6 * 64 - 1)
-    each = Batches(stream, prepare=prepare, seed=0).at(0, 6)
+    each = batches_of(stream, config).at(0, 6)
     assert sorted(each[:, 0, 0, 0].tolist()) == sorted(first[:, 0, 0, 0].tolist())
 
 

@@ -7,6 +7,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -172,19 +174,30 @@ def test_the_estimator_calibrates_too(digits):
 # --- false discoveries
 
 
-def brute_force(p_values, rate):
+def chosen_by_definition(p_values, rate):
+    """What Benjamini and Hochberg choose, in fractions, which do not round."""
     n = len(p_values)
-    ks = [k for k in range(1, n + 1) if sorted(p_values)[k - 1] <= rate * k / n]
+    ks = [k for k, p in enumerate(sorted(p_values), 1) if p <= rate * k / n]
     return [bool(ks) and p <= sorted(p_values)[ks[-1] - 1] for p in p_values]
 
 
 @given(
-    st.lists(st.integers(1, 40).map(lambda i: i / 40), min_size=1, max_size=30),
-    st.floats(0.01, 0.99),
+    st.lists(st.integers(1, 40).map(lambda i: Fraction(i, 40)), min_size=1, max_size=30),
+    st.integers(1, 99).map(lambda i: Fraction(i, 100)),
 )
 def test_benjamini_hochberg_is_what_it_says(p_values, rate):
-    chosen = benjamini_hochberg(np.array(p_values), rate)
-    assert chosen.tolist() == brute_force(p_values, rate)
+    chosen = benjamini_hochberg(np.array(p_values, float), float(rate))
+    assert chosen.tolist() == chosen_by_definition(p_values, rate)
+
+
+def test_a_p_value_at_the_bound_itself_is_a_discovery_and_one_just_above_is_not():
+    n = 41  # k / n does not end, neither in decimal nor in binary numbers
+    for hundredths, k in product((1, 5, 7, 10, 20), range(1, n + 1)):
+        p_values = np.ones(n)
+        p_values[:k] = float(Fraction(hundredths, 100) * k / n)
+        assert benjamini_hochberg(p_values, hundredths / 100).sum() == k
+        p_values[:k] *= 1 + 1e-12
+        assert not benjamini_hochberg(p_values, hundredths / 100).any()
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=30), st.floats(0.01, 0.5))

@@ -5,11 +5,9 @@ from torch.nn import functional
 
 from historyad.config import make_config
 from historyad.errors import ConfigError
+from historyad.layers import FlattenPixels, ImageConvTranspose2d, PooledConv2d
 from historyad.method.networks import (
     Critic,
-    FlattenPixels,
-    ImageConvTranspose2d,
-    PooledConv2d,
     build_networks,
     choose_device,
     count_parameters,

@@ -20,6 +20,7 @@ from historyad.judge.report.pictures import thumbnail
 from historyad.judge.report.settings import fit_command, settings_of
 from historyad.judge.report.training import training_of
 from historyad.method.history import History
+from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 
@@ -35,6 +36,7 @@ def write_report(
     normal: Source | None = None,
     anomalous: Source | None = None,
     command: str = "",
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Write a report on ``model``, which belongs to the directory ``run``, to the file ``out``.
 
@@ -66,7 +68,7 @@ def write_report(
         "training": training_of(directory.read_log(), model.config),
         "history": history_of(history, model, train) if len(history) else None,
         "decision": decision_of(model),
-        "probe": probe_of(model, train if normal is None else normal),
+        "probe": probe_of(model, train if normal is None else normal, on_progress),
         "trial": trial_of(model, normal, anomalous) if normal and anomalous else None,
         "pixelated": model.kind.is_picture and max(model.kind.input_shape) <= 64,
         "highest": None if train is None else oddest(model, train),

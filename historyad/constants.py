@@ -1,0 +1,109 @@
+"""What shapes a score and is no setting: declared here and nowhere else.
+
+A model keeps the constants that it was fitted with, and is refused by a program that has others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a view counts in the score: by ``weight``, from ``floor`` on, perhaps by its square."""
+
+    weight: float
+    floor: float | None = None  # the place on its scale from which it counts
+    squared: bool = False  # by the square of what is beyond
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The constants, by what they belong to."""
+
+    # Networks
+    leaky_slope: float = 0.2  # of LeakyReLU
+    # The samples of a fit
+    smallest_epoch: int = 50_000  # a few hundred are seen many times before t moves on
+    held_out_blocks: int = 30  # enough to see every part of a folder that is sorted by kind
+    most_held_out: int = 10_000  # more would hardly move the threshold, and are better trained on
+    most_fitted: int = 2**15  # that companions are fitted on
+    fitted_values: int = 2**25  # of all of these; but 1,000 samples at least
+    # The scale of a view: 0 at the median of held-out normal samples
+    view_range: float = 0.95  # quantile of normal samples that is 1
+    view_far: float = 0.99  # or that is 2, of a squared view, where that is less strict
+    score_zero: float = 0.99  # quantile of normal samples where the score is 0
+    score_steepness: float = 4.0  # of the score at its 0, per unit of the scale
+    smallest_spread: float = 1e-6
+    # A detector that is all but constant on normal samples has no scale of its own.
+    smallest_history_spread: float = 0.05
+    # The sum of views of images; that of the Gaussian, for each axis of colours
+    history_of_images: Rule = Rule(0.5)
+    pattern: Rule = Rule(1.0)
+    neighbours_of_images: Rule = Rule(10.0)
+    blocks: Rule = Rule(12.0)
+    edges: Rule = Rule(16.0)
+    gaussian_of_images: Rule = Rule(10.0, floor=1.0)
+    simplicity: Rule = Rule(20.0, floor=0.25, squared=True)
+    features: Rule = Rule(4.0)
+    # The sum of views of vectors
+    history_of_vectors: Rule = Rule(1.0, floor=1.0)
+    neighbours_of_vectors: Rule = Rule(1.0)
+    gaussian_of_vectors: Rule = Rule(0.5)
+    # K-nearest neighbours
+    neighbours: int = 5
+    bank_values: int = 2**21  # of the normal samples that are kept: 8 MB
+    bank_components: int = 64  # of features, where distances are taken
+    bank_parts: int = 8  # of the bank; the distances to one stay in the cache
+    candidates_of_a_part: int = 8
+    smallest_gap: float = 1e-3  # as a share of the mean one, and by itself
+    smallest_variance_share: float = 1e-6  # of a variance in the largest
+    # Gaussians
+    gaussian_values: int = 2**21  # of the components that are kept: 8 MB
+    image_gaussian_values: int = 3 * 2**20  # all pixels of 32 x 32 in each of three colours
+    fewest_components: int = 64
+    feature_gaussian_components: int = 192
+    pca_samples: int = 20_000  # from which components are estimated
+    # Ridges are shares of the mean variance. Vectors have few values, and each was scaled: none may
+    # decide alone.
+    image_ridge: float = 0.003
+    vector_ridge: float = 1.0
+    smallest_ridge: float = 1e-6  # for samples that do not vary
+    smallest_distance: float = 1e-6  # to a Gaussian, whose logarithm is taken
+    # How many times the neighbours' distance is taken from an image's own.
+    nearby: float = 2.0
+    nearby_features: float = 1.0
+    # Blocks that may move
+    block_candidates: int = 16  # images that one is compared with, the nearest by another view
+    block_map: int = 16  # cells of a map, each way, at most
+    block_side: int = 2  # cells of a block, each way
+    block_halves: int = 2  # half cells from one cell to the next
+    block_steps: int = 2  # of half a cell, that a block may move, each way
+    faint_edge: float = 0.02  # an edge of less, from black to white at 1, counts in proportion
+    # Maps
+    map_images: int = 1000  # normal images that cells are drawn from, at most
+    map_cells: int = 20_000  # drawn from them, at each scale
+    map_bank: int = 4096  # of these, kept as neighbours
+    map_components: int = 48  # of their features
+    map_ridge: float = 0.01
+    map_scale_images: int = 100  # held-out images that put the views of a cell on one scale
+    worst_pixels: int = 256  # area of the map that makes the score of an image: 16 x 16 pixels
+    crop_bytes: int = 2**28  # of all crops that are trained on
+    # Local contrast; lengths are parts of a crop's side: 4 and 12 pixels for crops of 32
+    contrast_detail: float = 1 / 8
+    contrast_surroundings: float = 3 / 8
+    contrast_reach: float = 3.0  # of a Gaussian, in standard deviations
+    contrast_grid: int = 4  # times coarser, where the strength of a texture is taken
+    contrast_grey: float = 32.0  # grey levels of a standard deviation: uint8 holds four, each way
+    contrast_flat: float = 1.0  # grey level: less is the rounding of an image that shows nothing
+    # Images on a grid
+    smallest_grid: int = 8  # of those that are chosen by themselves
+    largest_grid: int = 64
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of them as JSON can hold them."""
+        return asdict(self)
+
+
+CONSTANTS = Constants()

@@ -1,0 +1,33 @@
+"""From a score to a decision, by normal samples that nothing was fitted on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from historyad.data.streams import in_parts
+from historyad.score.calibration import Calibration
+from historyad.score.score import Score
+
+
+@torch.no_grad()
+def decide(
+    score: Score, samples: NDArray[Any], held_out: NDArray[np.intp], false_positive_rate: float
+) -> Calibration:
+    """Put all views of ``score`` on one scale, and set its threshold.
+
+    ``held_out`` are the rows of normal samples to do it by. Errors are those of `Calibration.fit`.
+    """
+    score.fit_scale(samples, held_out)
+    return calibrate(score, samples, held_out, false_positive_rate)
+
+
+def calibrate(
+    score: Score, samples: NDArray[Any], rows: NDArray[np.intp], false_positive_rate: float
+) -> Calibration:
+    """Set the threshold of ``score``, as it is, by ``rows`` of what may be on the disk."""
+    parts = [score.of(part).anomaly_score for part in in_parts(samples, rows)]
+    return Calibration.fit(np.concatenate(parts), false_positive_rate)
