@@ -5,6 +5,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before scipy is imported: one of scikit-learn's checks of estimators asks for it.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from storing import Disk
 from tiny import TRAINED
 
 from historyad import HistoryAD
+from historyad.constants import CONSTANTS
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +62,16 @@ def disk(tmp_path):
     disk = Disk(tmp_path / "disk")
     yield disk
     disk.close()
+
+
+@pytest.fixture
+def constants(monkeypatch):
+    """Let a module see other constants than those that are declared."""
+
+    def change(module, **values):
+        monkeypatch.setattr(module, "CONSTANTS", replace(CONSTANTS, **values))
+
+    return change
 
 
 # One detector of each kind of input, fitted once. Who changes its files copies them.

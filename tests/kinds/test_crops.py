@@ -3,8 +3,9 @@ import pytest
 from tiny import tiny_config
 
 from historyad.errors import InputError
+from historyad.kinds import crops as module
 from historyad.kinds.contrast import halved, local_contrast
-from historyad.kinds.crops import Crops
+from historyad.kinds.crops import Crops, cut_crops
 from historyad.score.maps import MapScore
 
 
@@ -58,14 +59,30 @@ def test_batches_are_crops_of_the_rows_at_every_scale():
     samples[:, ::2] += 1  # stripes, which are gone at half the size
     rows = np.array([2, 3, 11])
     batches = kind.batches(samples, tiny_config(), rows=rows)
-    assert len(batches) == 3
-    crops = ((batches.at(0, 60) + 1) * 127.5).round().int()
-    assert crops.shape == (60, 1, 8, 8)
-    assert set((crops[:, 0, 0, 0] // 10).tolist()) == set(rows.tolist())
+    crops = ((batches.at(0, 300) + 1) * 127.5).round().int()
+    assert crops.shape == (300, 1, 8, 8)
+    tens = crops[:, 0, 0, 0] // 10
+    for row in rows:
+        assert 70 < (tens == row).sum() < 130
+    assert set(tens.tolist()) == set(rows.tolist())
     striped = crops[:, 0].amin((1, 2)) != crops[:, 0].amax((1, 2))
-    assert 10 < striped.sum() < 50
-    shown = kind.batches(samples[rows], tiny_config()).at(0, 60)
-    np.testing.assert_array_equal(((shown + 1) * 127.5).round().int(), crops)
+    assert 100 < striped.sum() < 200
+
+
+def test_as_many_crops_are_cut_as_are_trained_on_or_have_room(constants):
+    kind, samples, rows = Crops((16, 16, 1), 8), images(7, 16, 16, 1), np.arange(7)
+    batches = kind.batches(samples, tiny_config(), rows=rows)
+    assert len(batches) == 7 * 220  # 1,536 samples are seen in steps 1 and 3
+    constants(module, crop_bytes=64 * 70)
+    assert len(kind.batches(samples, tiny_config(), rows=rows)) == 70
+
+
+def test_a_crop_depends_on_its_image_and_the_seed_alone():
+    kind, samples = Crops((20, 30, 1), 8, scales=2), images(4, 20, 30, 1)
+    whole = cut_crops(kind, samples, np.arange(4), 40, seed=1)
+    assert whole.shape == (40, 8, 8, 1)
+    np.testing.assert_array_equal(cut_crops(kind, samples, np.array([2]), 10, 1), whole[20:30])
+    assert (cut_crops(kind, samples, np.arange(4), 40, seed=2) != whole).any()
 
 
 def test_a_map_is_full_at_three_times_the_threshold_of_its_worst_cells():

@@ -4,8 +4,6 @@ import torch
 
 from historyad.method.networks import ImageNetworks, initialise
 from historyad.score.cells import (
-    Bank,
-    CellGaussian,
     cell_features,
     crop_scores,
     feature_counts,
@@ -38,17 +36,3 @@ def test_d_tv_over_a_tile_is_d_tv_where_no_padding_is_seen(critic):
     corners = [(2, 1), (2, 2), (3, 1), (3, 2)]
     expected = [critic.head(features[:, :, y : y + 4, x : x + 4]).item() for y, x in corners]
     assert scores[2, 1].item() == pytest.approx(np.mean(expected), abs=1e-5)
-
-
-def test_a_bank_gives_the_distance_to_the_nearest():
-    x = torch.randn(500, 5, generator=torch.Generator().manual_seed(0))
-    bank = Bank.fit(x, np.random.default_rng(0))
-    query = torch.randn(300, 5, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(bank(query), torch.cdist(query, x).amin(1), atol=1e-3, rtol=1e-3)
-
-
-def test_the_gaussian_whitens_normal_cells():
-    x = torch.randn(5000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 2, 5])
-    distances = CellGaussian.fit(x + 7)(x + 7)
-    assert distances.square().mean().item() == pytest.approx(3, rel=0.15)
-    assert CellGaussian.fit(torch.ones(9, 3))(torch.ones(2, 3)).tolist() == [0, 0]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from fitted import striped, textures
 from tiny import TINY
 
 from historyad import HistoryAD
@@ -16,33 +16,18 @@ from historyad.score.maps import enlarge, worst
 SETTINGS = {**TINY, "epoch_images": 256, "patch": 8, "seed": 1}
 
 
-def textures(n, height=40, width=50, seed=0):
-    noise = np.random.default_rng(seed).normal(size=(n, height, width, 1))
-    smooth = gaussian_filter(noise, (0, 1.5, 1.5, 0))
-    return np.clip(128 + 200 * smooth, 0, 255).astype(np.uint8)
-
-
-def damaged(images):
-    """Return images with stripes in a square of 10 pixels, and where they are."""
-    found = images.copy()
-    found[:, 12:22, 24:34, 0] = np.where(np.arange(10) // 2 % 2, 255, 0)
-    mask = np.zeros(images.shape[1:3], bool)
-    mask[12:22, 24:34] = True
-    return found, mask
+@pytest.fixture(scope="module")
+def fitted(crops):
+    return HistoryAD.load(crops.run)
 
 
 @pytest.fixture(scope="module")
-def fitted():
-    return HistoryAD(**SETTINGS, scales=2).fit(textures(110))
-
-
-@pytest.fixture(scope="module")
-def fresh():
-    return textures(15, seed=5)
+def fresh(crops):
+    return crops.normal
 
 
 def test_what_is_damaged_is_found_and_its_map_shows_where(fitted, fresh):
-    bad, mask = damaged(fresh)
+    bad, mask = striped(fresh)
     scores = [fitted.anomaly_score(images) for images in (fresh, bad)]
     assert auroc(np.repeat([0, 1], len(fresh)), np.concatenate(scores)) > 0.9
     hits = 0
@@ -66,7 +51,7 @@ def test_the_score_is_that_of_the_map_and_of_its_image_alone(fitted, fresh):
     model = fitted.model_
     scores = model.anomaly_score(fresh)
     np.testing.assert_array_equal(scores[3:4], model.anomaly_score(fresh[3:4]))
-    totals = torch.stack([worst(model.score.cell_map(image)) for image in fresh])
+    totals = torch.stack([worst(model.score.cell_map(image), 2) for image in fresh])
     standardised = model.score.total_scale(totals[None])[0]
     np.testing.assert_array_equal(scores, bounded_score(standardised))
     np.testing.assert_array_equal(model(fresh, views=True).views["map"], standardised)
@@ -108,7 +93,7 @@ def test_d_tv_alone(fresh):
 
 
 def test_the_picture_has_the_image_and_the_map_beside_it(fitted, fresh):
-    bad, mask = damaged(fresh)
+    bad, mask = striped(fresh)
     shown = picture(fitted.model_, bad[0])
     assert shown.shape == (40, 104, 3)
     np.testing.assert_array_equal(shown[:, :50, 0], bad[0, :, :, 0])
@@ -138,8 +123,10 @@ def test_refusals_say_what_to_do(fitted, fresh, tmp_path):
 
 
 def test_worst_and_enlarge_in_closed_form():
-    assert worst(torch.arange(100.0).view(10, 10)) == 98.5
-    assert worst(torch.tensor([[1.0, 3.0]])) == 3
+    ramp = torch.arange(100.0).view(10, 10)
+    assert worst(ramp, 8) == 97.5  # four cells of 8 x 8 pixels
+    assert worst(ramp, 16) == worst(ramp, 32) == 99
+    assert worst(torch.tensor([[1.0, 3.0]]), 8) == 2
     torch.testing.assert_close(enlarge(torch.ones(3, 2), 4, 10, 7), torch.ones(10, 7))
     ramp = torch.arange(4.0).expand(4, 4)
     assert enlarge(ramp, 2, 8, 8)[0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from historyad.score.scale import SMALLEST_SPREAD, Scale, quantile
+from historyad.constants import CONSTANTS
+from historyad.score.scale import Scale, quantile
 
 
 def rows(*more):
@@ -28,11 +29,11 @@ def test_what_counts_by_its_square_is_2_at_the_far_end_where_that_is_wider():
 
 def test_no_spread_is_smaller_than_its_bound():
     scale = Scale(3)
-    same = torch.ones(101)
+    same, least = torch.ones(101), CONSTANTS.smallest_spread
     scale.fit(rows(same, same), smallest={0: 0.05, 2: 0.05})
-    assert scale.spread.tolist() == pytest.approx([45, SMALLEST_SPREAD, 0.05])
+    assert scale.spread.tolist() == pytest.approx([45, least, 0.05])
     scale.fit_tail(rows(same, same))
-    assert scale.spread.tolist() == pytest.approx([49, SMALLEST_SPREAD, SMALLEST_SPREAD])
+    assert scale.spread.tolist() == pytest.approx([49, least, least])
     assert scale.center.tolist() == [50, 1, 1]
 
 

@@ -8,12 +8,13 @@ import torch
 from tiny import tiny_config
 
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 from historyad.kinds.choose import choose_kind
 from historyad.method.networks import ImageNetworks, initialise
 from historyad.score.bounded import bounded_score, total_of
 from historyad.score.companions import ImageCompanions, samples_to_fit
 from historyad.score.gaussian import room_for
-from historyad.score.views import SMALLEST_SPREAD_OF_HISTORY, Views
+from historyad.score.views import Views
 
 
 def unfitted(samples):
@@ -23,8 +24,7 @@ def unfitted(samples):
     critic = kind.networks(config).critic()
     initialise(critic, torch.Generator().manual_seed(0))
     batches = kind.batches(samples, config)
-    with torch.no_grad():
-        views = kind.fit_score(critic, batches, config)
+    views = kind.fit_score(critic, batches, samples, np.arange(len(samples)), config)
     return views, batches.at(0, len(samples))
 
 
@@ -95,7 +95,7 @@ def test_a_detector_that_hardly_varies_gets_no_scale_of_its_own(digits):
         with torch.no_grad():
             views.d_tv.head[-1].weight *= 1e-6
         views.fit_scale(samples, np.arange(200))
-        expected = {**distances(views, samples, 0.95), "history": SMALLEST_SPREAD_OF_HISTORY}
+        expected = {**distances(views, samples, 0.95), "history": CONSTANTS.smallest_history_spread}
         assert spreads(views) == pytest.approx(expected, rel=1e-4)
 
 
@@ -196,7 +196,9 @@ def test_the_gaussians_of_an_image_are_compared_with_those_of_its_neighbours(of_
 @torch.no_grad()
 def test_an_image_plainer_than_any_normal_one_is_anomalous(of_images):
     views, x = of_images
-    plain = views.companions.gaussian.mean.reshape(x[:1].shape)  # at no distance from itself
+    gaussian = views.companions.gaussian
+    mean = gaussian.gaussians[0].mean * gaussian.axes[0]  # at no distance from itself
+    plain = mean.reshape(x[:1].shape)
     raw = views.raw(torch.cat([plain, x]))
     by_name = dict(zip(views.names, raw, strict=True))
     assert by_name["gaussian"][0] < by_name["gaussian"][1:].min()
