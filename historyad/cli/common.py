@@ -27,6 +27,10 @@ DataRoot = Annotated[
 SkipUnreadable = Annotated[
     bool, Parameter(negative="", help="Leave out images that cannot be read.")
 ]
+IdColumn = Annotated[
+    str | None,
+    Parameter(name="--id", help="Column of a table that says what its rows are called."),
+]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Engine = Annotated[
     Literal["ray"],
@@ -56,13 +60,22 @@ def command_line() -> str:
 
 
 def open_samples(
-    source: str, data_root: Path | None, *, skip_unreadable: bool = False, side: int = 0
+    source: str,
+    data_root: Path | None,
+    *,
+    skip_unreadable: bool = False,
+    side: int = 0,
+    id_column: str | None = None,
 ) -> Source:
     """Return the source of samples; images of several sizes are brought to ``side``, if given."""
     from historyad.data.datasets import open_source
 
     return open_source(
-        source, data_root=data_root, skip_unreadable=skip_unreadable, mixed=side or None
+        source,
+        data_root=data_root,
+        skip_unreadable=skip_unreadable,
+        mixed=side or None,
+        id_column=id_column,
     )
 
 
@@ -75,19 +88,28 @@ def load_model(run: Path, device: str) -> Model:
 
 
 def open_for(
-    model: Model, source: str, data_root: Path | None, *, skip_unreadable: bool = False
+    model: Model,
+    source: str,
+    data_root: Path | None,
+    *,
+    skip_unreadable: bool = False,
+    id_column: str | None = None,
 ) -> Source:
     """Return the source of samples, at the size of the model's grid if it takes any size."""
     side = model.preprocessing.side if model.preprocessing.any_size else 0
-    return open_samples(source, data_root, skip_unreadable=skip_unreadable, side=side)
+    return open_samples(
+        source, data_root, skip_unreadable=skip_unreadable, side=side, id_column=id_column
+    )
 
 
-def open_stream_for(model: Model, source: str, data_root: Path | None) -> Source | Folder:
+def open_stream_for(
+    model: Model, source: str, data_root: Path | None, *, id_column: str | None = None
+) -> Source | Folder:
     """Return what ``model`` can score in chunks, without holding all of it."""
     from historyad.data.datasets import open_stream
 
     side = model.preprocessing.side if model.preprocessing.any_size else None
-    return open_stream(source, data_root=data_root, mixed=side)
+    return open_stream(source, data_root=data_root, mixed=side, id_column=id_column)
 
 
 def report_unreadable(samples: Source | Folder) -> None:

@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter
 from historyad.cli.common import (
     DataRoot,
     Device,
+    IdColumn,
     Run,
     SkipUnreadable,
     SourceName,
@@ -66,6 +67,7 @@ def fit(
     preset: Annotated[
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
+    id_column: IdColumn = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     overrides: Overrides | None = None,
@@ -84,7 +86,11 @@ def fit(
     started = time.monotonic()
     with distributed.launch():
         samples = open_samples(
-            source, data_root, skip_unreadable=skip_unreadable, side=config.image_size
+            source,
+            data_root,
+            skip_unreadable=skip_unreadable,
+            side=config.image_size,
+            id_column=id_column,
         )
         if distributed.is_main():
             _mention_crops(samples, config)
@@ -145,6 +151,7 @@ def calibrate(
     false_positive_rate: Annotated[
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
     ] = None,
+    id_column: IdColumn = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -155,7 +162,9 @@ def calibrate(
 
     with RunDirectory(run).lock_finished():
         model = load_model(run, device)
-        samples = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
+        samples = open_for(
+            model, source, data_root, skip_unreadable=skip_unreadable, id_column=id_column
+        )
         report_unreadable(samples)
         renewed = calibrate_model(model, samples, false_positive_rate)
         renewed.save_calibration(run)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from historyad.cli.common import (
     DataRoot,
     Device,
+    IdColumn,
     Run,
     SkipUnreadable,
     command_line,
@@ -37,6 +38,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write the figures to this file.")
     ] = None,
+    id_column: IdColumn = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -54,7 +56,7 @@ def evaluate(
 
     model = load_model(run, device)
     good, bad = (
-        open_for(model, name, data_root, skip_unreadable=skip_unreadable)
+        open_for(model, name, data_root, skip_unreadable=skip_unreadable, id_column=id_column)
         for name in (normal, anomalous)
     )
     if was_used(good, model):
@@ -117,6 +119,7 @@ def probe(
     ] = None,
     limit: Annotated[int, Parameter(help="Samples to look at, drawn from the source.")] = 200,
     seed: Annotated[int, Parameter(help="Of the draw and of the damage.")] = 0,
+    id_column: IdColumn = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -129,7 +132,9 @@ def probe(
     from historyad.judge.probe import draw_probe, probe_model, table_of
 
     model = load_model(run, device)
-    opened = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
+    opened = open_for(
+        model, source, data_root, skip_unreadable=skip_unreadable, id_column=id_column
+    )
     found = probe_model(model, opened.samples, limit=limit, seed=seed)
     print_table(table_of(found))
     report_unreadable(opened)
@@ -153,6 +158,7 @@ def report(
     source: Annotated[
         str | None, Parameter(help="The source trained on, to show what in it looks odd.")
     ] = None,
+    id_column: IdColumn = None,
     data_root: DataRoot = None,
     device: Device = "auto",
 ) -> None:
@@ -161,7 +167,9 @@ def report(
 
     model = load_model(run, device)
     sources = [
-        None if name is None else open_for(model, name, data_root, skip_unreadable=True)
+        None
+        if name is None
+        else open_for(model, name, data_root, skip_unreadable=True, id_column=id_column)
         for name in (source, normal, anomalous)
     ]
     for samples in filter(None, sources):

@@ -19,6 +19,7 @@ from historyad.cli.common import (
     DataRoot,
     Device,
     Engine,
+    IdColumn,
     Run,
     SourceName,
     command_line,
@@ -93,6 +94,7 @@ def score(
         ),
     ] = "-",
     parts: Annotated[PartOptions, Parameter(name="*")] | None = None,
+    id_column: IdColumn = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     strict: Annotated[
@@ -132,12 +134,12 @@ def score(
         if out == "-":
             raise InputError("part files need a folder: say which with --out")
         file_format = parts.file_format or "parquet"
-        job = Job(run, source, Path(out), 0, data_root, view_scores, file_format)
+        job = Job(run, source, Path(out), 0, data_root, view_scores, file_format, id_column)
         return _score_parts(job, parts, device, strict=strict)
     from historyad.deploy.many import column_names
 
     model = load_model(run, device)
-    samples = open_stream_for(model, source, data_root)
+    samples = open_stream_for(model, source, data_root, id_column=id_column)
     columns = column_names(model, view_scores=view_scores)
     rows = _score(model, samples, view_scores=view_scores, maps=maps)
     if fdr is not None:
@@ -165,6 +167,7 @@ def drift(
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write what was found to this file.")
     ] = None,
+    id_column: IdColumn = None,
     data_root: DataRoot = None,
     device: Device = "auto",
 ) -> None:
@@ -176,7 +179,7 @@ def drift(
     from historyad.judge.drift import detect_drift, table_of
 
     model = load_model(run, device)
-    samples = open_stream_for(model, source, data_root)
+    samples = open_stream_for(model, source, data_root, id_column=id_column)
     names: list[str] = []
     scores = [np.empty(0, np.float32)]
     for some, chunk in _chunks(model, samples):
@@ -234,13 +237,16 @@ def export(
         str | None, Parameter(help="Source of inputs on which to compare, besides made-up ones.")
     ] = None,
     opset: Annotated[int, Parameter(help="Version of the ONNX operators, 18 to 25.")] = 18,
+    id_column: IdColumn = None,
     data_root: DataRoot = None,
 ) -> None:
     """Write one ONNX file from raw input to score, p-value and verdict, once its answers agree."""
     from historyad.deploy.onnx import export_onnx
 
     model = load_model(run, "cpu")
-    inputs = None if samples is None else open_samples(samples, data_root).samples
+    inputs = (
+        None if samples is None else open_samples(samples, data_root, id_column=id_column).samples
+    )
     found = export_onnx(model, path, size=size, samples=inputs, opset=opset)
     print_table([("written", str(path)), *((name, str(value)) for name, value in found.items())])
 

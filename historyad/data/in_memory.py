@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from historyad.data.arrays import Labels, Samples, whole_numbers
 from historyad.data.images import as_uint8, conform, image_pixels
 from historyad.data.sources import CHUNK_BYTES, Kind, Source, alike, gather
 from historyad.data.streams import Names
-from historyad.data.tables import Labels, Samples, whole_numbers
+from historyad.data.tables import Table
 from historyad.errors import InputError
 
 # A column needs a range of so many rounding errors of float32, and more than float64's own noise.
@@ -51,7 +52,27 @@ def from_array(values: Samples, description: str, labels: Labels | None = None) 
     return Source(kind, samples, names, description, labels, imprecise=imprecise)
 
 
-def _as_vectors(values: Samples, name: str) -> Samples:
+def from_table(table: Table, description: str) -> Source:
+    """Return the source of a table; InputError for what float32 cannot hold."""
+    if not len(table.values):
+        raise InputError(f"{description} holds no rows; give at least one")
+    samples = _as_vectors(table.values, description, table.columns)
+    return Source(
+        "vector",
+        samples,
+        table.names or Names(len(samples), str),
+        description,
+        imprecise=_lost_of(table.values, samples, description, table.columns),
+        columns=table.columns,
+        groups=table.groups,
+    )
+
+
+def _called(column: int, columns: Sequence[str]) -> str:
+    return f"column '{columns[column]}'" if columns else f"column {column} (from 0)"
+
+
+def _as_vectors(values: Samples, name: str, columns: Sequence[str] = ()) -> Samples:
     """Float32 (N, F), not copied where it already is; every value finite, or InputError."""
     if values.dtype.kind not in "buif":
         raise InputError(f"{name} has values of type {values.dtype}; give numbers")
@@ -63,13 +84,13 @@ def _as_vectors(values: Samples, name: str) -> Samples:
         if len(bad):
             row, column = bad[0] + (start, 0)
             raise InputError(
-                f"{name}: row {row}, column {column} (from 0) is {values[row, column]}; NaN, "
+                f"{name}: row {row}, {_called(column, columns)} is {values[row, column]}; NaN, "
                 "infinity and what float32 cannot hold must be filled or removed"
             )
     return vectors
 
 
-def _lost_of(values: Samples, vectors: Samples, name: str) -> str:
+def _lost_of(values: Samples, vectors: Samples, name: str, columns: Sequence[str] = ()) -> str:
     """Say which column of ``values`` (N, F) is hardly left in the float32 ``vectors``, if any is.
 
     Unix times of one hour, for one: at 1.7e9, float32 tells only every 128th second apart. A column
@@ -89,9 +110,9 @@ def _lost_of(values: Samples, vectors: Samples, name: str) -> str:
         return ""
     column = int(lost[0])
     return (
-        f"{name}: column {column} (from 0) ranges from {low[column]:.12g} to {high[column]:.12g}, "
-        "of which float32, in which samples are held, keeps too little: subtract its mean first, "
-        "and the same number from what will be scored"
+        f"{name}: {_called(column, columns)} ranges from {low[column]:.12g} to "
+        f"{high[column]:.12g}, of which float32, in which samples are held, keeps too little: "
+        "subtract its mean first, and the same number from what will be scored"
     )
 
 

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from historyad.data.arrays import Labels, Samples
 from historyad.data.images import Pixels, decode_many
 from historyad.data.streams import Check, ImageStream, any_shape, fitting, in_chunks
-from historyad.data.tables import Labels, Samples
 from historyad.errors import InputError
 
 Kind = Literal["image", "vector"]
@@ -32,6 +32,8 @@ class Source:
     read-only memmap or an `ImageStream`. ``names`` are relative paths or row numbers, ``labels``
     int64 (N,) where the source has any, ``unreadable`` the (name, reason) of files left out;
     ``imprecise`` says what float32 loses of vectors, where that is too much to learn from.
+    ``columns`` are the names of the F columns of vectors, empty where they have none, and
+    ``groups`` the N keys of what each sample belongs to, empty where a table did not say.
     """
 
     kind: Kind
@@ -41,6 +43,8 @@ class Source:
     labels: Labels | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     imprecise: str = ""
+    columns: tuple[str, ...] = ()
+    groups: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -252,7 +252,9 @@ def _count_attempt(path: Path, part: int) -> None:
 
 
 def _open(job: Job, model: Model) -> Source | Folder:
-    samples = open_stream(job.source, data_root=job.data_root, mixed=_grid(model))
+    samples = open_stream(
+        job.source, data_root=job.data_root, mixed=_grid(model), id_column=job.id_column
+    )
     if isinstance(samples, Source) and not isinstance(samples.samples, ImageStream):
         # Of one shape: all of it can be scored, or nothing.
         model.preprocessing.check(tuple(samples.samples.shape[1:]))
