@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from cyclopts import Group, Parameter
 
 from historyad.cli.common import (
+    Channels,
     DataRoot,
     Device,
     IdColumn,
@@ -68,6 +69,7 @@ def fit(
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
     id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     overrides: Overrides | None = None,
@@ -77,6 +79,7 @@ def fit(
     Interrupted, the same command continues where it was. Under torchrun, all its processes fit one
     model together.
     """
+    from historyad.data.folders import refuse_dataset_root
     from historyad.method import ranks as distributed
     from historyad.model.fit import fit_model
     from historyad.model.run import RunDirectory
@@ -84,6 +87,7 @@ def fit(
     given = {name: value for name, value in vars(overrides or object).items() if name in settings()}
     config = make_config(preset, **{k: v for k, v in given.items() if v is not None})
     started = time.monotonic()
+    refuse_dataset_root(Path(source))
     with distributed.launch():
         samples = open_samples(
             source,
@@ -91,8 +95,10 @@ def fit(
             skip_unreadable=skip_unreadable,
             side=config.image_size,
             id_column=id_column,
+            channels=channels,
         )
         if distributed.is_main():
+            report_unreadable(samples)
             _mention_crops(samples, config)
             _mention_dark(samples)
         with progress() as on_progress:
@@ -152,18 +158,26 @@ def calibrate(
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
     ] = None,
     id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
     """Set threshold and p-values anew from normal samples not trained on, without training."""
+    from historyad.data.folders import refuse_dataset_root
     from historyad.model.fit import calibrate_model
     from historyad.model.run import RunDirectory
 
+    refuse_dataset_root(Path(source))
     with RunDirectory(run).lock_finished():
         model = load_model(run, device)
         samples = open_for(
-            model, source, data_root, skip_unreadable=skip_unreadable, id_column=id_column
+            model,
+            source,
+            data_root,
+            skip_unreadable=skip_unreadable,
+            id_column=id_column,
+            channels=channels,
         )
         report_unreadable(samples)
         renewed = calibrate_model(model, samples, false_positive_rate)

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from historyad.cli.common import (
+    Channels,
     DataRoot,
     Device,
     IdColumn,
@@ -39,6 +40,7 @@ def evaluate(
         Path | None, Parameter(name="--json", help="Write the figures to this file.")
     ] = None,
     id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -56,7 +58,14 @@ def evaluate(
 
     model = load_model(run, device)
     good, bad = (
-        open_for(model, name, data_root, skip_unreadable=skip_unreadable, id_column=id_column)
+        open_for(
+            model,
+            name,
+            data_root,
+            skip_unreadable=skip_unreadable,
+            id_column=id_column,
+            channels=channels,
+        )
         for name in (normal, anomalous)
     )
     if was_used(good, model):
@@ -120,6 +129,7 @@ def probe(
     limit: Annotated[int, Parameter(help="Samples to look at, drawn from the source.")] = 200,
     seed: Annotated[int, Parameter(help="Of the draw and of the damage.")] = 0,
     id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -133,7 +143,12 @@ def probe(
 
     model = load_model(run, device)
     opened = open_for(
-        model, source, data_root, skip_unreadable=skip_unreadable, id_column=id_column
+        model,
+        source,
+        data_root,
+        skip_unreadable=skip_unreadable,
+        id_column=id_column,
+        channels=channels,
     )
     found = probe_model(model, opened.samples, limit=limit, seed=seed)
     print_table(table_of(found))
@@ -159,6 +174,7 @@ def report(
         str | None, Parameter(help="The source trained on, to show what in it looks odd.")
     ] = None,
     id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     device: Device = "auto",
 ) -> None:
@@ -169,7 +185,14 @@ def report(
     sources = [
         None
         if name is None
-        else open_for(model, name, data_root, skip_unreadable=True, id_column=id_column)
+        else open_for(
+            model,
+            name,
+            data_root,
+            skip_unreadable=True,
+            id_column=id_column,
+            channels=channels,
+        )
         for name in (source, normal, anomalous)
     ]
     for samples in filter(None, sources):

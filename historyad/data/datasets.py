@@ -38,13 +38,9 @@ import numpy as np
 from historyad.data import streams
 from historyad.data.arrays import Samples, load_npy, load_npz
 from historyad.data.delimited import read_delimited
+from historyad.data.folders import describe, find_images, look_into
 from historyad.data.frames import is_frame, read_arrow_file, read_frame
-from historyad.data.images import (
-    SUFFIXES,
-    conform,
-    decode_image,
-    find_images,
-)
+from historyad.data.images import SUFFIXES, conform, decode_image, refuse_irregular
 from historyad.data.in_memory import (
     from_array,
     from_table,
@@ -197,12 +193,24 @@ def _parse_path(source: str | Path) -> tuple[Path, str, str]:
 
 
 def _folder(path: Path, description: str, mixed: int | None, channels: int | None) -> Folder:
-    paths = find_images(path)
-    if not paths:
+    found = look_into(path)
+    if [name for name, _ in found.closed] == ["."]:
+        raise InputError(f"{path}: {found.closed[0][1]}: change who may enter")
+    if not found.images:
+        others = "; ".join(filter(None, [describe(found.left_out), _listed(found.closed)]))
         raise InputError(
             f"no images in {path}; give a folder that holds some of {' '.join(sorted(SUFFIXES))}"
+            + (f". There are: {others}" if others else "")
         )
-    return Folder(path, paths, description, mixed, channels)
+    return Folder(
+        path,
+        found.images,
+        description,
+        mixed,
+        channels,
+        left_out=found.left_out,
+        closed=found.closed,
+    )
 
 
 def _find_shards(source: str | Path) -> list[Path]:
@@ -229,18 +237,41 @@ def _is_large(folder: Folder) -> bool:
 
 
 def _open_folder(folder: Folder, wanted: _Wanted) -> Source:
+    if folder.closed and not wanted.skip_unreadable:
+        raise InputError(
+            f"{folder.path}: {_listed(folder.closed)}. Change who may enter, or leave them out "
+            "with --skip-unreadable"
+        )
     if _is_large(folder):
-        return _open_stream(FolderFiles(folder.path, folder.paths), folder.description, wanted)
+        files = FolderFiles(folder.path, folder.paths)
+        opened = _open_stream(files, folder.description, wanted)
+        opened.unreadable[:0] = folder.closed
+        return replace(opened, left_out=folder.left_out)
     names, samples = gather(alike(folder.decoded(look_ahead=64)), len(folder))
     unreadable = folder.unreadable
     if unreadable and not (wanted.skip_unreadable and names):
-        listed = "; ".join(reason for _, reason in unreadable[:5])
-        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         raise InputError(
             f"{len(unreadable)} of {len(folder)} images in {folder.path} cannot be read: "
-            f"{listed}{more}. Mend or remove them, or leave them out with --skip-unreadable"
+            f"{_listed(unreadable)}. Mend or remove them, or leave them out with --skip-unreadable"
         )
-    return Source("image", samples, names, folder.description, unreadable=unreadable)
+    return Source(
+        "image",
+        samples,
+        names,
+        folder.description,
+        unreadable=unreadable,
+        left_out=folder.left_out,
+    )
+
+
+def _listed(found: Sequence[tuple[str, str]]) -> str:
+    """Return what some (name, reason) say, the first of them."""
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return "; ".join(_with_name(*one) for one in found[:5]) + more
+
+
+def _with_name(name: str, reason: str) -> str:
+    return reason if name in reason else f"{name}: {reason}"
 
 
 # --- files
@@ -250,6 +281,7 @@ def _open_file(path: Path, key: str, labels: str, description: str, wanted: _Wan
     kind = _kind_of(path)
     if not path.exists():
         raise InputError(_missing(path, description))
+    refuse_irregular(path)
     if kind in SUFFIXES:
         image = conform(decode_image(path), wanted.mixed, wanted.channels)
         return Source("image", image[None], [path.name], description)
@@ -313,6 +345,14 @@ def _take(source: Source, rows: Sequence[int]) -> Source:
 
 
 # --- named sets
+
+
+def shadowed(source: str) -> str:
+    """Return a note where a named set is taken, and a file of that name is there; "" elsewhere."""
+    name = source.partition(":")[0]
+    if not (_is_named(source) and Path(name).exists()):
+        return ""
+    return f"'{name}' is the named set; for what is called so here, write ./{name}"
 
 
 def _open_named(description: str, data_root: str | Path | None, wanted: _Wanted) -> Source:

@@ -28,6 +28,7 @@ Files have one channel (grey) or three (colour); arrays may have any number.
 import io
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,6 +62,8 @@ def decode_image(
     """
     name = name or (str(data) if isinstance(data, Path) else "image")
     try:
+        if isinstance(data, Path):
+            refuse_irregular(data)
         with (
             io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
             Image.open(stream, formats=FORMATS) as image,
@@ -78,6 +81,16 @@ def decode_image(
             f"{name} cannot be read as an image ({_reason(error)}); "
             f"save it again as one of {', '.join(FORMATS)}, or take it out"
         ) from error
+
+
+def refuse_irregular(path: Path) -> None:
+    """Raise InputError for a pipe, a device or a socket, which may give data for ever, or none.
+
+    Raises OSError where there is nothing.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path} is a pipe, a device or a socket: give a file")
 
 
 def image_pixels(image: Image.Image, name: str) -> Pixels:
@@ -159,19 +172,6 @@ def conform(image: Pixels, side: int | None, channels: int | None) -> Pixels:
     """``image`` (H, W, C) with ``channels`` and on a grid of ``side`` pixels, each where given."""
     image = image if channels is None else with_channels(image, channels)
     return image if side is None else place_on_grid(image[None], side)[0]
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Image files in ``folder`` and below, by suffix, in the order of their relative paths.
-
-    Hidden files and folders (``.thumbnails``, ``._photo.jpg``) are left out.
-    """
-
-    def is_image(path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
-
-    return sorted(filter(is_image, folder.rglob("*")), key=Path.as_posix)
 
 
 def decode_many(

@@ -233,8 +233,8 @@ class ImageStream:
         if image.shape != self.shape[1:]:
             raise InputError(
                 f"{self.files.name(found)} is of shape {image.shape}, the first image "
-                f"{self.shape[1:]}: convert all to one size, grey or colour, or fit with "
-                "image_size for images of any size"
+                f"{self.shape[1:]}: make all grey or colour with --channels 1 or 3, and convert "
+                "all to one size or fit with image_size for images of any size"
             )
         return image
 

@@ -63,6 +63,7 @@ class Job:
     view_scores: bool = False
     file_format: FileFormat = "parquet"
     id_column: str | None = None
+    channels: int | None = None
 
     def path(self, part: int) -> Path:
         """Return the name that a finished part has."""
@@ -105,6 +106,7 @@ def claim(job: Job, samples: Source | Folder, columns: Sequence[str]) -> None:
         "columns": list(columns),
         "samples": len(samples),
         "id_column": job.id_column,
+        "channels": job.channels,
         "fingerprint": _fingerprint(samples),
         "model": hashlib.sha256((job.run / "detector.json").read_bytes()).hexdigest(),
     }

@@ -1,9 +1,12 @@
 """What the commands say and do about where samples come from."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
+from storing import too_deep
 from tiny import TINY_OPTIONS
 
 from historyad.cli import main
@@ -61,3 +64,110 @@ def test_the_id_column_of_a_table_is_carried_through(tmp_path, out_of, capsys):
     out_of("calibrate", run, other, *named)
     assert main(["score", str(run), str(tmp_path), *named]) == 2
     assert "has no columns with names" in capsys.readouterr().err
+
+
+def save_images(folder, images):
+    for i, image in enumerate(images):
+        path = folder / f"{i:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return folder
+
+
+def save_photos(folder, seed):
+    """Save grey and colour photos, 120 of 8 x 8, in a folder with other things."""
+    random = np.random.default_rng(seed)
+    save_images(folder / "grey", random.integers(0, 256, (60, 8, 8), np.uint8))
+    save_images(folder / "colour", random.integers(0, 256, (60, 8, 8, 3), np.uint8))
+    (folder / "notes.txt").touch()
+    (folder / ".thumbnails").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Return a folder of photos, and a model that was fitted on them."""
+    folder = save_photos(tmp_path_factory.mktemp("data") / "photos", 0)
+    run = folder.parent / "run"
+    arguments = ["fit", str(folder), "--out", str(run), "--channels", "3", *TINY_OPTIONS]
+    assert main(arguments) == 0
+    return folder, run
+
+
+LEFT_OUT = "left out of {}: .txt files (1), hidden folders (1)"
+
+
+def test_grey_and_colour_together_need_an_option(photos, tmp_path, out_of, capsys):
+    run, folder = photos[1], save_photos(tmp_path / "fresh", 1)
+    for command in (
+        ["fit", folder, "--out", tmp_path / "other", *TINY_OPTIONS],
+        ["evaluate", run, "--normal", folder, "--anomalous", folder],
+        ["calibrate", run, folder],
+        ["probe", run, folder],
+    ):
+        assert main([*map(str, command)]) == 2
+        assert "make all grey or colour with --channels 1 or 3" in capsys.readouterr().err
+    for command in (
+        ["score", run, folder],
+        ["drift", run, folder],
+        ["evaluate", run, "--normal", folder, "--anomalous", folder / "grey"],
+        ["probe", run, folder, "--limit", "2"],
+        ["report", run, "--normal", folder, "--anomalous", folder, "--out", tmp_path / "r.html"],
+        ["calibrate", shutil.copytree(run, tmp_path / "copy"), folder],
+    ):
+        error = out_of(*command, "--channels", "3").err
+        assert LEFT_OUT.format(folder) in error, command
+        assert "skipped" not in error, command
+    assert len(out_of("score", run, folder / "grey", "--channels", "3").out.splitlines()) == 61
+
+
+def test_what_is_left_out_is_said_of_a_fit_and_of_parts(photos, tmp_path, out_of):
+    folder, run = photos
+    arguments = ["fit", folder, "--channels", "3", *TINY_OPTIONS, "--out"]
+    assert LEFT_OUT.format(folder) in out_of(*arguments, run).err  # finished, and given again
+    parts = ["--channels", "3", "--out", tmp_path, "--format", "csv", "--shard", "1/2"]
+    error = out_of("score", run, folder, *parts).err
+    assert LEFT_OUT.format(folder) in error
+    assert "60 scored" in error
+
+
+def test_a_folder_that_cannot_be_entered_is_an_error_of_a_strict_score(photos, tmp_path, capsys):
+    run = photos[1]
+    folder = shutil.copytree(photos[0] / "colour", tmp_path / "inbox")
+    closed = too_deep(folder / "deep")
+    assert main(["score", str(run), str(folder)]) == 0
+    captured = capsys.readouterr()
+    assert f"historyad: skipped {closed}: the folder cannot be entered" in captured.err
+    assert "60 scored" in captured.err
+    assert main(["score", str(run), str(folder), "--strict"]) == 2
+    parts = ["--out", str(tmp_path / "parts"), "--format", "csv", "--strict", "--shard"]
+    assert main(["score", str(run), str(folder), *parts, "0/2"]) == 2
+    assert main(["score", str(run), str(folder), *parts, "1/2"]) == 0
+    capsys.readouterr()
+    assert main(["fit", str(folder), "--out", str(tmp_path / "run"), *TINY_OPTIONS]) == 2
+    assert "cannot be entered" in capsys.readouterr().err
+
+
+def test_a_whole_data_set_is_not_fitted_on(photos, tmp_path, capsys):
+    folder, run = photos
+    root = tmp_path / "bottle"
+    for name in ("train/good", "test/good", "test/crack", "ground_truth/crack"):
+        shutil.copytree(folder / "grey", root / name)
+    for command in (["fit", root, "--out", tmp_path / "run"], ["calibrate", run, root / "test"]):
+        assert main([*map(str, command)]) == 2
+        assert f"what to learn from is in {root}/train/good" in capsys.readouterr().err
+
+
+def test_a_named_set_is_preferred_and_says_so(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = (
+        ["score", str(photos[1]), "digits"],
+        ["drift", str(photos[1]), "digits"],
+        ["score", str(photos[1]), "digits", "--shard", "0/2", "--out", "parts"],
+        ["probe", str(photos[1]), "digits"],
+    )
+    for n_notes in (0, 1):
+        for command in commands:
+            main(command)  # which takes no digits, that are grey
+            assert capsys.readouterr().err.count("write ./digits") == n_notes, command
+        (tmp_path / "digits").mkdir(exist_ok=True)

@@ -114,7 +114,7 @@ def test_images_that_differ_are_named(folder):
     ):
         open_source(folder)
     save(folder / "a/03.png", random_pixels(4, 6, 3))
-    with pytest.raises(InputError, match=r"with 1 channel but a/03.png .*3 channels; convert all"):
+    with pytest.raises(InputError, match=r"with 1 channel but a/03.png .*3 channels; make all"):
         open_source(folder)
 
 

@@ -11,7 +11,7 @@ from tiny import TINY, tiny_config
 from historyad.cli import main
 from historyad.data import shards, streams
 from historyad.data.datasets import open_source, open_stream
-from historyad.data.images import find_images
+from historyad.data.folders import find_images
 from historyad.data.streams import FolderFiles, ImageStream, Names, in_parts
 from historyad.errors import InputError
 from historyad.files import load_json
