@@ -29,19 +29,21 @@ memory-mapped. `historyad.data.streams` has the details.
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from historyad.data import streams
-from historyad.data.arrays import Samples, load_npy, load_npz
+from historyad.data.any_size import noted
+from historyad.data.arrays import load_npy, load_npz
 from historyad.data.delimited import read_delimited
-from historyad.data.folders import describe, find_images, look_into
+from historyad.data.folders import find_images
 from historyad.data.frames import is_frame, read_arrow_file, read_frame
+from historyad.data.image_sources import Wanted, find_folder, open_files, open_folder
 from historyad.data.images import SUFFIXES, conform, decode_image, refuse_irregular
 from historyad.data.in_memory import (
+    collect,
     from_array,
     from_table,
     is_dataset,
@@ -50,22 +52,11 @@ from historyad.data.in_memory import (
 )
 from historyad.data.named_sets import SETS, find_files
 from historyad.data.shards import Shards, find_shards
-from historyad.data.sources import Folder, Source, alike, gather
-from historyad.data.streams import Files, FolderFiles, ImageStream
+from historyad.data.sources import Folder, Source
 from historyad.data.tables import Roles
 from historyad.errors import InputError
 
 _TEXTS, _ARROW = (".csv", ".tsv", ".txt"), (".parquet", ".feather")
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What is asked of a source: the options of `open_source`."""
-
-    roles: Roles
-    skip_unreadable: bool = False
-    mixed: int | None = None
-    channels: int | None = None
 
 
 def open_source(
@@ -75,6 +66,7 @@ def open_source(
     skip_unreadable: bool = False,
     mixed: int | None = None,
     channels: int | None = None,
+    any_size: bool = False,
     id_column: str | None = None,
     group_column: str | None = None,
 ) -> Source:
@@ -83,13 +75,14 @@ def open_source(
     ``data_root`` is where named sets are looked for first, then the environment variable
     HISTORYAD_DATA and the cache folder; an absent set is downloaded into the first of them. For
     image files and Datasets, ``mixed`` is the side in pixels of the grid on which each image is
-    placed, for images that differ in size, and ``channels`` (1 or 3) makes all grey or colour. Of
-    tables, ``id_column`` says what the rows are called, and ``group_column`` which of them belong
-    together; neither is among the values then. Raises InputError for whatever cannot be used, among
-    it unreadable images in a folder unless ``skip_unreadable``.
+    placed, for images that differ in size, and ``channels`` (1 or 3) makes all grey or colour. With
+    ``any_size``, and no ``mixed``, images that come one by one are `Images`, of as many sizes as
+    there are. Of tables, ``id_column`` says what the rows are called, and ``group_column`` which of
+    them belong together; neither is among the values then. Raises InputError for whatever cannot be
+    used, among it unreadable images in a folder unless ``skip_unreadable``.
     """
     roles = Roles(id_column, group_column)
-    wanted = _Wanted(roles, skip_unreadable, mixed, channels)
+    wanted = Wanted(roles, skip_unreadable, mixed, channels, any_size and mixed is None)
     if roles and not _is_table(source):
         raise InputError(
             f"{_describe(source)} has no columns with names, of which one could name its rows: "
@@ -103,8 +96,14 @@ def open_source(
         return _open_path(source, wanted)
     if is_frame(source):
         return from_table(read_frame(source, roles), _describe(source))
-    if is_dataset(source):
-        return open_dataset(source, mixed, channels)
+    if is_dataset(source) or (wanted.any_size and isinstance(source, list | tuple)):
+        return open_dataset(
+            source,
+            mixed,
+            channels,
+            any_size=wanted.any_size,
+            skip_unreadable=skip_unreadable,
+        )
     return open_array(source)
 
 
@@ -123,7 +122,7 @@ def open_stream(
     if isinstance(source, str | Path) and not (_is_named(source) or id_column):
         path, _, _ = _parse_path(source)
         if path.is_dir() and not _find_shards(source):
-            return _folder(path, str(source), mixed, channels)
+            return find_folder(path, str(source), mixed, channels)
     return open_source(
         source,
         data_root=data_root,
@@ -157,17 +156,17 @@ def _kind_of(path: Path) -> str:
     return suffixes[0] if packed else path.suffix.lower()
 
 
-def _open_path(source: str | Path, wanted: _Wanted) -> Source:
+def _open_path(source: str | Path, wanted: Wanted) -> Source:
     description = str(source)
     path, key, labels = _parse_path(source)
     if paths := _find_shards(source):
         shards = Shards(paths, skip_unreadable=wanted.skip_unreadable)
-        opened = _open_stream(shards, description, wanted)
+        opened = open_files(shards, description, wanted)
         opened.unreadable[:0] = shards.unreadable
         return opened
     if path.is_dir():
-        folder = _folder(path, description, wanted.mixed, wanted.channels)
-        return _open_folder(folder, wanted)
+        folder = find_folder(path, description, wanted.mixed, wanted.channels)
+        return open_folder(folder, wanted)
     return _open_file(path, key, labels, description, wanted)
 
 
@@ -189,102 +188,26 @@ def _parse_path(source: str | Path) -> tuple[Path, str, str]:
     return Path(head + ".npz"), key, labels
 
 
-# --- folders and image files
-
-
-def _folder(path: Path, description: str, mixed: int | None, channels: int | None) -> Folder:
-    found = look_into(path)
-    if [name for name, _ in found.closed] == ["."]:
-        raise InputError(f"{path}: {found.closed[0][1]}: change who may enter")
-    if not found.images:
-        others = "; ".join(filter(None, [describe(found.left_out), _listed(found.closed)]))
-        raise InputError(
-            f"no images in {path}; give a folder that holds some of {' '.join(sorted(SUFFIXES))}"
-            + (f". There are: {others}" if others else "")
-        )
-    return Folder(
-        path,
-        found.images,
-        description,
-        mixed,
-        channels,
-        left_out=found.left_out,
-        closed=found.closed,
-    )
-
-
 def _find_shards(source: str | Path) -> list[Path]:
     """Return the shards that ``source`` names; a folder that holds images is that."""
     shards = find_shards(source)
     return [] if shards and Path(source).is_dir() and find_images(Path(source)) else shards
 
 
-def _open_stream(files: Files, description: str, wanted: _Wanted) -> Source:
-    stream = ImageStream(
-        files,
-        side=wanted.mixed,
-        channels=wanted.channels,
-        skip_unreadable=wanted.skip_unreadable,
-    )
-    samples = cast(Samples, stream)  # of an array, it has what is used of samples
-    return Source("image", samples, stream.names, description, unreadable=stream.unreadable)
-
-
-def _is_large(folder: Folder) -> bool:
-    """Whether the images of a folder, judged by the first that is readable, need a stream."""
-    found = next((image for _, image in folder.decoded(look_ahead=1)), None)
-    return found is not None and len(folder) * found.nbytes > streams.IN_MEMORY_BYTES
-
-
-def _open_folder(folder: Folder, wanted: _Wanted) -> Source:
-    if folder.closed and not wanted.skip_unreadable:
-        raise InputError(
-            f"{folder.path}: {_listed(folder.closed)}. Change who may enter, or leave them out "
-            "with --skip-unreadable"
-        )
-    if _is_large(folder):
-        files = FolderFiles(folder.path, folder.paths)
-        opened = _open_stream(files, folder.description, wanted)
-        opened.unreadable[:0] = folder.closed
-        return replace(opened, left_out=folder.left_out)
-    names, samples = gather(alike(folder.decoded(look_ahead=64)), len(folder))
-    unreadable = folder.unreadable
-    if unreadable and not (wanted.skip_unreadable and names):
-        raise InputError(
-            f"{len(unreadable)} of {len(folder)} images in {folder.path} cannot be read: "
-            f"{_listed(unreadable)}. Mend or remove them, or leave them out with --skip-unreadable"
-        )
-    return Source(
-        "image",
-        samples,
-        names,
-        folder.description,
-        unreadable=unreadable,
-        left_out=folder.left_out,
-    )
-
-
-def _listed(found: Sequence[tuple[str, str]]) -> str:
-    """Return what some (name, reason) say, the first of them."""
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return "; ".join(_with_name(*one) for one in found[:5]) + more
-
-
-def _with_name(name: str, reason: str) -> str:
-    return reason if name in reason else f"{name}: {reason}"
-
-
 # --- files
 
 
-def _open_file(path: Path, key: str, labels: str, description: str, wanted: _Wanted) -> Source:
+def _open_file(path: Path, key: str, labels: str, description: str, wanted: Wanted) -> Source:
     kind = _kind_of(path)
     if not path.exists():
         raise InputError(_missing(path, description))
     refuse_irregular(path)
     if kind in SUFFIXES:
         image = conform(decode_image(path), wanted.mixed, wanted.channels)
-        return Source("image", image[None], [path.name], description)
+        if not wanted.any_size:
+            return Source("image", image[None], [path.name], description)
+        names, samples = collect([(path.name, image)], skip_unreadable=wanted.skip_unreadable)
+        return Source("image", samples, names, description, unreadable=noted(samples, []))
     if kind == ".npy":
         return from_array(load_npy(path), description)
     if kind == ".npz":
@@ -355,7 +278,7 @@ def shadowed(source: str) -> str:
     return f"'{name}' is the named set; for what is called so here, write ./{name}"
 
 
-def _open_named(description: str, data_root: str | Path | None, wanted: _Wanted) -> Source:
+def _open_named(description: str, data_root: str | Path | None, wanted: Wanted) -> Source:
     name, _, rest = description.partition(":")
     split, _, labels = rest.partition(":")
     split = split or "train"
@@ -364,8 +287,8 @@ def _open_named(description: str, data_root: str | Path | None, wanted: _Wanted)
         raise InputError(f"{name} has no split '{split}'; its splits are {', '.join(known)}")
     layout, paths = find_files(name, split, data_root)
     if layout.read is None:  # the sets of colour photos, in which a few are stored as grey
-        folder = _folder(paths[0], description, wanted.mixed, wanted.channels or 3)
-        return _select(_open_folder(folder, wanted), labels)
+        folder = find_folder(paths[0], description, wanted.mixed, wanted.channels or 3)
+        return _select(open_folder(folder, wanted), labels)
     try:
         samples, its_labels = layout.read(split, paths)
     except InputError:

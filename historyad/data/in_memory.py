@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
+from historyad.data.any_size import Images, noted
 from historyad.data.arrays import Labels, Samples, whole_numbers
 from historyad.data.images import as_uint8, conform, image_pixels
 from historyad.data.sources import CHUNK_BYTES, Kind, Source, alike, gather
@@ -124,10 +125,32 @@ def is_dataset(source: Any) -> bool:
     return not array_like and hasattr(source, "__len__") and hasattr(source, "__getitem__")
 
 
-def open_dataset(dataset: Any, mixed: int | None, channels: int | None) -> Source:
+def collect(
+    items: Iterable[tuple[str, Samples]], *, skip_unreadable: bool = False
+) -> tuple[list[str], Samples]:
+    """Return the names, and the images as `Images`, or vectors as an array; none for no item."""
+    named = list(items)
+    names, samples = [name for name, _ in named], [sample for _, sample in named]
+    if any(sample.ndim == 1 for sample in samples):
+        return gather(alike(named), len(named))
+    if not samples:
+        return [], np.empty((0,), np.uint8)
+    images = Images.in_memory(names, samples, skip_unreadable=skip_unreadable)
+    return names, cast(Samples, images)  # of an array, they have what is used of samples
+
+
+def open_dataset(
+    dataset: Any,
+    mixed: int | None,
+    channels: int | None,
+    *,
+    any_size: bool = False,
+    skip_unreadable: bool = False,
+) -> Source:
     """Return the source of a torch Dataset, or of a list of pictures, asked item by item.
 
-    Images of several sizes are brought to ``mixed``, and to ``channels``, where these are given.
+    Images of several sizes are brought to ``mixed``, and to ``channels``, where these are given, or
+    are `Images` with ``any_size``, of which those that a reader refuses may be skipped.
     """
     name = f"{type(dataset).__name__} of {len(dataset)} samples"
     if not len(dataset):
@@ -140,10 +163,13 @@ def open_dataset(dataset: Any, mixed: int | None, channels: int | None) -> Sourc
             labels.append(label)
             yield str(i), _item_array(item, f"{name}, item {i}", mixed, channels)
 
-    names, samples = gather(alike(items()), len(dataset))
+    if any_size:
+        names, samples = collect(items(), skip_unreadable=skip_unreadable)
+    else:
+        names, samples = gather(alike(items()), len(dataset))
     kind: Kind = "vector" if samples.ndim == 2 else "image"
     known = whole_numbers(np.array(labels)) if None not in labels else None
-    return Source(kind, samples, names, name, known)
+    return Source(kind, samples, names, name, known, noted(samples, []))
 
 
 def _split_item(item: Any) -> tuple[Any, int | None]:

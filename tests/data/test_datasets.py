@@ -154,7 +154,7 @@ def test_a_stream_of_large_images_does_not_decode_far_ahead(folder, monkeypatch)
     monkeypatch.setattr(
         "historyad.data.images.decode_image", lambda path: decoded.append(path) or decode(path)
     )
-    monkeypatch.setattr(streams, "_PART_BYTES", 24)  # those of one image
+    monkeypatch.setattr(streams, "PART_BYTES", 24)  # those of one image
     (folder / "a/00.png").write_bytes(b"damaged")
     chunks = open_stream(folder).chunks(8)
     assert next(chunks)[0] == ("a/02.png",)

@@ -124,9 +124,9 @@ def test_chunks_are_of_one_shape_and_leave_out_what_is_refused(photos, source_of
 
 @pytest.mark.parametrize("source_of", [stream_of, open_stream])
 def test_chunks_are_bounded_by_their_bytes(photos, source_of, monkeypatch):
-    monkeypatch.setattr(streams, "_PART_BYTES", 3 * 24)
+    monkeypatch.setattr(streams, "PART_BYTES", 3 * 24)
     assert [len(chunk) for _, chunk in source_of(photos).chunks(20)] == [3, 3, 3, 3]
-    monkeypatch.setattr(streams, "_PART_BYTES", 1)
+    monkeypatch.setattr(streams, "PART_BYTES", 1)
     assert [len(chunk) for _, chunk in source_of(photos).chunks(20)] == [1] * 12
 
 
@@ -161,7 +161,7 @@ def test_names_need_not_be_utf8(photos, tmp_path):
 
 def test_parts_are_bounded_by_their_bytes(monkeypatch):
     samples = np.arange(40, dtype=np.uint8).reshape(10, 4)
-    monkeypatch.setattr(streams, "_PART_BYTES", 12)
+    monkeypatch.setattr(streams, "PART_BYTES", 12)
     rows = np.array([1, 3, 5, 7, 9, 0, 2])
     parts = list(in_parts(samples, rows))
     assert [len(part) for part in parts] == [3, 3, 1]
