@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,8 +25,8 @@ from ablation_views import (
 )
 from numpy.typing import NDArray
 
-from historyad.score.companions import Rule
-from historyad.score.views import SMALLEST_SPREAD_OF_HISTORY, spread_of
+from historyad.constants import CONSTANTS, Rule
+from historyad.score.scale import Scale
 
 # A term "view > a" counts what exceeds a, on the scale of the score; "squared", by its square.
 SUM = "sum: "
@@ -42,7 +41,7 @@ VIEWS = {
 
 def term(view: str, rule: Rule) -> str:
     """Return the term for a view that counts by this rule."""
-    beyond = "" if rule.floor == -math.inf else f" > {rule.floor:g}"
+    beyond = "" if rule.floor is None else f" > {rule.floor:g}"
     return VIEWS[view] + beyond + (" squared" if rule.squared else "")
 
 
@@ -134,10 +133,10 @@ def _counted(values: NDArray[np.float32], beyond: str) -> NDArray[np.float32]:
 
 
 def _standardised(name: str, scores: Scores) -> Scores:
-    held_out = torch.from_numpy(scores["held out"])[None]
-    center = held_out.median(dim=1).values
-    squared = torch.tensor([name in (SIMPLICITY, OF_FINE)])
-    spread = float(spread_of(held_out, center, squared=squared))
-    if name == HISTORY:
-        spread = max(spread, SMALLEST_SPREAD_OF_HISTORY)
-    return {key: (values - float(center)) / spread for key, values in scores.items()}
+    scale = Scale(1)
+    scale.fit(
+        torch.from_numpy(scores["held out"])[None],
+        squared=[name in (SIMPLICITY, OF_FINE)],
+        smallest={0: CONSTANTS.smallest_history_spread} if name == HISTORY else None,
+    )
+    return {key: scale(torch.from_numpy(values)[None])[0].numpy() for key, values in scores.items()}

@@ -24,15 +24,16 @@ from sklearn.gaussian_process.kernels import RBF
 from torch import Tensor
 
 from historyad.config import make_config
+from historyad.constants import CONSTANTS
 from historyad.environment import machine, versions
 from historyad.files import append_rows
 from historyad.judge.metrics import auroc
-from historyad.kinds.preprocessing import Preprocessing
-from historyad.model.fit import split_rows
+from historyad.kinds.choose import choose_kind
+from historyad.model.split import split_rows
 from historyad.research.splits import load_split
 from historyad.score.gaussian import Gaussian
-from historyad.score.neighbours import NEIGHBOURS, Neighbours
-from historyad.score.views import spread_of
+from historyad.score.neighbours import Neighbours
+from historyad.score.scale import Scale
 
 View = Callable[[Tensor], Tensor]
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
@@ -97,7 +98,7 @@ def _views_of(name: str, seed: int) -> dict[str, Scores]:
     # The threshold is of no account here, and small tables hold out too few rows for a low one.
     config = make_config(seed=seed, false_positive_rate=0.2)
     train, held_out = split_rows(len(split.train), config)
-    prepare = Preprocessing.fit(split.train.samples, 0, train)
+    prepare = choose_kind(split.train.samples, config, train).prepare
     samples = {
         "held out": split.train.samples[held_out],
         "normal": split.normal.samples,
@@ -108,24 +109,26 @@ def _views_of(name: str, seed: int) -> dict[str, Scores]:
     for what, view in _fit(torch.from_numpy(prepare(split.train.samples[train])), seed).items():
         with torch.inference_mode():
             raw = {key: view(x) for key, x in tensors.items()}
-        center = raw["held out"].median()
-        spread = spread_of(raw["held out"][None], center, squared=torch.tensor([False]))
-        found[what] = {key: ((values - center) / spread).numpy() for key, values in raw.items()}
+        scale = Scale(1)
+        scale.fit(raw["held out"].float()[None])
+        found[what] = {key: scale(values.float()[None])[0].numpy() for key, values in raw.items()}
     return found
 
 
 def _fit(x: Tensor, seed: int) -> dict[str, View]:
     """Return the companions and what was tried in their place, fitted to normal rows (N, F)."""
-    near = Neighbours.fit(x, cosine=False, project=False)
+    near = Neighbours.of_vectors(x)
+    by_cosine = Neighbours.keep(x, len(near.bank), cosine=True)
+    by_cosine.fit_gaps(by_cosine.candidates_of_bank())
     forest = IsolationForest(n_estimators=200, random_state=seed).fit(x.numpy())
     return {
         NEAR: partial(_neighbours, near, exponent=0.5),
         "neighbours, plain": partial(_neighbours, near, exponent=0.0),
         "neighbours, by the fourth root of the gap": partial(_neighbours, near, exponent=0.25),
         "neighbours, by the gap": partial(_neighbours, near, exponent=1.0),
-        "neighbours, cosine": Neighbours.fit(x, cosine=True, project=False),
+        "neighbours, cosine": by_cosine,
         "neighbours, city block": partial(_city_block, x),
-        GAUSSIAN: Gaussian.fit(x, ridge=1.0),
+        GAUSSIAN: Gaussian.fit(x, ridge=CONSTANTS.vector_ridge),
         "gaussian, ridge 0.1": Gaussian.fit(x, ridge=0.1),
         "gaussian, ridge 0.01": Gaussian.fit(x, ridge=0.01),
         "isolation forest": lambda rows: torch.from_numpy(-forest.score_samples(rows.numpy())),
@@ -137,12 +140,12 @@ def _fit(x: Tensor, seed: int) -> dict[str, View]:
 def _neighbours(near: Neighbours, rows: Tensor, exponent: float) -> Tensor:
     """Return the mean distance to neighbours by a power of their mean gap, (B,)."""
     places = near.place(rows)
-    distances, others = near.nearest(places, near.candidates(places), NEIGHBOURS)
+    distances, others = near.nearest(places, near.candidates(places), CONSTANTS.neighbours)
     return distances.mean(1) / near.gaps[others].mean(1) ** exponent
 
 
 def _city_block(bank: Tensor, rows: Tensor) -> Tensor:
-    distances = torch.cdist(rows, bank, p=1).topk(NEIGHBOURS, largest=False).values
+    distances = torch.cdist(rows, bank, p=1).topk(CONSTANTS.neighbours, largest=False).values
     return distances.mean(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -14,20 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.config import Config, make_config
+from historyad.constants import CONSTANTS, Rule
 from historyad.files import load_json
-from historyad.kinds.preprocessing import Preprocessing
-from historyad.method.batches import Batches
-from historyad.method.detector import Detector, in_batches
 from historyad.method.history import History
-from historyad.model.fit import fit_model, split_rows
+from historyad.method.networks import Critic
+from historyad.model.fit import fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.model.split import split_rows
 from historyad.research.splits import Split
-from historyad.score.blocks import CANDIDATES, Blocks, Edges, Grey
-from historyad.score.companions import IMAGE_RIDGE, ImageCompanions, Rule, samples_to_fit
-from historyad.score.gaussian import Gaussian
+from historyad.score.batching import in_batches
+from historyad.score.blocks import Blocks, Edges, Grey
+from historyad.score.companions import ImageCompanions, samples_to_fit
+from historyad.score.gaussian import Gaussian, principal_components
 from historyad.score.neighbours import Neighbours
-from historyad.score.views import Views, raw_views
+from historyad.score.views import Views, normal_samples
 
 Scores = dict[str, NDArray[np.float32]]  # of held-out, normal and anomalous samples
 
@@ -56,28 +58,28 @@ def views_of(
     run = RunDirectory(folder)
     model = Model.load(folder) if run.is_finished else fit_model(split.train, config, run)
     resolved = make_config(**load_json(run.config)["config"])
-    prepare = model.preprocessing
-    critic = History(run.history, resolved, prepare.network_shape).average_critic().eval()
+    kind, score = model.kind, model.score
+    networks = kind.networks(resolved)
+    critic = History(run.history, resolved, networks).average_critic().eval()
     train, held_out = split_rows(len(split.train), config)
     samples = {
         "held out": split.train.samples[held_out],
         "normal": split.normal.samples,
         "anomalous": split.anomalous.samples,
     }
-    batches = Batches(split.train.samples, prepare=prepare, seed=config.seed, rows=train)
-    normal = batches.at(0, min(len(batches), samples_to_fit(batches.shape)))
-    assert isinstance(model.detector, Views)
-    detector = model.detector.detector
-    score_views = {"history": detector, **_companions(detector, normal, "")}
-    score_views |= _companions(Detector([critic]), normal, "averaged critic's ")
-    score_views |= _blocks(model.detector, normal)
+    batches = kind.batches(split.train.samples, resolved, rows=train)
+    normal = normal_samples(batches, samples_to_fit(math.prod(networks.shape)))
+    assert isinstance(score, Views)
+    score_views = {"history": score.d_tv, **_companions(score.d_tv, normal, "")}
+    score_views |= _companions(critic, normal, "averaged critic's ")
+    score_views |= _blocks(score, normal)
     samples = {key: some(x) for key, x in samples.items()}
-    found = _of_the_score(model.detector, samples, prepare)
+    found = _of_the_score(score, samples)
     with torch.inference_mode():
         for name, view in score_views.items():
-            found[name] = {key: in_batches(view, x, prepare) for key, x in samples.items()}
+            found[name] = {key: in_batches(view, x, kind) for key, x in samples.items()}
     n_normal, n_anomalous = len(split.normal), len(split.anomalous)
-    return found, model.detector.companions.rules, n_anomalous / (n_normal + n_anomalous)
+    return found, score.companions.rules, n_anomalous / (n_normal + n_anomalous)
 
 
 def some(samples: NDArray[Any]) -> NDArray[Any]:
@@ -86,12 +88,12 @@ def some(samples: NDArray[Any]) -> NDArray[Any]:
 
 
 def _companions(
-    detector: Detector, normal: Tensor, prefix: str
+    critic: Critic, normal: Tensor, prefix: str
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return each companion on each layer, fitted on ``normal``."""
     layers: dict[str, Callable[[Tensor], Tensor]] = {
-        "features": lambda x: detector.scores_and_features(x)[1],
-        "hidden": lambda x: detector.scores_and_features(x)[2],
+        "features": lambda x: critic.layers_of(x)[0],
+        "hidden": lambda x: critic.layers_of(x)[1],
     }
     if not prefix:
         layers["pixels"] = lambda x: x.flatten(1)
@@ -99,9 +101,13 @@ def _companions(
     for layer_name, layer in layers.items():
         with torch.inference_mode():
             x = torch.cat([layer(part) for part in torch.split(normal, 512)])
-        fitted: dict[str, torch.nn.Module] = {"gaussian": Gaussian.fit(x, ridge=IMAGE_RIDGE)}
+        gaussian = Gaussian.fit(x, ridge=CONSTANTS.image_ridge)
+        fitted: dict[str, torch.nn.Module] = {"gaussian": gaussian}
+        kept = x[: max(2, CONSTANTS.bank_values // CONSTANTS.bank_components)]
+        pca = principal_components(kept, CONSTANTS.bank_components)
         for metric in ("cosine", "euclid"):
-            relative = Neighbours.fit(x, cosine=metric == "cosine", project=True)
+            relative = Neighbours.of_features(x, pca, cosine=metric == "cosine")
+            relative.fit_gaps(relative.candidates_of_bank())
             fitted |= {metric: relative, metric + PLAIN: _plain(relative)}
             if metric == "cosine":
                 fitted[metric + UNEQUAL] = _as_they_vary(relative, x)
@@ -110,23 +116,21 @@ def _companions(
     return views
 
 
-def _of_the_score(
-    views: Views, samples: dict[str, NDArray[Any]], prepare: Preprocessing
-) -> dict[str, Scores]:
+def _of_the_score(views: Views, samples: dict[str, NDArray[Any]]) -> dict[str, Scores]:
     """Return what the score makes of the companions that it has."""
     companions = views.companions
     assert isinstance(companions, ImageCompanions)
 
     def gaussians(x: Tensor) -> Tensor:
-        features = views.detector.scores_and_features(x)[1]
+        features = views.d_tv.layers_of(x)[0]
         fine, _ = companions.gaussian(x)
         return torch.stack([fine, companions.features(features)], 1)
 
     found: dict[str, Scores] = defaultdict(dict)
     for key, x in samples.items():
-        raw = dict(zip(views.names, raw_views(views, x, prepare).T, strict=True))
+        raw = dict(zip(views.names, views.raw_of(x).T, strict=True))
         with torch.inference_mode():
-            of_pixels, of_features = in_batches(gaussians, x, prepare).T
+            of_pixels, of_features = in_batches(gaussians, x, views.kind).T
         found[NEAR][key] = raw["neighbours"]
         found[BLOCKS][key] = raw["blocks"]
         found[EDGES][key] = raw["edges"]
@@ -161,14 +165,18 @@ def _blocks(views: Views, normal: Tensor) -> dict[str, Callable[[Tensor], Tensor
     plain.gaps.fill_(1)
     variants = {PLAIN: plain}
     with torch.inference_mode():
-        others = copy.deepcopy(pattern).fit_gaps(pattern.candidates_of_bank(), CANDIDATES)
+        others = copy.deepcopy(pattern).fit_gaps(
+            pattern.candidates_of_bank(), CONSTANTS.block_candidates
+        )
         for name, steps in MOVES.items():
             variants[name] = _moving(steps).fit(normal[: len(others)], others)
 
     def after(blocks: Blocks, look: int) -> Callable[[Tensor], Tensor]:
         def view(x: Tensor) -> Tensor:
-            places = pattern.place(views.detector.scores_and_features(x)[1])
-            others = pattern.nearest(places, pattern.candidates(places), CANDIDATES)[1]
+            places = pattern.place(views.d_tv.layers_of(x)[0])
+            others = pattern.nearest(
+                places, pattern.candidates(places), CONSTANTS.block_candidates
+            )[1]
             return blocks(x, others)[look]  # type: ignore[no-any-return]
 
         return view

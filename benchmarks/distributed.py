@@ -29,16 +29,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from historyad.kinds.preprocessing import Preprocessing
 
 from historyad import ranks as distributed
 from historyad.config import Config, make_config
 from historyad.data.datasets import open_source
 from historyad.environment import machine, versions
+from historyad.kinds.choose import choose_kind
 from historyad.method.batches import Batches
-from historyad.method.detector import Detector, detector_step
+from historyad.method.detector import detector_step
 from historyad.method.gan import build_gan, critic_step, generator_step, make_adam
-from historyad.method.networks import Critic
 from historyad.model.fit import fit_model
 from historyad.model.run import RunDirectory
 from historyad.randomness import Stream, torch_generator
@@ -127,7 +126,7 @@ def _time_rank(rank: int, size: int, store: str, batch_size: int, seed: int, que
         _clock(communication)
     config = make_config(seed=seed, batch_size=batch_size)
     images = open_source("mnist:train").samples
-    batches = Batches(images, prepare=Preprocessing.fit(images, 0), seed=seed)
+    batches = choose_kind(images, config).batches(images, config)
     found = {
         name: _time(take_step, n_steps, communication)
         for name, take_step, n_steps in (
@@ -168,8 +167,8 @@ def _time(take_step: Any, n_steps: int, communication: list[float]) -> Row:
 
 
 def _step_of_gan(config: Config, batches: Batches) -> Any:
-    """Return a critic step with its share of penalties and generator steps, as `train_gan`."""
-    gan, size = build_gan(batches.shape, config, "cpu"), config.batch_size
+    """Return a critic step with its share of penalties and generator steps, as `gan_step`."""
+    gan, size = build_gan(batches.networks, config, "cpu"), config.batch_size
     part = distributed.own_part(size)
 
     def take_step(number: int) -> None:
@@ -184,7 +183,7 @@ def _step_of_gan(config: Config, batches: Batches) -> Any:
 
 
 def _step_of_detector(config: Config, batches: Batches) -> Any:
-    detector = Detector([Critic(batches.shape, config.width, config.hidden)])
+    detector = build_gan(batches.networks, config, "cpu").critic
     optimizer, size = make_adam(detector, config.detector_learning_rate), config.batch_size
     part = distributed.own_part(size)
 

@@ -29,7 +29,7 @@ from historyad.deploy.ray_cluster import cluster
 from historyad.method.detector import detector_step, start_detector
 from historyad.method.gan import build_gan, critic_step, generator_step, make_adam
 from historyad.method.history import History
-from historyad.method.networks import count_parameters
+from historyad.method.networks import ImageNetworks, count_parameters
 from historyad.model.model import Model
 
 Row = dict[str, Any]
@@ -93,7 +93,8 @@ def measure_constants(rounds: int) -> Row:
 def _steps(rounds: int) -> Row:
     """Return seconds of each step of the default, and the bytes of the gradients it averages."""
     config = make_config(epoch_images=50_000)
-    gan = build_gan(SHAPE, config, "cpu")
+    networks = ImageNetworks.of(SHAPE, config)
+    gan = build_gan(networks, config, "cpu")
     random = torch.Generator().manual_seed(0)
     real, fake = (
         torch.rand(config.batch_size, *SHAPE, generator=random)
@@ -103,7 +104,7 @@ def _steps(rounds: int) -> Row:
         for _ in range(2)
     )
     with tempfile.TemporaryDirectory() as folder:
-        history = History(Path(folder), config, SHAPE)
+        history = History(Path(folder), config, networks)
         history.record(2 * config.epoch_images, gan.generator, gan.critic)
         detector = start_detector(history)
     optimizer = make_adam(detector, config.detector_learning_rate)

@@ -59,7 +59,7 @@ def fit_whole(recipe: str, seed: int, threads: int) -> Row:
         "step3_seconds": ends["detector"] - ends["gan"],
         "peak_memory_mb": peak_memory_mb(),
         "run_mb": run_mb,
-        "detector_parameters": count_parameters(model.detector),
+        "detector_parameters": count_parameters(model.score),
     }
     row["n_train"] = len(train)
     normal, normal_seconds = _timed(model, splits[ANOMALIES[0]].normal)

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 
 from historyad.config import Config, make_config
 from historyad.layers import PooledConv2d
-from historyad.method.detector import Detector, detector_step
+from historyad.method.detector import detector_step
 from historyad.method.gan import (
     Gan,
     build_gan,
@@ -32,7 +32,7 @@ from historyad.method.gan import (
 )
 from historyad.method.history import recorded_interval
 from historyad.method.losses import critic_loss, gradient_penalty
-from historyad.method.networks import Critic, initialise
+from historyad.method.networks import ImageNetworks, initialise
 
 Row = dict[str, Any]
 
@@ -134,10 +134,8 @@ class _Steps:
     def __init__(self, variant: Variant, shape: tuple[int, ...]) -> None:
         self.variant = variant
         self.config: Config = make_config(**variant.settings)
-        gan = build_gan(shape, self.config, "cpu")
-        members = 2 if self.config.detector_start == "both" else 1
-        critics = [Critic(shape, self.config.width, self.config.hidden) for _ in range(members)]
-        detector = Detector(critics)
+        sizes = ImageNetworks.of(shape, self.config)
+        gan, detector = build_gan(sizes, self.config, "cpu"), sizes.critic()
         random = torch.Generator().manual_seed(0)
         initialise(detector, random)
         networks = (gan.generator, gan.critic, detector)

@@ -36,14 +36,13 @@ from historyad.data.sources import Source
 from historyad.environment import machine, versions
 from historyad.files import read_rows
 from historyad.judge.evaluation import judge, judge_maps, read_masks
-from historyad.method.batches import Crops
-from historyad.method.detector import Detector
-from historyad.method.networks import Critic, initialise
-from historyad.model.fit import calibrate_model, fit_model, split_rows
+from historyad.method.networks import initialise
+from historyad.model.fit import calibrate_model, fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.model.split import split_rows
 from historyad.randomness import Stream, torch_generator
-from historyad.score.patches import PatchViews, fit_patch_scale, fit_patch_views
+from historyad.score.maps import MapScore
 
 Row = dict[str, Any]
 
@@ -148,7 +147,7 @@ def fit(method: str, root: Path, seed: int, runs: Path, epoch_images: int) -> Fi
         model = varied(method, model, train)
     return Fitted(
         model.anomaly_score,
-        lambda images: np.stack([model.anomaly_map(image) for image in images]),
+        lambda images: np.stack(model.maps(images)),
         model.calibration.threshold,
     )
 
@@ -205,21 +204,20 @@ def varied(method: str, model: Model, train: Source) -> Model:
 
     The second tells what training adds to comparing features with those of good tiles.
     """
-    config, prepare = model.config, model.preprocessing
+    config, score = model.config, model.score
     rows, held_out = split_rows(len(train), config)
-    assert isinstance(model.detector, PatchViews)
+    assert isinstance(score, MapScore)
     if method == "history alone":
-        views = PatchViews(model.detector.detector, config.scales).eval()
+        other = MapScore(score.kind, score.d_tv)
     else:
-        crops = Crops(train.samples, prepare=prepare, seed=config.seed, rows=rows)
-        critic = Critic(prepare.network_shape, config.width, config.hidden)
+        critic = model.kind.networks(config).critic()
         initialise(critic, torch_generator(config.seed, Stream.WEIGHTS))
-        detector = Detector([critic.eval().requires_grad_(False)])
-        views = fit_patch_views(detector, crops, config.seed)
-    fit_patch_scale(views, train.samples, held_out, prepare)
+        critic.eval().requires_grad_(False)
+        other = MapScore.fit(score.kind, critic, train.samples, rows, config.seed)
+    other.eval().fit_scale(train.samples, held_out)
     names = [train.names[row] for row in held_out.tolist()]
     kept = Source("image", train.samples[held_out], names, "held-out tiles")
-    return calibrate_model(replace(model, detector=views), kept)
+    return calibrate_model(replace(model, score=other), kept)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def measure(run: Path, data_root: Path, rounds: int, threads: int) -> dict[str, 
     for _ in range(rounds):
         for what, compute in (
             ("score", lambda: model.anomaly_score(image[None])),
-            ("map", lambda: model.anomaly_map(image)),
+            ("map", lambda: model.maps(image[None])),
         ):
             started = time.perf_counter()
             compute()

@@ -22,7 +22,7 @@ from historyad.kinds.contrast import local_contrast
 from historyad.method.networks import Generator, initialise
 from historyad.randomness import Stream, numpy_generator, torch_generator
 from historyad.research.peers.training import Encoder
-from historyad.score.patches import worst
+from historyad.score.maps import worst
 
 Pixels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
@@ -169,7 +169,7 @@ def window_maps(detector: WindowDetector, images: Pixels) -> Maps:
 def worst_of(maps: Maps) -> NDArray[np.float32]:
     """Return the score of each map (N, H, W), (N,): as in ours, the mean of its worst pixels."""
     scores: NDArray[np.float32] = torch.stack(
-        [worst(one) for one in torch.from_numpy(maps)]
+        [worst(one, 1) for one in torch.from_numpy(maps)]
     ).numpy()
     return scores
 
