@@ -10,9 +10,10 @@ from cyclopts import App, CycloptsError
 
 from historyad import __version__
 from historyad.cli.common import OUR_ERROR, USER_ERROR
+from historyad.cli.demo import demo
 from historyad.cli.fitting import calibrate, fit
 from historyad.cli.judging import evaluate, inspect, probe, report
-from historyad.cli.research import benchmark, demo, reproduce
+from historyad.cli.research import benchmark, reproduce
 from historyad.cli.scoring import drift, export, score, serve
 from historyad.config import settings
 from historyad.errors import HistoryADError

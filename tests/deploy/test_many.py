@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -412,10 +413,14 @@ def test_a_cluster_that_no_route_leads_to_is_given_up(monkeypatch):
 
 
 def test_what_is_not_ray_is_told_from_it(monkeypatch):
-    monkeypatch.setattr(cluster, "_PROBE_SECONDS", 3.0)
-    told = pytest.raises(RunError, match="what listens there did not answer as Ray")
-    with socket.create_server(("127.0.0.1", 0)) as server, told:
-        cluster.reach(f"127.0.0.1:{server.getsockname()[1]}")
+    monkeypatch.setattr(cluster, "_PROBE_SECONDS", 0.5)
+    told = pytest.raises(RunError, match="what listens there is no Ray")
+    with socket.create_server(("127.0.0.1", 0)) as silent, told:
+        cluster.reach(f"127.0.0.1:{silent.getsockname()[1]}")
+    web = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=web.handle_request).start()
+    with web, told:
+        cluster.reach(f"127.0.0.1:{web.server_port}")
 
 
 def test_a_cluster_that_is_there_answers(ray_cluster):
