@@ -1,4 +1,4 @@
-"""What the pages that are written from rows have in common: where, commands, groups, tables."""
+"""What the scripts that write pages have in common: where, commands, groups of rows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from historyad.model.files import VERSION
-
 Row = dict[str, Any]
 ROOT = Path(__file__).parent.parent
-ROWS = ROOT / "docs" / "rows"
+DOCS = ROOT / "docs"
+ROWS, PICTURES = DOCS / "rows", DOCS / "pictures"
 BEFORE = "with an earlier version of the score"  # what `of_before` finds
+SCORE_SINCE = 10  # version of the model's files from which images seen whole have today's score
 
 
 def commands(rows: list[Row]) -> str:
@@ -59,7 +59,7 @@ def _parsed(line: str) -> tuple[list[str], dict[str, list[str]]]:
     options: dict[str, list[str]] = {}
     values = first
     for word in shlex.split(line):
-        if word.startswith("-"):
+        if word.startswith("--"):
             values = options.setdefault(word, [])
         else:
             values.append(word)
@@ -81,16 +81,16 @@ def _with_wildcards(names: Iterable[str]) -> list[str]:
 def of_before(rows: Iterable[Row]) -> bool:
     """Whether some of these rows of our default on images are of an earlier one.
 
-    What companions it has changes with the version of the model; earlier rows do not all have it.
+    Rows from before models had versions lack it.
     """
-    return any(row.get("model_version", 0) < VERSION for row in rows)
+    return any(row.get("model_version", 0) < SCORE_SINCE for row in rows)
 
 
-def write_or_check(path: Path, page: str) -> int:
-    """Write ``page``; with --check among the arguments, return 1 when the file says otherwise."""
+def write_or_check(path: Path, text: str) -> int:
+    """Write ``text``; with --check among the arguments, return 1 when the file says otherwise."""
     if "--check" in sys.argv:
-        return int(page != path.read_text())
-    path.write_text(page)
+        return int(text != path.read_text())
+    path.write_text(text)
     return 0
 
 
@@ -105,9 +105,3 @@ def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]
 def average(rows: list[Row], key: str) -> str:
     """Return the mean of ``key``, as text."""
     return f"{statistics.fmean(row[key] for row in rows):.4f}" if rows else ""
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -1,6 +1,6 @@
 """Whether two checkouts give the same scores: small fits of every kind, compared to the bit.
 
-``python benchmarks/equality/compare.py OLD NEW WORK`` runs the command line of both checkouts on
+``python -m benchmarks.equality.compare OLD NEW WORK`` runs the command line of both checkouts on
 made-up data, from the same seeds, and prints one line for each case. Scores and views are compared
 as text that holds every digit, maps as pixels. Exit status 1 says that some differ. What is in the
 folder WORK already is not run again: delete WORK/new after a change.
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 TINY = (
@@ -54,14 +55,17 @@ def make_data(folder: Path) -> None:
         Image.fromarray(image).save(folder / "folder" / f"{i:03d}.png")
 
 
-def smooth(random: np.random.Generator, n: int, height: int, width: int, channels: int):  # type: ignore[no-untyped-def]
+def smooth(
+    random: np.random.Generator, n: int, height: int, width: int, channels: int
+) -> NDArray[np.uint8]:
     """Return sums of a few waves, uint8 (n, height, width, channels)."""
     y, x = np.arange(height)[:, None, None] / height, np.arange(width)[:, None] / width
     waves = np.zeros((n, height, width, channels))
     for _ in range(3):
         fy, fx, phase = random.uniform(-4, 4, (3, n, 1, 1, channels))
         waves += np.sin(2 * np.pi * (fy * y + fx * x + phase))
-    return np.rint((waves / 3 + 1) * 127.5).astype(np.uint8)
+    images: NDArray[np.uint8] = np.rint((waves / 3 + 1) * 127.5).astype(np.uint8)
+    return images
 
 
 def run_cases(checkout: Path, data: Path, out: Path) -> None:

@@ -10,9 +10,10 @@ from cyclopts import App, CycloptsError
 
 from historyad import __version__
 from historyad.cli.common import OUR_ERROR, USER_ERROR
+from historyad.cli.demo import demo
 from historyad.cli.fitting import calibrate, fit
 from historyad.cli.judging import evaluate, inspect, probe, report
-from historyad.cli.research import benchmark, demo, reproduce
+from historyad.cli.research import benchmark, reproduce
 from historyad.cli.scoring import drift, export, score, serve
 from historyad.config import settings
 from historyad.errors import HistoryADError
@@ -24,9 +25,10 @@ app = App(
     version=__version__,
     help=(
         "Find anomalies when only normal examples exist.\n\n"
-        "A SOURCE is a folder of images or tar shards, a .npy or .npz file (file.npz:key), a .csv "
-        "of numbers, or a named data set NAME[:SPLIT[:LABELS]] such as digits:train, "
-        "mnist:train:!3 (all but the threes) or kmnist:test. Start with: historyad demo"
+        "A SOURCE is a folder of images or tar shards, a .npy or .npz file (file.npz:key), a table "
+        "of numbers (.csv, .tsv, .txt, also .gz, .parquet, .feather), or a named data set "
+        "NAME[:SPLIT[:LABELS]] such as digits:train, mnist:train:!3 (all but the threes) or "
+        "kmnist:test. Start with: historyad demo"
     ),
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` says how to go on

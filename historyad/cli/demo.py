@@ -1,17 +1,18 @@
-"""The whole path on data that come with scikit-learn: one handwritten digit is the anomaly."""
+"""The command that shows the whole path, on data that come with scikit-learn."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from historyad.config import make_config
-from historyad.data.datasets import open_source
-from historyad.judge.evaluation import evaluate_model, table_of
-from historyad.method.loop import OnProgress
-from historyad.model.fit import fit_model
-from historyad.model.run import RunDirectory
+from cyclopts import Parameter
+
+from historyad.cli.console import print_table, progress
+
+if TYPE_CHECKING:
+    from historyad.method.loop import OnProgress
 
 _ADVICE = """
 Try next, on your own data:
@@ -22,13 +23,33 @@ or on MNIST against handwritten Japanese characters:
   historyad evaluate runs/mnist --normal mnist:test --anomalous kmnist:test"""
 
 
-def run_demo(
-    anomaly: int, out: Path | None, on_progress: OnProgress | None = None
-) -> tuple[list[tuple[str, str]], str]:
-    """Fit on nine digits, test on all ten; return the rows of a table and what to try next.
+def demo(
+    *,
+    anomaly: Annotated[
+        Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], Parameter(help="The digit that is the anomaly.")
+    ] = 0,
+    out: Annotated[Path | None, Parameter(help="Keep the run in this directory.")] = None,
+) -> None:
+    """Run the whole path on embedded data: digits of 8 x 8 pixels, one of them the anomaly."""
+    with progress() as on_progress:
+        rows = _fit_and_evaluate(anomaly, out, on_progress)
+    print_table(rows)
+    print(_ADVICE)
+
+
+def _fit_and_evaluate(
+    anomaly: int, out: Path | None, on_progress: OnProgress
+) -> list[tuple[str, str]]:
+    """Fit on nine digits, test on all ten; return the rows of a table.
 
     ``anomaly`` is the digit left out; with ``out``, the run is kept there.
     """
+    from historyad.config import make_config
+    from historyad.data.datasets import open_source
+    from historyad.judge.evaluation import evaluate_model, table_of
+    from historyad.model.fit import fit_model
+    from historyad.model.run import RunDirectory
+
     started = time.monotonic()
     normal = open_source(f"digits:train:!{anomaly}")
     # There are few digits: of more that are held out, one odd digit decides less.
@@ -41,4 +62,4 @@ def run_demo(
         model, open_source(f"digits:test:!{anomaly}"), open_source(f"digits:test:{anomaly}")
     )
     task = f"nine digits are normal, digit {anomaly} is the anomaly; 8 x 8 pixels"
-    return [("task", task), *table_of(figures), ("fit", f"{seconds:.0f} s")], _ADVICE
+    return [("task", task), *table_of(figures), ("fit", f"{seconds:.0f} s")]

@@ -1,4 +1,4 @@
-"""Commands that compare methods, reproduce the paper, and show the whole path."""
+"""Commands that compare methods and reproduce the paper; only they load `historyad.research`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from historyad.cli.common import (
     command_line,
     parse_seeds,
 )
-from historyad.cli.console import print_table, progress
+from historyad.cli.console import progress
 from historyad.errors import InputError, RunError
 
 
@@ -67,11 +67,13 @@ def benchmark(
     OUT gets rows.jsonl and, of all rows there, standings.md and a chart, standings.png. A fit that
     fails does not stop the others: it is reported at the end, with exit status 1.
     """
+    # What is missing or damaged is refused now, and not after hours.
     from historyad.files import read_rows
+    from historyad.research import standings
     from historyad.research.benchmark import run_benchmark
 
     numbers = parse_seeds(seeds)
-    read_rows(out / "rows.jsonl")  # refused now, if at all, and not after hours
+    read_rows(out / "rows.jsonl")
     status = 0
     try:
         run_benchmark(
@@ -95,19 +97,12 @@ def benchmark(
     except RunError as error:  # some fits, for reasons of their own
         print(f"historyad: {error}", file=sys.stderr)
         status = OUR_ERROR
-    _show_standings(out)
+    rows = read_rows(out / "rows.jsonl")
+    if rows:
+        frame = standings.frame_of(rows)
+        print("\n" + standings.in_markdown(standings.overview(frame)), end="")
+        print("written: " + ", ".join(map(str, standings.write_standings(frame, out))))
     return status
-
-
-def _show_standings(out: Path) -> None:
-    """Print how methods stand by all rows of the folder, and write it there."""
-    from historyad.files import read_rows
-    from historyad.research.standings import cells_of, markdown, overview, write_standings
-
-    cells = cells_of(read_rows(out / "rows.jsonl"))
-    if cells:
-        print("\n" + markdown(overview(cells)), end="")
-        print("written: " + ", ".join(map(str, write_standings(cells, out))))
 
 
 def reproduce(
@@ -165,19 +160,3 @@ def reproduce(
         for row in rows:
             print(summary(row))
         print(f"{name}: drawn in {out / name}.png and .svg", flush=True)
-
-
-def demo(
-    *,
-    anomaly: Annotated[
-        Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], Parameter(help="The digit that is the anomaly.")
-    ] = 0,
-    out: Annotated[Path | None, Parameter(help="Keep the run in this directory.")] = None,
-) -> None:
-    """Run the whole path on embedded data: digits of 8 x 8 pixels, one of them the anomaly."""
-    from historyad.cli.demo import run_demo
-
-    with progress() as on_progress:
-        rows, advice = run_demo(anomaly, out, on_progress)
-    print_table(rows)
-    print(advice)

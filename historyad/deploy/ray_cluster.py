@@ -13,7 +13,11 @@ from typing import Any
 
 from historyad.errors import InputError, RunError
 
-_PROBE_SECONDS = 8.0
+_PROBE_SECONDS = 8.0  # half of them to connect, half for an answer
+
+# RFC 9113: what a client begins with, an empty frame of settings at its end.
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_FRAME_HEADER, _SETTINGS = 9, b"\4"  # bytes, the fourth of which is the kind of frame
 
 
 @contextmanager
@@ -53,26 +57,35 @@ def reach(address: str) -> None:
             f"'{address}' is no address of a Ray cluster: write HOST:PORT, as `ray start --head` "
             "prints it"
         )
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # as `ray health-check`
-    from ray.exceptions import RayError
-
     failures = [f"no answer within {_PROBE_SECONDS:g} s"]
 
     def probe() -> None:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), _PROBE_SECONDS).close()
-            failures[0] = f"what listens there did not answer as Ray within {_PROBE_SECONDS:g} s"
-            GcsClient(address=address)
-            failures.clear()
-        except (OSError, RuntimeError, RayError) as error:
-            failures[:] = [getattr(error, "strerror", None) or str(error)]
+            with socket.create_connection(
+                (host.strip("[]"), int(port)), _PROBE_SECONDS / 2
+            ) as link:
+                failures[:] = [] if _answers_as_ray(link) else ["what listens there is no Ray"]
+        except OSError as error:
+            failures[:] = [error.strerror or str(error)]
 
-    # In a thread, since neither the look-up of a name nor Ray has a time limit of its own.
+    # In a thread, since the look-up of a name has no time limit of its own.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(_PROBE_SECONDS)
     if failures:
         raise RunError(_unreachable(address, failures[0]))
+
+
+def _answers_as_ray(link: socket.socket) -> bool:
+    """Whether the other end speaks gRPC: asked in HTTP/2, it begins with a frame of settings."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return True  # it waits for a handshake, which is Ray's to make
+    link.sendall(_HTTP2_PREFACE)
+    try:
+        with link.makefile("rb") as answer:
+            return answer.read(_FRAME_HEADER)[3:4] == _SETTINGS
+    except TimeoutError:
+        return False
 
 
 def _unreachable(address: str, reason: str) -> str:

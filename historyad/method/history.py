@@ -7,8 +7,6 @@ generators with the weights of eq. 13, and the critics' weighted average (eq. 14
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -255,36 +253,6 @@ class History:
     def _write_manifest(self) -> None:
         snapshots = [asdict(snapshot) for snapshot in self.snapshots]
         save_json(self.path / "manifest.json", {"version": _VERSION, "snapshots": snapshots})
-
-
-class _PooledHistory(History):
-    """What `pool_histories` returns: its snapshots lie in the folders of several histories."""
-
-    def __init__(self, histories: Sequence[History]) -> None:
-        self._first = first = histories[0]
-        super().__init__(first.path, first.config, first.networks, first.device)
-        self.snapshots = [
-            replace(snapshot, file=os.path.relpath(history.path / snapshot.file, first.path))
-            for history in histories
-            for snapshot in history.snapshots
-        ]
-
-    def average_critic(self) -> Critic:
-        return self._first.average_critic()
-
-
-def pool_histories(histories: Sequence[History]) -> History:
-    """Return the mixture of several P_Ghist, each with the same mass, as one history.
-
-    They were recorded with the same settings from different seeds; those of the pool, its seed
-    included, are the first one's. So is the averaged critic: eq. 14 holds for states of one
-    training, and the weights of networks that were trained apart have no meaningful average.
-    Raises RunError for histories that were not recorded at the same times.
-    """
-    first, *others = histories
-    if any(not np.array_equal(history.times, first.times) for history in others):
-        raise RunError("histories that were not recorded at the same times cannot be pooled")
-    return _PooledHistory(histories) if others else first
 
 
 def _compact(name: str, tensor: Tensor) -> Tensor:

@@ -648,12 +648,14 @@ def loaded(names, *calls):
 
 
 def test_help_does_not_wait_for_what_it_does_not_need():
-    names = {"torch", "numpy", "sklearn", "PIL"}
-    assert loaded(names, ("--help",), ("fit", "--help")) == "set()"
+    names = {"torch", "numpy", "sklearn", "PIL", "historyad.research"}
+    helps = [(command, "--help") for command in ("fit", "benchmark", "reproduce")]
+    assert loaded(names, ("--help",), *helps) == "set()"
 
 
 def test_scoring_does_not_wait_for_what_it_does_not_need(run, folder):
     names = {"torch._dynamo", "sympy", "sklearn", "pandas", "scipy.ndimage", "matplotlib"}
+    names |= {"historyad.research"}
     assert loaded(names, ("score", str(run), str(folder))) == "set()"
 
 

@@ -1,5 +1,6 @@
 """The documentation is executed: its commands run, and its numbers are those of the rows."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -11,11 +12,13 @@ import pytest
 from PIL import Image
 from tiny import TINY_OPTIONS
 
+from benchmarks import pages
 from historyad import cli
 from historyad.cli import main
 from historyad.files import read_rows
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
 
 
@@ -84,15 +87,27 @@ def test_make_demo_installs_the_package_alone(tmp_path):
     assert "[dev]" in planned["test"]
 
 
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = {
+    f"{script.parent.name}.{script.stem}"
+    for script in BENCHMARKS.glob("*/*.py")
+    if '__name__ == "__main__"' in script.read_text()
+}
+
+
 def test_every_script_of_numbers_stands_in_the_table_of_pages():
     table = (ROOT / "CONTRIBUTING.md").read_text()
-    scripts = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "docs" / "make_paper.py"]
-    for script in scripts:
-        if '__name__ == "__main__"' in script.read_text():
-            assert f"{script.name}" in table, script.name
-    for page in (ROOT / "docs").glob("*.md"):
-        if f"`{page.name}`" not in table:
-            assert "python benchmarks/" not in page.read_text(), page.name
+    assert set(re.findall(r"`(\w+\.\w+)[ \w]*`", table)) >= SCRIPTS
+    for page in DOCS.glob("*.md"):
+        used = {name for name in SCRIPTS if f"benchmarks.{name}" in page.read_text()}
+        assert f"`{page.name}`" in table or not used, page.name
+
+
+def test_every_script_that_is_told_of_exists():
+    pages = [ROOT / "README.md", *ROOT.glob("*.md"), *DOCS.glob("*.md"), *DOCS.rglob("*.jsonl")]
+    for page in pages:
+        for name in re.findall(r"python -m benchmarks\.([\w.]*\w)", page.read_text()):
+            assert name in {*SCRIPTS, "FOLDER.FILE"}, (page.name, name)
 
 
 def anchors_of(page):
@@ -143,9 +158,19 @@ def test_the_memory_of_a_fit_on_shards_is_that_of_the_rows():
         assert f"{row['peak_memory_mb']:.0f} MB" in page
 
 
-@pytest.mark.parametrize(
-    "writer",
-    ["results", "ablation_page", "scaling", "performance", "tiles_page", "reliability_page"],
-)
-def test_a_page_of_numbers_is_what_the_rows_say(writer):
-    subprocess.run([sys.executable, ROOT / "benchmarks" / f"{writer}.py", "--check"], check=True)
+PAGES = [script.parent.name for script in BENCHMARKS.glob("*/page.py")]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_that_is_written_by_a_script_is_up_to_date(name):
+    page = importlib.import_module(f"benchmarks.{name}.page")
+    assert page.build() == (DOCS / f"{name}.md").read_text()
+
+
+def test_a_check_of_a_page_says_whether_it_is_up_to_date_and_writes_nothing(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    assert pages.write_or_check(page, "new") == 0
+    monkeypatch.setattr(sys, "argv", ["page.py", "--check"])
+    assert pages.write_or_check(page, "new") == 0
+    assert pages.write_or_check(page, "newer") == 1
+    assert page.read_text() == "new"

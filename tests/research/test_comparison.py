@@ -1,38 +1,23 @@
 """The page that compares methods: it is what the rows say, and its ranks and losses are right."""
 
-import importlib
-import json
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
 from tiny import row_of
 
+from benchmarks.comparison import families as numbers
+from benchmarks.comparison import page
+from benchmarks.comparison.cost import cost_section
+from benchmarks.pages import ROWS, commands, merged
+from historyad.files import append_rows
 from historyad.research import standings
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+def test_the_readme_says_of_the_families_what_the_rows_say():
+    text = page.README.read_text()
+    assert page.with_summary(text, numbers.read_all(ROWS)) == text
 
 
-@pytest.fixture(scope="module")
-def page():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(BENCHMARKS)
-        yield importlib.import_module("comparison")
-
-
-@pytest.fixture(scope="module")
-def numbers(page):
-    return sys.modules["comparison_numbers"]
-
-
-def test_the_page_is_what_the_rows_say():
-    subprocess.run([sys.executable, BENCHMARKS / "comparison.py", "--check"], check=True)
-
-
-def test_commands_that_differ_in_their_splits_alone_are_shown_as_one(page):
-    merged = sys.modules["pages"].merged
+def test_commands_that_differ_in_their_splits_alone_are_shown_as_one():
     lines = [f"historyad benchmark --split mnist-only-{d} --seeds 1" for d in range(10)]
     lines += ["historyad benchmark --seeds 1 --split a b --split 'c|d|e'", "python other.py"]
     two = "historyad benchmark --seeds 1 --split mnist-only-0 mnist-only-1"
@@ -47,8 +32,7 @@ def test_commands_that_differ_in_their_splits_alone_are_shown_as_one(page):
     ]
 
 
-def test_a_wildcard_stands_for_what_it_matches(page):
-    merged = sys.modules["pages"].merged
+def test_a_wildcard_stands_for_what_it_matches():
     lines = ["benchmark --split 'a-*' b", "benchmark --split 'a-[4-9]' a-1 c"]
     assert merged(lines, "--split") == ["benchmark --split 'a-*' b c"]
     halves = ["benchmark --split 'a-[0-4]' b", "benchmark --split 'a-[5-9]'"]
@@ -56,8 +40,7 @@ def test_a_wildcard_stands_for_what_it_matches(page):
     assert merged(halves[:1], "--split") == halves[:1]
 
 
-def test_a_command_names_only_what_is_wanted_of_it(page):
-    merged = sys.modules["pages"].merged
+def test_a_command_names_only_what_is_wanted_of_it():
     lines = [
         "benchmark --split 'a-*' b --seeds 1 --jobs 2",
         "benchmark --jobs 2 --seeds 1 --split c",
@@ -68,26 +51,26 @@ def test_a_command_names_only_what_is_wanted_of_it(page):
     assert merged(lines[1:], "--split", {"d"}) == ["benchmark --jobs 2 --seeds 1 --split c"]
 
 
-def test_commands_of_a_section_are_few(page):
+def test_commands_of_a_section_are_few():
     rows = [
         {"command": f"historyad benchmark --method {method} --split mnist-only-{digit} --seeds 1"}
         for method in ("vae", "memae")
         for digit in range(10)
     ]
-    text = sys.modules["pages"].commands(rows).split("```")[1].strip()
+    text = commands(rows).split("```")[1].strip()
     assert text == "historyad benchmark --seeds 1 --split 'mnist-only-*' --method memae vae"
 
 
-def test_a_command_names_only_the_methods_whose_rows_it_gave(page):
+def test_a_command_names_only_the_methods_whose_rows_it_gave():
     first, second = (f"historyad benchmark --jobs {n} --method vae memae" for n in (1, 2))
     rows = [{"command": first, "method": "vae"}, {"command": second, "method": "memae"}]
-    assert sys.modules["pages"].commands(rows).split("\n")[2:4] == [
+    assert commands(rows).split("\n")[2:4] == [
         "historyad benchmark --jobs 1 --method vae",
         "historyad benchmark --jobs 2 --method memae",
     ]
 
 
-def test_losses_name_what_is_better_and_by_how_much(page, numbers):
+def test_losses_name_what_is_better_and_by_how_much():
     rows = [
         row_of("historyad", "mnist-vs-kmnist", 0.9),
         row_of("historyad", "mnist-vs-fashion", 0.99),
@@ -100,76 +83,75 @@ def test_losses_name_what_is_better_and_by_how_much(page, numbers):
         row_of("historyad-paper", "mnist-vs-kmnist", 0.97),
         row_of("vae", "mnist-vs-fashion", 0.5),
     ]
-    text = page.losses_section(standings.cells_of(rows))
+    text = page.losses_section(numbers.measured(rows))
     assert "| mnist-vs-kmnist | 0.9000 | `memae` +0.0500, `vae` +0.0200 |" in text
     assert "on 1 of the 2 splits" in text
     assert "mnist-vs-fashion |" not in text
 
 
-def test_losses_on_a_table_compare_the_same_halves(numbers):
+def test_losses_on_a_table_compare_the_same_halves():
     rows = [row_of("historyad", "t", auroc, seed) for seed, auroc in ((1, 0.9), (2, 0.7))]
     rows += [row_of("vae", "t", auroc, seed) for seed, auroc in ((1, 0.8), (2, 0.8), (3, 1.0))]
-    assert numbers.better_peers(standings.cells_of(rows), "t", "historyad") == {}
+    assert numbers.better_peers(numbers.measured(rows), "t", "historyad").empty
 
 
-def test_one_seed_on_a_table_is_compared_with_the_same_half(numbers):
+def test_one_seed_on_a_table_is_compared_with_the_same_half():
     split = numbers.TABLES.splits[0]
     rows = [row_of("historyad", split, auroc, seed) for seed, auroc in ((3, 0.9), (4, 0.6))]
-    cells = standings.cells_of([*rows, row_of("vae", split, 0.8, 3)])
-    assert numbers.better_peers(cells, split, "historyad") == {}
+    frame = numbers.measured([*rows, row_of("vae", split, 0.8, 3)])
+    assert numbers.better_peers(frame, split, "historyad").empty
 
 
-def test_a_seed_on_which_settings_were_chosen_does_not_count(numbers, tmp_path):
+def test_a_seed_on_which_settings_were_chosen_does_not_count(tmp_path):
     rows = [
         row_of("historyad", "vectors-cable", auroc, seed) for seed, auroc in ((2, 0.9), (3, 0.7))
     ]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    cells = numbers.read_cells(tmp_path)
-    assert standings.mean(cells, "historyad", ["vectors-cable"], "auroc") == 0.7
+    append_rows(tmp_path / "comparison" / "a.jsonl", rows)
+    frame = numbers.read_all(tmp_path)
+    assert standings.means(frame, ["vectors-cable"], "auroc")["historyad"] == 0.7
 
 
-def test_what_verdicts_find_is_told(page, numbers):
+def test_what_verdicts_find_is_told():
     found = {"detection_rate": 0.25, "false_positive_rate": 0.0125}
     rows = [row_of("historyad", "magnetic-tile", 0.9, **found)]
-    text = page.family_section(standings.cells_of(rows), numbers.TILES)
+    text = page.family_section(numbers.measured(rows), numbers.TILES)
     assert "`historyad` finds 25.0 % of the anomalies\nand flags 1.2 % of the normal" in text
     assert "At its threshold" not in page.family_section(
-        standings.cells_of([row_of("vae", "magnetic-tile", 0.9)]), numbers.TILES
+        numbers.measured([row_of("vae", "magnetic-tile", 0.9)]), numbers.TILES
     )
 
 
-def test_what_is_missing_is_a_dash(page, numbers):
+def test_what_is_missing_is_a_dash():
     rows = [row_of("vae", "mnist-vs-kmnist", 0.9), row_of("memae", "mnist-vs-kmnist", 0.95)]
     rows += [row_of("memae", "mnist-vs-fashion", 0.95)]
-    text = page.build(standings.cells_of(rows))
+    text = page.page_of(numbers.measured(rows))
     assert "| `vae` | 1 | 0.9000 | 0.4500 | – | – |" in text
     assert "| `memae` | 1 | **0.9500** | **0.4750** | **0.9500** | **0.4750** |" in text
     assert text.count("*Not measured yet.*") == len(numbers.FAMILIES) - 1
 
 
-def test_the_last_row_of_all_files_counts(numbers, tmp_path):
+def test_the_last_row_of_all_files_counts(tmp_path):
     for name, auroc in (("a", 0.5), ("b", 0.7)):
-        line = f'{{"method": "vae", "split": "s", "seed": 1, "auroc": {auroc}}}\n'
-        (tmp_path / f"{name}.jsonl").write_text(line)
-    cells = numbers.read_cells(tmp_path)
-    assert standings.mean(cells, "vae", ["s"], "auroc") == 0.7
+        append_rows(tmp_path / "comparison" / f"{name}.jsonl", [row_of("vae", "s", auroc)])
+    frame = numbers.read_all(tmp_path)
+    assert standings.means(frame, ["s"], "auroc")["vae"] == 0.7
 
 
-def test_a_row_of_all_test_samples_goes_before_one_of_a_part(page, numbers, tmp_path):
+def test_a_row_of_all_test_samples_goes_before_one_of_a_part(tmp_path):
     whole, part = (
         row_of("vae", "mnist-vs-kmnist", 0.9),
         row_of("vae", "mnist-vs-kmnist", 0.8, most=2),
     )
     slow = row_of("anogan", "mnist-vs-kmnist", 0.7, most=2, n_normal=2, n_anomalous=2)
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (whole, part, slow)))
-    cells = numbers.read_cells(tmp_path)
-    assert standings.mean(cells, "vae", ["mnist-vs-kmnist"], "auroc") == 0.9
-    text = page.build(cells)
+    append_rows(tmp_path / "comparison" / "a.jsonl", [whole, part, slow])
+    frame = numbers.read_all(tmp_path)
+    assert standings.means(frame, ["mnist-vs-kmnist"], "auroc")["vae"] == 0.9
+    text = page.page_of(frame)
     assert "9 training samples; 5 normal and 5 anomalous ones test." in text
     assert "drawn by the seed: `anogan` (2).\n" in text
 
 
-def test_the_reproduction_at_full_scale_is_a_row_of_the_paper(numbers):
+def test_the_reproduction_at_full_scale_is_a_row_of_the_paper():
     found = row_of("paper", "svhn-vs-cifar10", 0.8, seed=3) | {"train": {"n": 7000}}
     rows = [found | {"scale": "full"}, found | {"scale": "quick"}]
     rows.append(found | {"scale": "full", "method": "default"})
@@ -178,18 +160,18 @@ def test_the_reproduction_at_full_scale_is_a_row_of_the_paper(numbers):
     assert (kept["seed"], kept["n_train"], kept["auroc"]) == (3, 7000, 0.8)
 
 
-def test_one_digit_at_full_scale_is_a_row_that_says_how_it_was_drawn(page, numbers):
+def test_one_digit_at_full_scale_is_a_row_that_says_how_it_was_drawn():
     found = row_of("case 1", "", 0.7, seed=1) | {"scale": "full", "train": {"n": 50_000}}
     rows = [found | {"digit": 3}, found | {"digit": 3, "method": "case 2"}]
     (kept,) = numbers.rows_of_paper(rows)
     assert (kept["method"], kept["split"]) == ("historyad-paper", "mnist-without-3")
-    cells = standings.cells_of([kept, row_of("vae", "mnist-without-3", 0.8)])
-    text = page.family_section(cells, numbers.WITHOUT)
+    frame = numbers.measured([kept, row_of("vae", "mnist-without-3", 0.8)])
+    text = page.family_section(frame, numbers.WITHOUT)
     assert "\n9 training samples; 5 normal" in text
     assert "`historyad-paper`: from [figure 7]" in text
 
 
-def test_a_whole_fit_of_the_default_is_a_row_for_each_far_split(numbers):
+def test_a_whole_fit_of_the_default_is_a_row_for_each_far_split():
     verdict = {"auroc": 0.9, "n_normal": 6, "n_anomalous": 4, "score_seconds": 5.0}
     fit = {"recipe": "default", "seed": 2, "threads": 2, "n_train": 60, "command": "speed"}
     fit |= {"seconds": 7.0, "peak_memory_mb": 8.0, "detector_parameters": 9}
@@ -201,7 +183,7 @@ def test_a_whole_fit_of_the_default_is_a_row_for_each_far_split(numbers):
         assert (row["fit_seconds"], row["images_per_second"]) == (7.0, 2.0)
 
 
-def test_times_are_of_the_machine_where_most_were_measured(page):
+def test_times_are_of_the_machine_where_most_were_measured():
     measured = [("historyad", "old", 900.0), ("historyad", "new", 300.0), ("vae", "old", 1.0)]
     measured += [("vae", "new", 150.0), ("memae", "new", 100.0), ("egbad", "new", 60.0)]
     measured += [("anogan", "old", 1.0)]
@@ -209,7 +191,7 @@ def test_times_are_of_the_machine_where_most_were_measured(page):
         row_of(method, "mnist-vs-kmnist", 0.9, seed, machine=machine, images_per_second=speed)
         for seed, (method, machine, speed) in enumerate(measured)
     ]
-    section = page.cost_section(standings.cells_of(rows))
+    section = cost_section(numbers.measured(rows))
     assert "* new: `egbad`, `historyad`, `memae`, `vae`\n* old: `anogan`\n" in section
     for method, ratio in {"vae": "2", "memae": "3", "anogan": "300"}.items():
         line = next(line for line in section.splitlines() if line.startswith(f"| `{method}`"))

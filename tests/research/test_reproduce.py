@@ -1,26 +1,25 @@
 """Every figure end to end, on a data root of made-up sets in the layout of the real ones."""
 
-import importlib
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny import TINY, write_idx
 
+from benchmarks.results.paper import sections
 from historyad.cli import main
 from historyad.config import make_config
 from historyad.errors import RunError
 from historyad.files import read_rows
-from historyad.method.history import pool_histories
 from historyad.model.run import RunDirectory
 from historyad.research.reproduce import everything, fig7, fig9, histories, runs, table1
 from historyad.research.reproduce.drawing import pack_images, unpack_images
 from historyad.research.reproduce.everything import FIGURES, fit_for, reproduce
 from historyad.research.reproduce.fig8 import interpolate
 from historyad.research.reproduce.figure import EDGES, histogram, separation
+from historyad.research.reproduce.pooled import PooledHistory
 from historyad.research.reproduce.runs import Recipe, Runs
 from historyad.research.reproduce.spread import fit_on_ray
 
@@ -125,9 +124,7 @@ def test_progress_names_the_detector(root, tiny_scale, tmp_path):
     assert str(runs.default("quick", "svhn-vs-celeba", 2)) == "default on svhn-vs-celeba, seed 2"
 
 
-def test_the_page_of_results_has_a_table_for_every_figure(everything_once, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    sections = importlib.import_module("results_paper").sections
+def test_the_page_of_results_has_a_table_for_every_figure(everything_once):
     out, rows, _ = everything_once
     page = "".join(sections(out))
     assert page.count("Not measured yet") == 1  # the toy example
@@ -322,7 +319,7 @@ def test_histories_of_other_times_are_not_pooled(root, tiny_scale, tmp_path):
     at_hand = Runs(tmp_path, root)
     whole = at_hand.history(Recipe("mnist-vs-kmnist", make_config("paper", **SCALE)))
     with pytest.raises(RunError, match="not recorded at the same times"):
-        pool_histories([whole, whole.thin(2)])
+        PooledHistory([whole, whole.thin(2)])
 
 
 def test_interpolation_is_linear_and_keeps_the_ends():

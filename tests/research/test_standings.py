@@ -1,12 +1,15 @@
 """Ranks, means and spreads of a benchmark's rows, and what is written of them."""
 
+import importlib
 import sys
 from itertools import combinations
 
 import pytest
 from tiny import row_of
 
-from historyad.research import standings
+from historyad.errors import InputError
+from historyad.research import chart, standings
+from historyad.research.markdown import table
 from historyad.research.peers import PEERS
 from historyad.research.peers.pyod import PyOD
 from historyad.research.peers.training import NetworkPeer
@@ -23,7 +26,7 @@ def test_ranks_are_means_over_splits_and_ties_share_them():
         row_of("memae", "b", 0.6),
         row_of("neighbours", "b", 0.7),
     ]
-    ranks = standings.mean_ranks(standings.cells_of(rows), ["a", "b"])
+    ranks = standings.mean_ranks(standings.frame_of(rows), ["a", "b"]).to_dict()
     assert ranks == {"vae": (1 + 3) / 2, "memae": (2.5 + 2) / 2, "neighbours": (2.5 + 1) / 2}
 
 
@@ -33,10 +36,10 @@ def test_who_was_not_measured_on_every_split_has_no_rank_and_takes_none():
         row_of("memae", "a", 0.8),
         row_of("memae", "b", 0.6),
     ]
-    cells = standings.cells_of(rows)
-    assert standings.mean_ranks(cells, ["a", "b"]) == {"memae": 1.0}
-    assert standings.mean_ranks(cells, ["a"]) == {"vae": 1.0, "memae": 2.0}
-    assert standings.mean_ranks(cells, ["a", "c"]) == {}
+    frame = standings.frame_of(rows)
+    assert standings.mean_ranks(frame, ["a", "b"]).to_dict() == {"memae": 1.0}
+    assert standings.mean_ranks(frame, ["a"]).to_dict() == {"vae": 1.0, "memae": 2.0}
+    assert standings.mean_ranks(frame, ["a", "c"]).to_dict() == {}
 
 
 def test_a_rank_is_that_of_the_mean_over_seeds():
@@ -45,7 +48,10 @@ def test_a_rank_is_that_of_the_mean_over_seeds():
         row_of("vae", "a", 0.5, seed=2),
         row_of("memae", "a", 0.8),
     ]
-    assert standings.mean_ranks(standings.cells_of(rows), ["a"]) == {"memae": 1.0, "vae": 2.0}
+    assert standings.mean_ranks(standings.frame_of(rows), ["a"]).to_dict() == {
+        "memae": 1.0,
+        "vae": 2.0,
+    }
 
 
 def test_the_spread_is_that_of_the_mean_over_splits():
@@ -55,12 +61,12 @@ def test_the_spread_is_that_of_the_mean_over_splits():
         row_of("vae", "b", 0.6, seed=2),
         row_of("vae", "b", 0.7, 3),
     ]
-    cells = standings.cells_of(rows)
-    assert standings.mean(cells, "vae", ["a", "b"], "auroc") == pytest.approx(0.7)
-    assert standings.spread(cells, "vae", ["a", "b"], "auroc") == pytest.approx(0)
-    assert standings.spread(cells, "vae", ["b"], "auroc") == pytest.approx(0.1)
-    assert standings.mean(cells, "vae", ["a", "c"], "auroc") is None
-    assert standings.spread(cells, "vae", ["a", "c"], "auroc") is None
+    frame = standings.frame_of(rows)
+    assert standings.means(frame, ["a", "b"], "auroc")["vae"] == pytest.approx(0.7)
+    assert standings.spreads(frame, ["a", "b"], "auroc")["vae"] == pytest.approx(0)
+    assert standings.spreads(frame, ["b"], "auroc")["vae"] == pytest.approx(0.1)
+    assert standings.means(frame, ["a", "c"], "auroc").empty
+    assert standings.spreads(frame, ["a", "c"], "auroc").empty
 
 
 def test_a_mean_over_splits_is_of_the_seeds_that_all_have():
@@ -69,21 +75,21 @@ def test_a_mean_over_splits_is_of_the_seeds_that_all_have():
         row_of("vae", "a", 0.8, seed=2),
         row_of("vae", "b", 0.4, seed=2),
     ]
-    cells = standings.cells_of(rows)
-    assert standings.mean(cells, "vae", ["a", "b"], "auroc") == pytest.approx(0.6)
-    apart = standings.cells_of([rows[0], rows[2]])
-    assert standings.mean(apart, "vae", ["a", "b"], "auroc") == pytest.approx(0.5)
+    frame = standings.frame_of(rows)
+    assert standings.means(frame, ["a", "b"], "auroc")["vae"] == pytest.approx(0.6)
+    apart = standings.frame_of([rows[0], rows[2]])
+    assert standings.means(apart, ["a", "b"], "auroc")["vae"] == pytest.approx(0.5)
 
 
 def test_the_chart_is_drawn_for_methods_with_gaps(tmp_path):
     means = {"far": {"historyad": 0.99, "vae": 0.9}, "near": {"vae": 0.3}, "none": {}}
-    standings.draw(means, ["historyad"], tmp_path / "chart.png")
+    chart.draw(means, ["historyad"], tmp_path / "chart.png")
     assert (tmp_path / "chart.png").stat().st_size < 150_000
 
 
 def test_every_panel_has_one_axis_and_the_methods_that_were_measured_there():
     means = {"near": {"vae": 0.3}, "far": {"vae": 0.9, "mahalanobis": 0.95, "historyad": 0.99}}
-    near, far = standings.draw_standings(means, ["historyad"]).axes
+    near, far = chart.draw_standings(means, ["historyad"]).axes
     assert [label.get_text() for label in near.get_yticklabels()] == ["vae"]
     names = [label.get_text() for label in far.get_yticklabels()]
     assert names == ["historyad", "mahalanobis", "vae"]
@@ -95,7 +101,7 @@ def test_every_panel_has_one_axis_and_the_methods_that_were_measured_there():
 
 def test_no_two_panels_overlap_and_all_are_within_the_picture():
     panels = {f"a|b|{i}": dict.fromkeys(list(PEERS)[: i + 1], 0.9) for i in range(14)}
-    boxes = [axes.get_position() for axes in standings.draw_standings(panels, []).axes]
+    boxes = [axes.get_position() for axes in chart.draw_standings(panels, []).axes]
     assert len(boxes) == 14
     assert all(0 < box.x0 < box.x1 < 1 and 0 < box.y0 < box.y1 < 1 for box in boxes)
     for one, other in combinations(boxes, 2):
@@ -105,7 +111,7 @@ def test_no_two_panels_overlap_and_all_are_within_the_picture():
 def test_the_peers_without_a_network_are_those_that_train_none():
     for name, make in PEERS.items():
         trains = isinstance(make(0), (NetworkPeer, PyOD))
-        assert (name in standings.WITHOUT_NETWORK) != trains, name
+        assert (name in chart.WITHOUT_NETWORK) != trains, name
 
 
 def test_of_several_rows_for_one_seed_the_last_of_all_samples_counts():
@@ -114,8 +120,8 @@ def test_of_several_rows_for_one_seed_the_last_of_all_samples_counts():
         row_of("vae", "a", 0.8),
         row_of("vae", "a", 0.1, most=2),
     ]
-    cells = standings.cells_of(rows)
-    assert [found["auroc"] for found in cells["vae", "a"]] == [0.8]
+    frame = standings.frame_of(rows)
+    assert frame["auroc"].tolist() == [0.8]
 
 
 def test_the_overview_is_in_the_order_of_ranks_and_leaves_out_who_lacks_a_split():
@@ -129,19 +135,20 @@ def test_the_overview_is_in_the_order_of_ranks_and_leaves_out_who_lacks_a_split(
         row_of("memae", "b", 0.95),
         row_of("neighbours", "a", 1.0),
     ]
-    head, *lines = standings.overview(standings.cells_of(rows))
-    assert head[:4] == ["method", "seeds", "mean rank", "AUROC"]
-    assert [line[:4] for line in lines] == [
-        ["memae", "1", "1.0", "0.9250"],
-        ["vae", "1", "2.0", "0.8000"],
+    shown = standings.overview(standings.frame_of(rows))
+    assert [*shown][:3] == ["seeds", "mean rank", "AUROC"]
+    assert [*shown.itertuples(name=None)] == [
+        ("memae", "1", "1.0", "0.9250", "0.4625", "1.0", "5,000", "300"),
+        ("vae", "1", "2.0", "0.8000", "0.4000", "1.0", "5,000", "300"),
     ]
-    assert lines[1][5:] == ["1.0", "5,000", "300"]
 
 
-def test_a_table_has_its_columns_below_each_other():
-    table = standings.markdown([["method", "a"], ["vae", "0.9000"]])
-    assert table == "| method | a      |\n| ------ | ------ |\n| vae    | 0.9000 |\n"
-    assert standings.markdown([["a|b"]]) == "| a\\|b |\n| ---- |\n"
+def test_a_table_is_markdown_and_may_have_its_columns_below_each_other():
+    head, rows = ["method", "a"], [["vae", "0.9000"]]
+    assert table(head, rows) == "| method | a |\n| --- | --- |\n| vae | 0.9000 |\n"
+    aligned = "| method | a      |\n| ------ | ------ |\n| vae    | 0.9000 |\n"
+    assert table(head, rows, below_each_other=True) == aligned
+    assert table(["a|b"], [], below_each_other=True) == "| a\\|b |\n| ---- |\n"
 
 
 def test_standings_are_a_page_and_a_chart(tmp_path):
@@ -150,12 +157,19 @@ def test_standings_are_a_page_and_a_chart(tmp_path):
         row_of("vae", "a", 0.9, seed=2),
         row_of("historyad", "b", 0.9),
     ]
-    page, chart = standings.write_standings(standings.cells_of(rows), tmp_path)
+    page, chart = standings.write_standings(standings.frame_of(rows), tmp_path)
     assert "| vae       | 0.8000 ± 0.1414 | –      |" in page.read_text()
     assert chart.stat().st_size > 1000
 
 
 def test_without_matplotlib_there_is_no_chart(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    cells = standings.cells_of([row_of("vae", "a", 0.7)])
-    assert standings.write_standings(cells, tmp_path) == [tmp_path / "standings.md"]
+    frame = standings.frame_of([row_of("vae", "a", 0.7)])
+    assert standings.write_standings(frame, tmp_path) == [tmp_path / "standings.md"]
+
+
+def test_without_pandas_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.delitem(sys.modules, "historyad.research.standings")
+    with pytest.raises(InputError, match=r"needs pandas: install historyad\[peers\]"):
+        importlib.import_module("historyad.research.standings")

@@ -1,29 +1,13 @@
 """The detectors on windows that our maps are compared with, and what is said of their maps."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from benchmarks.tiles import measure, peers, picture
 from historyad.data.sources import Source
-
-MODULES = ("tiles", "tiles_peers", "tiles_picture")
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        yield {name: importlib.import_module(name) for name in MODULES}
-
-
-@pytest.fixture(scope="module")
-def peers(benchmark):
-    return benchmark["tiles_peers"]
 
 
 def textures(n, seed):
@@ -32,7 +16,7 @@ def textures(n, seed):
 
 
 @pytest.mark.parametrize(("side", "stride"), [(8, 2), (16, 4), (32, 8)])
-def test_windows_are_put_back_where_they_were_cut(peers, side, stride):
+def test_windows_are_put_back_where_they_were_cut(side, stride):
     images = torch.randn(3, 1, 48, 64)
     back = peers.mean_of_windows(peers.cut(images, side, stride), side, stride, images.shape[2:])
     torch.testing.assert_close(back, images[:, 0])
@@ -40,7 +24,7 @@ def test_windows_are_put_back_where_they_were_cut(peers, side, stride):
         peers.cut(images[..., :-1], side, stride)
 
 
-def test_the_distance_to_a_gaussian_is_that_of_mahalanobis(peers, monkeypatch):
+def test_the_distance_to_a_gaussian_is_that_of_mahalanobis(monkeypatch):
     monkeypatch.setattr(peers, "_RIDGE", 0.0)
     mixing = torch.randn(9, 9)
     windows = torch.randn(2000, 1, 9) @ mixing
@@ -49,7 +33,7 @@ def test_the_distance_to_a_gaussian_is_that_of_mahalanobis(peers, monkeypatch):
     assert found[..., 0].square().mean().item() == pytest.approx(9, rel=1e-3)
 
 
-def test_at_each_place_what_is_usual_there(peers):
+def test_at_each_place_what_is_usual_there():
     windows = torch.randn(500, 2, 4) + torch.tensor([-10.0, 10.0])[:, None]
     swapped = windows.flip(1)
     for per_place in (True, False):
@@ -59,7 +43,7 @@ def test_at_each_place_what_is_usual_there(peers):
 
 
 @pytest.mark.parametrize("name", ["residual", "Mahalanobis", "place", "neighbours", "autoencoder"])
-def test_a_scratch_is_found_whatever_else_is_looked_at(peers, name):
+def test_a_scratch_is_found_whatever_else_is_looked_at(name):
     (method,) = [make for full, make in peers.PEERS.items() if full.endswith(name)]
     detector = method(0)
     if name == "autoencoder":
@@ -77,26 +61,25 @@ def test_a_scratch_is_found_whatever_else_is_looked_at(peers, name):
     np.testing.assert_allclose(alone, maps["b"][3:4], rtol=1e-3, atol=1e-5)
 
 
-def test_elsewhere_is_a_half_where_only_the_defect_is_seen(benchmark, monkeypatch):
-    tiles = benchmark["tiles"]
-    monkeypatch.setattr(tiles, "ELSEWHERE", 4)
+def test_elsewhere_is_a_half_where_only_the_defect_is_seen(monkeypatch):
+    monkeypatch.setattr(measure, "ELSEWHERE", 4)
     random = np.random.default_rng(0)
     good, maps = random.normal(size=(2, 60, 40, 40)).astype(np.float32)
     masks = np.zeros(maps.shape, bool)
     masks[:, 10:16, 10:16] = True
     maps[masks] += 10
-    assert tiles.elsewhere(good, maps, masks) == pytest.approx(0.5, abs=0.1)
-    assert tiles.elsewhere(good, maps + 0.5, masks) > 0.95
+    assert measure.elsewhere(good, maps, masks) == pytest.approx(0.5, abs=0.1)
+    assert measure.elsewhere(good, maps + 0.5, masks) > 0.95
 
 
-def test_the_picture_is_of_tiles_and_not_of_the_space_between_them(benchmark, tmp_path):
+def test_the_picture_is_of_tiles_and_not_of_the_space_between_them(tmp_path):
     normal = Source("image", textures(5, 1)[:, :, :48] // 2, [str(i) for i in range(5)], "good")
     masks = {"crack": np.zeros((5, 48, 48), bool)}
     masks["crack"][:3, 10:20, 10:20] = True
     scores = {"crack": np.linspace(-1, 1, 5)}
-    benchmark["tiles_picture"].draw(
+    picture.draw(
         lambda images: images[..., 0] / np.float32(255),
         *(normal, scores["crack"], {"crack": normal}, scores, masks, tmp_path / "tiles.webp"),
     )
-    with Image.open(tmp_path / "tiles.webp") as picture:
-        assert (np.asarray(picture.convert("L")) > 250).mean() < 0.25
+    with Image.open(tmp_path / "tiles.webp") as drawn:
+        assert (np.asarray(drawn.convert("L")) > 250).mean() < 0.25

@@ -18,12 +18,13 @@ from typing import Any, Literal
 
 from historyad.config import PRESETS, Config, as_dict, make_config
 from historyad.files import load_json, save_json
-from historyad.method.history import History, pool_histories
+from historyad.method.history import History
 from historyad.model.files import VERSION
 from historyad.model.fit import fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 from historyad.ranks import choose_device
+from historyad.research.reproduce.pooled import PooledHistory
 from historyad.research.splits import Split, load_split
 
 Scale = Literal["quick", "full"]
@@ -149,7 +150,7 @@ class Runs:
             shape = model.kind.networks(model.config)
             recorded = History(path, config, shape, choose_device(config.device))
             histories.append(recorded.thin(recipe.every))
-        return pool_histories(histories)
+        return PooledHistory(histories) if recipe.pooled else histories[0]
 
     def seconds(self, recipe: Recipe) -> Seconds:
         """Return how long the detector took with all its histories, on the wall and of CPU time."""

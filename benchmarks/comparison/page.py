@@ -1,0 +1,318 @@
+"""Write docs/comparison.md and its chart from docs/rows/comparison; `--check` compares the page."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from pandas import DataFrame, Series
+
+from benchmarks.comparison.checks import aims_section, checks_section
+from benchmarks.comparison.cost import cost_section
+from benchmarks.comparison.families import (
+    FAMILIES,
+    OUR_DEFAULT,
+    WITH_DEEP_PEERS,
+    Family,
+    better_peers,
+    range_of,
+    read_all,
+)
+from benchmarks.pages import (
+    BEFORE,
+    DOCS,
+    PICTURES,
+    ROOT,
+    ROWS,
+    SCORE_SINCE,
+    commands,
+    write_or_check,
+)
+from historyad.research.benchmark import OURS
+from historyad.research.chart import draw
+from historyad.research.markdown import table
+from historyad.research.standings import (
+    in_text,
+    mean_ranks,
+    means,
+    methods_in,
+    on,
+    on_each,
+    with_spread,
+)
+
+README = ROOT / "README.md"
+
+HEAD = """# Comparison
+
+Written by `python -m benchmarks.comparison.page` from the rows in `docs/rows/comparison`, and in
+`docs/rows/speed` for our fits on all of MNIST; do not edit.
+Every section names the commands that gave it. Data are looked for under `HISTORYAD_DATA`.
+
+Every method learns from the same normal images, and no label was used in fitting, nor in choosing,
+but for the number of latents of `vae-bernoulli`, 10 instead of 20, by four digits left out, seed 0.
+The settings of the peers are those of their papers, or their library's; PyOD's networks, made for
+tables, are wider on images, of which they see 200,000 at least. `vae` and `vae-dense` are scored by
+reconstruction probability; `vae-bernoulli`, the plain one, by the error of its reconstruction. On
+vectors `vae` is dense, and so there is no other. `anogan` and `adgan` take hundreds of steps for
+every image: a table that lacks them does so for that reason.
+
+The settings of ours were chosen on some of these splits, on the same test images, most of them with
+seed 0: [they are named here](how-it-works.md#several-views-one-score). Seeds on which something was
+chosen are not reported.
+`historyad` is the default with all its views, `historyad-paper` the paper's recipe alone; on digits
+and house numbers, for which it has its own settings, its rows are those of the
+[reproduction of the paper](results.md).
+
+Scores are better when higher, the best of a column is **bold**; the anomalous class is the positive
+one of AUPRC, and its share is the prevalence. Numbers are means over the seeds; methods that draw
+nothing at random have one where the split is fixed. After ± stands the standard deviation over the
+seeds, that of the mean where there are several splits. A dash means: not measured; a method that
+a table lacks was measured on none of its splits. The column of seeds says how many of those in the
+command are done on every split.
+
+Machines: two cores of an x86-64 server processor, 24 GB, no accelerator: an AMD EPYC (third
+generation) or an Intel Xeon, which newer rows name. Where times are compared, the page says which.
+"""
+
+CHART = """## At a glance
+
+AUROC, mean over the splits of each family, the best method on top; ours are orange. A method is
+where it was measured on all splits of a family.
+
+![AUROC of each method on each family of splits](pictures/comparison.webp)
+"""
+
+RANKS = """## Ranks
+
+The rank of a method by its AUROC among those that were measured on all splits of a family, 1 for
+the best, ties shared; the mean over its splits. The last two columns are means over all {n} image
+splits, and over the {few} on which the peers that train a network are to be measured, too: each
+among the methods that were measured on every one of them. Families of ten weigh most.
+"""
+
+LOSSES = """## Where ours loses
+
+Every split on which a peer has a higher AUROC than `historyad`, the default, with what beats it and
+by how much; on vectors, whose halves a seed decides, on the seeds that both have.
+"""
+
+OTHER_DRAW = """
+{methods}: from [figure 7](results.md#figure-7-one-digit-as-the-anomaly), where 80 % of
+the normal images of both official halves train; the rest and all images of the digit test.
+"""
+
+SUMMARY_MARKS = (
+    "<!-- families: python -m benchmarks.comparison.page -->",
+    "<!-- end of families -->",
+)
+# What one would pick without reading papers.
+PICKED = ("neighbours", "neighbours-pca-cosine", "pca-residual", "mahalanobis", "isolation-forest")
+_LISTED = 6  # peers that a line on a loss names
+
+
+def main() -> int:
+    """Write page and chart and the table of README, or with --check return 1 when one is stale."""
+    rows = read_all(ROWS)
+    if "--check" not in sys.argv:
+        panels = {f.title: means(rows, f.splits, "auroc").to_dict() for f in FAMILIES}
+        draw(panels, [*OURS], PICTURES / "comparison.webp")
+    stale = write_or_check(README, with_summary(README.read_text(), rows))
+    return write_or_check(DOCS / "comparison.md", page_of(rows)) or stale
+
+
+def with_summary(text: str, rows: DataFrame) -> str:
+    """Return the text of README with what it says of the families brought up to date."""
+    start, end = SUMMARY_MARKS
+    before, _, after = text.partition(start)
+    return f"{before}{start}\n\n{summary(rows)}\n{end}{after.partition(end)[2]}"
+
+
+def summary(rows: DataFrame) -> str:
+    """Return the mean AUROC of ours, of what one would pick without it, and of the best peer."""
+    lines = []
+    for family in FAMILIES:
+        known = means(rows, family.splits, "auroc")
+        best = known.drop([*OURS], errors="ignore").idxmax()
+        shown = _column(known.reindex([OUR_DEFAULT, *PICKED, best]), "{:.3f}")
+        shown.iloc[-1] += f" `{best}`"
+        seeds = _seeds(on(rows, family.splits)).get(OUR_DEFAULT, "0")
+        name = f"{family.title} ({len(family.splits)})"
+        lines.append([name, *shown, *_verdicts(rows, family), seeds])
+    head = ["mean AUROC (splits)", *(f"`{method}`" for method in (OUR_DEFAULT, *PICKED))]
+    head += ["best of all peers", "found by ours", "false alarms of ours", "seeds of ours"]
+    old = [family.title.lower() for family in FAMILIES if _earlier(rows, family)]
+    which = f"\n`{OUR_DEFAULT}` was measured on these {BEFORE}:\n"
+    which = f"{which}{', '.join(old)}.\n" if old else ""
+    return table(head, lines) + which
+
+
+def build() -> str:
+    """Return the page."""
+    return page_of(read_all(ROWS))
+
+
+def page_of(rows: DataFrame) -> str:
+    """Return the page that says what was measured."""
+    sections = [
+        HEAD,
+        CHART,
+        ranks_section(rows),
+        losses_section(rows),
+        aims_section(rows),
+        *(family_section(rows, family) for family in FAMILIES),
+        cost_section(rows),
+        checks_section(rows),
+    ]
+    return "\n".join(sections)
+
+
+def family_section(rows: DataFrame, family: Family) -> str:
+    """Return the table of a family: the splits one by one, and their means where they are many."""
+    rows = on(rows, family.splits)
+    text = f"## {family.title}\n\n{family.about}\n"
+    if rows.empty:
+        return text + "\n*Not measured yet.*\n"
+    same = rows[rows["most"].isna() & rows["other_draw"].isna()]
+    train, normal, anomalous = (
+        range_of((rows if same.empty else same)[f"n_{of}"])
+        for of in ("train", "normal", "anomalous")
+    )
+    sizes = f"\n{train} training samples; {normal} normal and {anomalous} anomalous ones test.\n"
+    sizes += _parts(rows)
+    body = _wide(rows, family) if len(family.splits) > 3 else _narrow(rows, family)
+    text += sizes + _earlier(rows, family) + _other_draw(rows)
+    return text + commands(rows.to_dict("records")) + body + _at_threshold(rows, family)
+
+
+def _at_threshold(rows: DataFrame, family: Family) -> str:
+    """Say what the verdicts of ours find on the splits of a family, and what they wrongly flag."""
+    found, flagged = _verdicts(rows, family)
+    if found == "–":
+        return ""
+    return (
+        f"\nAt its threshold for 1 % of false positives, `{OUR_DEFAULT}` finds {found} of the "
+        f"anomalies\nand flags {flagged} of the normal samples (means over splits and seeds).\n"
+    )
+
+
+def _verdicts(rows: DataFrame, family: Family) -> list[str]:
+    """Return which share of anomalies ours finds, and which of normal samples it flags."""
+    keys = ("detection_rate", "false_positive_rate")
+    shares = [means(rows, family.splits, key).get(OUR_DEFAULT) for key in keys]
+    return ["–" if share is None else f"{100 * share:.1f} %" for share in shares]
+
+
+def _earlier(rows: DataFrame, family: Family) -> str:
+    """Say on how many splits ours is of before its latest view."""
+    ours = on(rows[rows["method"] == OUR_DEFAULT], family.splits)
+    is_old = (ours["model_version"].fillna(0) < SCORE_SINCE).groupby(ours["split"]).any()
+    if not family.images or not is_old.any():
+        return ""
+    on_which = "" if is_old.all() else f" on {is_old.sum()} of the {len(is_old)} splits"
+    return f"\n`{OUR_DEFAULT}` was measured here {BEFORE}{on_which}.\n"
+
+
+def _other_draw(rows: DataFrame) -> str:
+    """Say which methods were measured on another draw of the same images."""
+    methods = sorted({f"`{method}`" for method in rows.dropna(subset="other_draw")["method"]})
+    return OTHER_DRAW.format(methods=", ".join(methods)) if methods else ""
+
+
+def _parts(rows: DataFrame) -> str:
+    """Say which methods were tested on a part of the samples."""
+    parts = rows.dropna(subset="most").groupby("method")["most"].last()
+    listed = ", ".join(f"`{method}` ({most:,.0f})" for method, most in parts.items())
+    why = "too slow for all, were tested on so many of either kind, drawn by the seed"
+    return f"\nMethods {why}: {listed}.\n" if listed else ""
+
+
+def _wide(rows: DataFrame, family: Family) -> str:
+    """Return AUROC of many splits, and the means of AUROC and AUPRC over them."""
+    columns = {"seeds": _seeds(rows)}
+    for split, values in on_each(rows, family.splits, "auroc").items():
+        short = re.sub(r"^(vectors|mnist|fashion)-((only|without)-)?", "", split)
+        columns[short] = _column(values)
+    prevalence = rows.groupby("split")["prevalence"].last().mean()
+    for name, key in (("AUROC", "auroc"), (f"AUPRC (prevalence {prevalence:.2f})", "auprc")):
+        columns[f"mean {name}"] = with_spread(rows, family.splits, key, _column)
+    return _by_method(columns, _order(rows, family))
+
+
+def _narrow(rows: DataFrame, family: Family) -> str:
+    """Return AUROC and AUPRC of few splits, with their spread."""
+    columns = {"seeds": _seeds(rows)}
+    shared = set.intersection(*(set(split.split("-vs-")) for split in family.splits))
+    for split in family.splits:
+        name = "".join(set(split.split("-vs-")) - shared) or split
+        prevalence = "".join(
+            f" (prevalence {share:.2f})" for share in on(rows, [split])["prevalence"][:1]
+        )
+        columns[f"{name}, AUROC"] = with_spread(rows, [split], "auroc", _column)
+        columns[f"{name}, AUPRC{prevalence}"] = with_spread(rows, [split], "auprc", _column)
+    return _by_method(columns, _order(rows, family))
+
+
+def ranks_section(rows: DataFrame) -> str:
+    """Return the mean rank of every method on every family, and over two sets of images."""
+    images = [split for family in FAMILIES if family.images for split in family.splits]
+    some = [split for family in WITH_DEEP_PEERS for split in family.splits]
+    groups = {family.title: list(family.splits) for family in FAMILIES}
+    groups |= {"all images": images, f"{len(some)} image splits": some}
+    ranks = DataFrame({title: mean_ranks(rows, splits) for title, splits in groups.items()})
+    ranks = ranks.reindex(methods_in(rows)).dropna(how="all")
+    ranks["best"] = ranks.min(axis=1)
+    ranks = ranks.sort_values([ranks.columns[-2], "best"], kind="stable").drop(columns="best")
+    columns = {
+        f"{title} (of {values.count()})": _column(values, "{:.1f}", best="min")
+        for title, values in ranks.items()
+    }
+    text = RANKS.format(n=len(images), few=len(some))
+    return text + "\n" + _by_method(columns, [*ranks.index])
+
+
+def losses_section(rows: DataFrame) -> str:
+    """Return every split on which a peer is better than our default."""
+    ours = {*rows[rows["method"] == OUR_DEFAULT]["split"]}
+    splits = [split for family in FAMILIES for split in family.splits if split in ours]
+    if not splits:
+        return LOSSES + "\n*Ours is not measured yet.*\n"
+    lines = []
+    own = on_each(rows, splits, "auroc").loc[OUR_DEFAULT]
+    for split in splits:
+        gains = better_peers(rows, split, OUR_DEFAULT)
+        better = [f"`{method}` +{gain:.4f}" for method, gain in gains.items()]
+        if better:
+            more = f", and {len(better) - _LISTED} more" if len(better) > _LISTED else ""
+            lines.append([split, f"{own[split]:.4f}", ", ".join(better[:_LISTED]) + more])
+    won = f"\nOurs is the best, or shares the best, on {len(splits) - len(lines)} of the "
+    won += f"{len(splits)} splits on which it was measured.\n"
+    return LOSSES + won + ("\n" + table(["split", "ours", "better"], lines) if lines else "")
+
+
+def _column(values: Series, form: str = "{:.4f}", best: str = "max") -> Series:
+    """Return the values as text, a dash for none and bold for whatever reads like the best."""
+    texts = in_text(values, form)
+    return texts.where(texts != form.format(values.agg(best)), "**" + texts + "**")
+
+
+def _by_method(columns: dict[str, Series], methods: list[str]) -> str:
+    frame = DataFrame(columns).reindex(methods).rename("`{}`".format)
+    return table(["method", *frame], frame.itertuples(name=None))
+
+
+def _seeds(rows: DataFrame) -> Series:
+    """Return how many seeds each method has on every split where it was measured."""
+    n_splits = rows.groupby(["method", "seed"])["split"].nunique()
+    is_everywhere = n_splits.eq(rows.groupby("method")["split"].nunique(), level="method")
+    return in_text(is_everywhere.groupby("method").sum(), "{}")
+
+
+def _order(rows: DataFrame, family: Family) -> list[str]:
+    """Return the methods, the best mean AUROC first, and last those that have none."""
+    known = means(rows, family.splits, "auroc").sort_values(ascending=False, kind="stable")
+    return [*known.index, *(method for method in methods_in(rows) if method not in known)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

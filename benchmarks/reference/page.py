@@ -1,0 +1,78 @@
+"""Write docs/reference.md from the command line and its settings; `--check` only compares."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.pages import DOCS, write_or_check
+from historyad.cli import app
+from historyad.config import PRESETS, settings
+from historyad.research.markdown import table
+
+HEAD = """# Reference
+
+Written by `python -m benchmarks.reference.page` from what `historyad --help` and the package itself
+know; do not edit. The settings stand in [a table of their own](#settings).
+
+A score of about -1 for normal samples is that of D<sub>TV</sub> alone, `--views history`. With the
+default, in which other views count too, normal samples come to about -0.8.
+"""
+
+SETTINGS = """## Settings
+
+Every one is an option of `historyad fit` (`--n-epochs 3`), an argument of Python's `HistoryAD`
+(`n_epochs=3`) and a line of `inspect`. A preset is a set of them. An epoch is `epoch_images` images
+seen by the critic. [How it works](how-it-works.md) explains the symbols.
+
+"""
+
+
+def build() -> str:
+    """Return the page."""
+    return f"{HEAD}\n{_commands()}\n\n{SETTINGS}{_settings()}"
+
+
+def _commands() -> str:
+    """Return what --help says of every command, without the settings that the table shows."""
+    text = app.generate_docs(output_format="markdown", heading_level=1)
+    text = text[text.index("## historyad ") :]
+    text = re.sub(r"^\*\*Settings .*?(?=^## )", _POINTER, text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^\*\*(\w+)\*\*:$", r"\1:", text, flags=re.MULTILINE)
+    # Where a command is called, cyclopts puts what is running: python -m MODULE.
+    text = re.sub(r"^(historyad \w+) -m \S+", r"\1", text, flags=re.MULTILINE)
+    return text.replace("```console", "```text").strip()
+
+
+_UNBOUNDED = 10**12
+_POINTER = "And every one of the [settings](#settings).\n\n"
+
+
+def _settings() -> str:
+    rows = []
+    for name, setting in settings().items():
+        presets = ", ".join(
+            f"{preset}&nbsp;`{values[name]}`"
+            for preset, values in PRESETS.items()
+            if values.get(name, setting.default) != setting.default
+        )
+        default = f"`{setting.default}`" if setting.default != "" else "none"
+        meaning = setting.metadata["help"] + _range(setting.metadata)
+        rows.append([f"`{name}`", default, presets, meaning])
+    return table(["setting", "default", "presets", "meaning"], rows)
+
+
+def _range(metadata: Mapping[str, Any]) -> str:
+    low, high, choices = (metadata[key] for key in ("low", "high", "choices"))
+    if choices:
+        return f" *One of {', '.join(choice or 'empty' for choice in choices)}.*"
+    if low is None:
+        return ""
+    # A bound that only keeps numbers within what files and counters hold says nothing.
+    return f" *At least {low:,g}.*" if high >= _UNBOUNDED else f" *From {low:,g} to {high:,g}.*"
+
+
+if __name__ == "__main__":
+    sys.exit(write_or_check(DOCS / "reference.md", build()))
