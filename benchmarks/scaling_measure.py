@@ -21,7 +21,8 @@ from speed_scoring import _model as default_model
 
 from historyad.config import make_config
 from historyad.data.datasets import open_source
-from historyad.data.images import decode_image, find_images
+from historyad.data.decoding import decode_image
+from historyad.data.images import find_images
 from historyad.data.sources import CHUNK
 from historyad.deploy.many import score_dataset, score_shard
 from historyad.deploy.parts import Job

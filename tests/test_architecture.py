@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 
 # The table of contents: a file imports only from its own part and from those above it.
 PARTS = [
-    *("errors", "config", "randomness", "files", "checkpoints", "environment"),
+    *("errors", "config", "randomness", "names", "regular", "files", "checkpoints", "environment"),
     *("data", "kinds", "method", "score", "model", "judge", "deploy", "research"),
     *("cli", "__main__"),
 ]

@@ -32,12 +32,8 @@ from typing import Any, cast
 import numpy as np
 
 from historyad.data import streams
-from historyad.data.images import (
-    SUFFIXES,
-    conform,
-    decode_image,
-    find_images,
-)
+from historyad.data.decoding import decode_image
+from historyad.data.images import SUFFIXES, find_images
 from historyad.data.in_memory import from_array, is_dataset, open_array, open_dataset
 from historyad.data.named_sets import SETS, find_files
 from historyad.data.shards import Shards, find_shards
@@ -197,7 +193,7 @@ def _open_file(
     if not path.exists():
         raise InputError(_missing(path, description))
     if suffix in SUFFIXES:
-        image = conform(decode_image(path), mixed, channels)
+        image = decode_image(path, side=mixed, channels=channels)
         return Source("image", image[None], [path.name], description)
     if suffix == ".npy":
         return from_array(load_npy(path), description)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.images import decode_image
+from historyad.data.decoding import decode_image
 from historyad.data.sources import CHUNK, Source
 from historyad.data.streams import in_parts
 from historyad.errors import InputError

@@ -18,7 +18,8 @@ from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 
-from historyad.data.images import FORMATS, Pixels, conform, decode_image
+from historyad.data.decoding import decode_image
+from historyad.data.images import FORMATS, Pixels, conform
 from historyad.deploy.service.batcher import Batcher, QueueFullError
 from historyad.deploy.service.bodies import Files
 from historyad.deploy.service.settings import Settings
