@@ -16,7 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from benchmarks.reliability.process import MULTIPART, Client, Row, Service, encode, form, service
+from benchmarks.measuring import Row
+from benchmarks.reliability.process import MULTIPART, Client, Service, encode, form, service
 
 _MOST_BODY = 33 * 10**6  # just below what is taken
 
