@@ -163,7 +163,7 @@ def test_the_scale_and_the_threshold_are_those_of_held_out_samples(fitted):
     train, held_out = split_rows(len(fitted.train), model.config)
     score = copy.deepcopy(model.score)
     score.fit_scale(fitted.train, held_out)
-    scales = {name: value for name, value in score.state_dict().items() if "scale" in name}
+    scales = {n: value.clone() for n, value in score.state_dict().items() if "scale" in n}
     assert scales
     for name, value in scales.items():
         torch.testing.assert_close(value, model.score.state_dict()[name], rtol=1e-4, atol=1e-5)
