@@ -5,12 +5,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before scipy is imported: one of scikit-learn's checks of estimators asks for it.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fitted import Fitted, fit_columns, fit_crops, fit_whole
 from sklearn.datasets import load_digits
 from storing import Disk
+from tiny import TRAINED
+
+from historyad import HistoryAD
+from historyad.constants import CONSTANTS
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +62,45 @@ def disk(tmp_path):
     disk = Disk(tmp_path / "disk")
     yield disk
     disk.close()
+
+
+@pytest.fixture
+def constants(monkeypatch):
+    """Let a module see other constants than those that are declared."""
+
+    def change(module, **values):
+        monkeypatch.setattr(module, "CONSTANTS", replace(CONSTANTS, **values))
+
+    return change
+
+
+# One detector of each kind of input, fitted once. Who changes its files copies them.
+
+
+@pytest.fixture(scope="session")
+def whole(digits, tmp_path_factory) -> Fitted:
+    return fit_whole(digits[0], tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="session")
+def crops(tmp_path_factory) -> Fitted:
+    return fit_crops(tmp_path_factory.mktemp("crops"))
+
+
+@pytest.fixture(scope="session")
+def columns(tmp_path_factory) -> Fitted:
+    return fit_columns(tmp_path_factory.mktemp("columns"))
+
+
+@pytest.fixture(scope="session", params=["whole", "crops", "columns"])
+def fitted(request) -> Fitted:
+    """Each of them."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def trained(digits, tmp_path_factory) -> Path:
+    """The run of a detector of digits that was trained for two seconds, on the first 1,000."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    HistoryAD(**TRAINED).fit(digits[0][:1000], run=run)
+    return run

@@ -72,3 +72,20 @@ class Disk:
         else:
             self.free()
             self.write_protect(False)
+
+
+def too_deep(folder: Path) -> str:
+    """Make folders in each other, so deep that nobody enters the last by its path, nor root.
+
+    Return what the first that cannot be entered is called, from the parent of ``folder``.
+    """
+    folder.mkdir()
+    name, path = "x" * 250, folder
+    here = os.open(folder, os.O_RDONLY)
+    while len(str(path)) < 4096:
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here, path = below, path / name
+    os.close(here)
+    return path.relative_to(folder.parent).as_posix()

@@ -23,7 +23,6 @@ PARTS = [
         "files",
         "checkpoints",
         "ranks",
-        "layers",
         "environment",
     ),
     *("data", "method", "score", "kinds", "model", "judge", "deploy", "research"),
@@ -89,6 +88,27 @@ def test_only_its_own_commands_import_research():
     for name, path in NAMES.items():
         if name.partition(".")[0] != "research" and name != "cli.research":
             assert not [other for other in imported_by(path) if other.startswith("research")], name
+
+
+ASKED = "|".join(
+    [
+        r"isinstance\([^)]*\b(?:Whole|Crops|Columns|ImageKind)\b",
+        r"\bkind\.name\b",
+        r"\.kind [!=]=",
+        r"len\([\w.]*shape\)",
+        r"\bcenter is (?:not )?None",
+    ]
+)
+
+
+def test_only_kinds_and_data_ask_what_kind_of_input_there_is():
+    for name, path in NAMES.items():
+        if name.partition(".")[0] in ("kinds", "data"):
+            continue
+        asked = re.search(ASKED, path.read_text())
+        assert not asked, f"{name} asks {asked[0]}"
+        kinds = {f"kinds.{kind}" for kind in ("whole", "crops", "columns", "images")}
+        assert not kinds.intersection(imported_by(path)), name
 
 
 def test_every_module_says_what_it_is_for():

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,20 +14,17 @@ NUMBERS = {n: s for n, s in settings().items() if not isinstance(s.default, str)
 TEXTS = {n: s for n, s in settings().items() if isinstance(s.default, str)}
 
 
-def limits():
-    """Yield (name, limit, a value just beyond it, what the error says) for every limit."""
-    for name, setting in NUMBERS.items():
-        for key, words, direction in (("low", "at least", -1), ("high", "at most", 1)):
-            limit = setting.metadata[key]
-            if limit is None:
-                continue
-            whole = isinstance(setting.default, int)
-            beyond = limit + direction if whole else math.nextafter(limit, direction * math.inf)
-            yield pytest.param(name, limit, beyond, f"{words} {limit:g}", id=f"{name}-{key}")
-
-
 def changed(name, value):
     return dataclasses.replace(Config(), **{name: value})
+
+
+def refusal(name, value):
+    """Return what is said of a value, which is refused."""
+    try:
+        validate(changed(name, value))
+    except ConfigError as error:
+        return str(error)
+    return pytest.fail(f"{name} = {value!r} is not refused")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -62,31 +60,42 @@ def test_config_error_is_a_value_error_that_a_user_can_mend():
     assert issubclass(ConfigError, HistoryADError)
 
 
-@pytest.mark.parametrize(("name", "limit", "beyond", "words"), list(limits()))
-def test_limits_are_allowed_and_what_is_beyond_is_refused(name, limit, beyond, words):
-    with pytest.raises(ConfigError, match=f"^{name} is .*: it must be .*") as caught:
-        validate(changed(name, beyond))
-    assert words in str(caught.value)
+def limits():
+    """Yield (name, limit, a value just beyond it, what the error says) for every limit."""
+    for name, setting in NUMBERS.items():
+        for key, words, direction in (("low", "at least", -1), ("high", "at most", 1)):
+            limit = setting.metadata[key]
+            if limit is None:
+                continue
+            whole = isinstance(setting.default, int)
+            beyond = limit + direction if whole else math.nextafter(limit, direction * math.inf)
+            yield name, limit, beyond, f"{words} {limit:g}"
+
+
+def test_limits_are_allowed_and_what_is_beyond_is_refused():
     # Some settings limit each other: the other one is moved out of the way.
-    room = {
+    rooms = {
         "n_epochs": {"skip_epochs": 0.0},
         "skip_epochs": {"n_epochs": 1000.0},
         "scales": {"patch": 32},
-    }.get(name, {})
-    validate(dataclasses.replace(Config(), **{name: limit, **room}))
+    }
+    assert len(list(limits())) > 40
+    for name, limit, beyond, words in limits():
+        said = refusal(name, beyond)
+        assert re.match(f"{name} is .*: it must be .*{re.escape(words)}", said), said
+        validate(dataclasses.replace(Config(), **{name: limit, **rooms.get(name, {})}))
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "5", None, [1], 1j])
-def test_only_finite_numbers_are_numbers(name, value):
-    with pytest.raises(ConfigError, match=f"^{name} is "):
-        validate(changed(name, value))
+def test_only_finite_numbers_are_numbers():
+    for name in NUMBERS:
+        for value in (math.nan, math.inf, -math.inf, True, "5", None, [1], 1j):
+            assert refusal(name, value).startswith(f"{name} is ")
 
 
-@pytest.mark.parametrize("name", [n for n, s in NUMBERS.items() if isinstance(s.default, int)])
-def test_whole_numbers_are_whole(name):
-    with pytest.raises(ConfigError, match=f"^{name} is 8.0: it must be of type int"):
-        validate(changed(name, 8.0))
+def test_whole_numbers_are_whole():
+    for name, setting in NUMBERS.items():
+        if isinstance(setting.default, int):
+            assert refusal(name, 8.0).startswith(f"{name} is 8.0: it must be of type int")
 
 
 def test_numbers_of_numpy_are_numbers_and_saved_as_pythons():
@@ -99,39 +108,33 @@ def test_numbers_of_numpy_are_numbers_and_saved_as_pythons():
             make_config(width=value)
 
 
-@pytest.mark.parametrize("name", TEXTS)
-@pytest.mark.parametrize("value", [None, 1, b"cpu"])
-def test_texts_are_texts(name, value):
-    with pytest.raises(ConfigError, match=f"^{name} is .*: it must be of type str"):
-        validate(changed(name, value))
+def test_texts_are_texts():
+    for name in TEXTS:
+        for value in (None, 1, b"cpu"):
+            assert refusal(name, value) == f"{name} is {value!r}: it must be of type str"
 
 
-@pytest.mark.parametrize("name", [n for n, s in TEXTS.items() if s.metadata["choices"]])
-def test_choices(name):
-    choices = settings()[name].metadata["choices"]
-    for choice in choices:
-        validate(dataclasses.replace(Config(), skip_epochs=0.5, patch=32, **{name: choice}))
-    with pytest.raises(ConfigError) as caught:
-        validate(changed(name, "other"))
-    listed = ", ".join(choice or "''" for choice in choices)
-    assert str(caught.value) == f"{name} is 'other': choose one of {listed}"
+def test_choices():
+    for name, setting in TEXTS.items():
+        if not (choices := setting.metadata["choices"]):
+            continue
+        for choice in choices:
+            validate(dataclasses.replace(Config(), skip_epochs=0.5, patch=32, **{name: choice}))
+        listed = ", ".join(choice or "''" for choice in choices)
+        assert refusal(name, "other") == f"{name} is 'other': choose one of {listed}"
 
 
-@pytest.mark.parametrize("side", [0, 8, 16, 32, 64, 128])
-def test_sides_of_the_grid(side):
-    validate(changed("image_size", side))
-
-
-@pytest.mark.parametrize("side", [1, 7, 12, 100])
-def test_other_sides_are_refused(side):
-    with pytest.raises(ConfigError, match=f"image_size is {side}: take 0, 8, 16, 32, 64 or 128"):
+def test_sides_of_the_grid():
+    sides = "0, 8, 16, 32, 64 or 128"
+    for side in (0, 8, 16, 32, 64, 128):
         validate(changed("image_size", side))
+    for side in (1, 7, 12, 100):
+        assert refusal("image_size", side) == f"image_size is {side}: take {sides}"
 
 
-@pytest.mark.parametrize("values", [{"n_epochs": 1.0}, {"time_unit": "run"}])
-def test_a_history_without_length_is_refused(values):
+def test_a_history_without_length_is_refused():
     with pytest.raises(ConfigError, match=r"skip_epochs \(1\) leaves nothing"):
-        make_config(**values)
+        make_config(n_epochs=1.0)
 
 
 @given(

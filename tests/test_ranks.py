@@ -1,5 +1,6 @@
 """Several processes take the steps of one: gloo groups, started for real on this machine."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,19 +14,19 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny import TINY_OPTIONS, TRAINED, batches_of, tiny_config
+from tiny import TINY, TINY_OPTIONS, TRAINED, batches_of, networks_for, tiny_config
 from torch import nn
 
-from historyad import ranks as distributed
+from historyad import ranks
 from historyad.cli import main
 from historyad.data import streams
 from historyad.data.datasets import open_source
 from historyad.errors import ConfigError, RunError
 from historyad.judge.evaluation import evaluate_model
 from historyad.layers import WholeBatchNorm2d
-from historyad.method.detector import Detector, detector_step
+from historyad.method.detector import detector_step
 from historyad.method.gan import build_gan, critic_step, generator_step, make_adam
-from historyad.model.fit import _share_unreadable
+from historyad.method.history import History
 from historyad.model.model import Model
 from historyad.randomness import Stream, torch_generator
 
@@ -38,24 +39,24 @@ BATCH = 16  # of three ranks: 5, 5 and 6
 def steps(digits):
     """Return gradients and statistics after one step of each kind, of all ranks together."""
     config = tiny_config(batch_size=BATCH, augment="flip,rotate90", penalty_interval=4)
-    batches = batches_of(digits, config, augment=config.augment)
-    part, found = distributed.own_part(BATCH), {}
+    batches = batches_of(digits, config)
+    part, found = ranks.own_part(BATCH), {}
     for penalised in (True, False):  # of a lazy penalty, the step with and that without
-        gan = build_gan(batches.shape, config, "cpu")
+        gan = build_gan(batches.networks, config, "cpu")
         random = torch_generator(0, Stream.GAN)
         real = batches.at(0, BATCH, part)
         distance = critic_step(gan, real, random, config, penalised=penalised)
-        found[f"distance {penalised}"] = distributed.average(distance, BATCH)
+        found[f"distance {penalised}"] = ranks.average(distance, BATCH)
         found |= named(f"critic {penalised}", gan.critic)
     # Each from the start: Adam's first step is the sign of a gradient, which rounding decides
     # where it should be 0.
-    gan = build_gan(batches.shape, config, "cpu")
+    gan = build_gan(batches.networks, config, "cpu")
     generator_step(gan, torch_generator(0, Stream.GAN), config)
     found |= named("generator", gan.generator)
-    detector = Detector([build_gan(batches.shape, config, "cpu").critic])
+    detector = build_gan(batches.networks, config, "cpu").critic
     generated = batches.at(BATCH, BATCH, part)
     estimate = detector_step(detector, make_adam(detector, 1e-3), real, generated, config)
-    found["estimate"] = distributed.average(estimate, BATCH)
+    found["estimate"] = ranks.average(estimate, BATCH)
     return {**found, **named("detector", detector)}
 
 
@@ -66,20 +67,45 @@ def named(name, network):
     return gradients | kept
 
 
+def drawn(folder):
+    """Return samples of the histories in a folder, which all ranks draw together."""
+    return {
+        name: torch.from_numpy(history.sample(40, 64))
+        for name, history in histories(folder).items()
+    }
+
+
+def histories(folder):
+    config = tiny_config(decay=0.0)
+    shapes = {"images": (2, 8, 8), "vectors": (5,)}
+    return {
+        name: History(folder / name, config, networks_for(shape, config))
+        for name, shape in shapes.items()
+    }
+
+
+def record_snapshots(folder):
+    """Record more snapshots than there are ranks."""
+    for history in histories(folder).values():
+        for number in range(7):
+            gan = build_gan(history.networks, tiny_config(seed=number), "cpu")
+            history.record(512 + 64 * number, gan.generator, gan.critic)
+
+
 def missing_gradients():
     """Average the gradients of a network of which each rank uses another half."""
     halves = nn.ModuleList([nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)])
     for parameter in halves.parameters():
         nn.init.ones_(parameter)
-    halves[distributed.rank() % 2](torch.ones(2)).sum().backward()
-    distributed.average_gradients(halves.parameters())
+    halves[ranks.rank() % 2](torch.ones(2)).sum().backward()
+    ranks.average_gradients(halves.parameters())
     return torch.cat([p.grad.flatten() for p in halves.parameters()])
 
 
 def whole_batch_norm():
     """Return output, gradient and statistics of a batch norm of ranks with unequal parts."""
     x = torch.randn(BATCH, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * 3 + 10
-    own = x[distributed.own_part(BATCH)].requires_grad_()
+    own = x[ranks.own_part(BATCH)].requires_grad_()
     norm = WholeBatchNorm2d(3)
     y = norm(own)
     y.square().mul(own.detach()).sum().backward()
@@ -90,31 +116,32 @@ def work(rank, size, folder, digits):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (folder / "port").read_text()}
-    with distributed.launch():
+    with ranks.launch():
         save_file(steps(digits), folder / f"steps-{rank}")
+        save_file(drawn(folder), folder / f"drawn-{rank}")
         norm = {k: v.contiguous() for k, v in whole_batch_norm().items()}
         save_file(norm, folder / f"norm-{rank}")
         network = nn.Linear(2, 2)
         nn.init.constant_(network.weight, rank)
-        distributed.broadcast([network])
+        ranks.broadcast([network])
         streams.IN_MEMORY_BYTES = 0
         source = open_source(folder / "photos", skip_unreadable=True)
         source.samples.look_at([rank])  # which nobody else reads
-        _share_unreadable(source)
+        source.share_unreadable()
         several = {
             "unreadable": torch.tensor(sorted(source.samples.unreadable_rows)),
             "missing": missing_gradients(),
             "broadcast": network.weight.detach(),
-            "gathered": distributed.gather(torch.tensor([rank, 10 * rank])),
-            "parts": torch.tensor([distributed.share(n) for n in (size, 7, 100)]),
+            "gathered": ranks.gather(torch.tensor([rank, 10 * rank])),
+            "parts": torch.tensor([ranks.share(n) for n in (size, 7, 100)]),
         }
         save_file(several, folder / f"several-{rank}")
         refused = []
         for size_of_batch in (size - 1, BATCH):
             try:
-                distributed.own_part(size_of_batch)
+                ranks.own_part(size_of_batch)
                 prints = {"config": "ab" * 32, "data": f"{rank:064x}"}
-                distributed.agree(prints, "mend it")
+                ranks.agree(prints, "mend it")
             except (ConfigError, RunError) as error:
                 refused.append(f"{type(error).__name__} {error}")
         (folder / f"refused-{rank}").write_text("\n".join(refused))
@@ -125,6 +152,7 @@ def work(rank, size, folder, digits):
 def group(request, tmp_path_factory, digits):
     """Number of ranks, and the folder of what they found."""
     folder = tmp_path_factory.mktemp("group")
+    record_snapshots(folder)
     (folder / "photos").mkdir()
     for number in range(5):
         Image.new("L", (4, 4)).save(folder / "photos" / f"{number}.png")
@@ -156,6 +184,16 @@ def test_ranks_agree_to_the_last_bit(group):
     first, *others = (load_file(folder / f"steps-{rank}") for rank in range(size))
     for other in others:
         assert all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_all_ranks_get_all_samples_of_the_history(group):
+    """Each makes those of some generators."""
+    size, folder = group
+    expected = drawn(folder)
+    assert (expected["vectors"] != 0).all()
+    for rank in range(size):
+        found = load_file(folder / f"drawn-{rank}")
+        assert all(torch.equal(found[name], samples) for name, samples in expected.items())
 
 
 def test_batch_norm_is_torchs_over_all_ranks(group):
@@ -198,15 +236,28 @@ def test_every_rank_says_what_is_refused(group):
 
 
 def test_a_world_of_one_does_nothing():
-    with distributed.launch():
-        assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    with ranks.launch():
+        assert (ranks.rank(), ranks.world_size(), ranks.is_main()) == (0, 1, True)
     values = torch.ones(3)
-    assert distributed.total(values) is values
-    assert distributed.average(values, 7) is values
-    assert distributed.add_up(values) is values
-    assert distributed.own_part(5) == slice(0, 5)
-    distributed.agree({"data": "00"}, "")
-    distributed.barrier()
+    assert ranks.total(values) is values
+    assert ranks.average(values, 7) is values
+    assert ranks.add_up(values) is values
+    assert ranks.own_part(5) == slice(0, 5)
+    ranks.agree({"data": "00"}, "")
+    ranks.barrier()
+
+
+@pytest.mark.parametrize("name", ["cpu", "auto"])
+def test_a_device_that_is_there_is_taken(name):
+    device = ranks.choose_device(name)
+    assert isinstance(device, torch.device)
+    assert name == "auto" or device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_there_is_a_config_error(name):
+    with pytest.raises(ConfigError, match=f"device '{name}'.*take auto or cpu"):
+        ranks.choose_device(name)
 
 
 # --- torchrun
@@ -243,14 +294,17 @@ def test_two_processes_reach_the_quality_of_one(tmp_path):
     assert aurocs[1] > max(0.8, aurocs[0] - 0.03)
 
 
-KILLER = """
-    import os, signal, sys
+KILLED_FIT = """
+    import json, os, signal, sys
     from pathlib import Path
-    import historyad.method.gan, historyad.method.detector, historyad.method.loop
-    from historyad.cli import main
+    from historyad import ranks
+    from historyad.config import make_config
+    from historyad.data.datasets import open_source
+    from historyad.method import detector, gan
+    from historyad.model.fit import fit_model
+    from historyad.model.run import RunDirectory
 
-    historyad.method.loop.CHECKPOINT_SECONDS = 0
-    marks, rank = Path(sys.argv.pop(1)), os.environ["RANK"]
+    marks, run, settings, rank = Path(sys.argv[1]), *sys.argv[2:], os.environ["RANK"]
 
     def mortal(step, name, fatal):
         count = 0
@@ -264,26 +318,28 @@ KILLER = """
             return step(*arguments, **named)
         return stepping
 
-    gan, detector = historyad.method.gan, historyad.method.detector
     if marks.exists():
         gan.critic_step = mortal(gan.critic_step, "gan", 11)
         detector.detector_step = mortal(detector.detector_step, "detector", 5)
-    sys.exit(main())
+    config = make_config(**json.loads(settings))
+    with ranks.launch():
+        source = open_source("digits:train:!0")
+        fit_model(source, config, RunDirectory(run, checkpoint_seconds=-1.0))
 """
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path):
     """The group starts again, twice, and ends in the bytes of one that was left alone."""
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(KILLER))
-    fit = ["fit", "digits:train:!0", *OTHERS, "--out"]
+    script.write_text(textwrap.dedent(KILLED_FIT))
+    settings = json.dumps({**TINY, "views": "history"})
     (tmp_path / "marks").mkdir()
     killed = torchrun(
-        tmp_path / "marks", *fit, tmp_path / "killed", script=[str(script)], restarts=2
+        tmp_path / "marks", tmp_path / "killed", settings, script=[str(script)], restarts=2
     )
     assert killed.returncode == 0, killed.stderr
     assert {mark.name for mark in (tmp_path / "marks").iterdir()} == {"gan", "detector"}
-    alone = torchrun(tmp_path / "none", *fit, tmp_path / "alone", script=[str(script)])
+    alone = torchrun(tmp_path / "none", tmp_path / "alone", settings, script=[str(script)])
     assert alone.returncode == 0, alone.stderr
     for name in ("detector.safetensors", "history/manifest.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
@@ -325,7 +381,7 @@ def test_a_rank_that_disagrees_is_refused_at_the_start(tmp_path, what):
 
 
 def test_the_commands_of_the_page_show_what_it_shows(tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "distributed.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "ranks.md").read_text()
     blocks = re.findall(
         r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```$', page, flags=re.MULTILINE | re.DOTALL
     )

@@ -27,6 +27,14 @@ DataRoot = Annotated[
 SkipUnreadable = Annotated[
     bool, Parameter(negative="", help="Leave out images that cannot be read.")
 ]
+IdColumn = Annotated[
+    str | None,
+    Parameter(name="--id", help="Column of a table that says what its rows are called."),
+]
+Channels = Annotated[
+    Literal[1, 3] | None,
+    Parameter(help="Make all images of a folder grey (1) or colour (3), where it has both."),
+]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Engine = Annotated[
     Literal["ray"],
@@ -56,13 +64,25 @@ def command_line() -> str:
 
 
 def open_samples(
-    source: str, data_root: Path | None, *, skip_unreadable: bool = False, side: int = 0
+    source: str,
+    data_root: Path | None,
+    *,
+    skip_unreadable: bool = False,
+    side: int = 0,
+    id_column: str | None = None,
+    channels: int | None = None,
 ) -> Source:
     """Return the source of samples; images of several sizes are brought to ``side``, if given."""
     from historyad.data.datasets import open_source
 
+    mention_shadowed(source)
     return open_source(
-        source, data_root=data_root, skip_unreadable=skip_unreadable, mixed=side or None
+        source,
+        data_root=data_root,
+        skip_unreadable=skip_unreadable,
+        mixed=side or None,
+        channels=channels,
+        id_column=id_column,
     )
 
 
@@ -75,21 +95,67 @@ def load_model(run: Path, device: str) -> Model:
 
 
 def open_for(
-    model: Model, source: str, data_root: Path | None, *, skip_unreadable: bool = False
+    model: Model,
+    source: str,
+    data_root: Path | None,
+    *,
+    skip_unreadable: bool = False,
+    id_column: str | None = None,
+    channels: int | None = None,
 ) -> Source:
     """Return the source of samples, at the size of the model's grid if it takes any size."""
-    side = model.kind.grid or 0
-    return open_samples(source, data_root, skip_unreadable=skip_unreadable, side=side)
+    return open_samples(
+        source,
+        data_root,
+        skip_unreadable=skip_unreadable,
+        side=model.kind.grid or 0,
+        id_column=id_column,
+        channels=channels,
+    )
 
 
-def open_stream_for(model: Model, source: str, data_root: Path | None) -> Source | Folder:
+def open_stream_for(
+    model: Model,
+    source: str,
+    data_root: Path | None,
+    *,
+    id_column: str | None = None,
+    channels: int | None = None,
+) -> Source | Folder:
     """Return what ``model`` can score in chunks, without holding all of it."""
     from historyad.data.datasets import open_stream
 
-    return open_stream(source, data_root=data_root, mixed=model.kind.grid)
+    mention_shadowed(source)
+    return open_stream(
+        source,
+        data_root=data_root,
+        mixed=model.kind.grid,
+        channels=channels,
+        id_column=id_column,
+    )
+
+
+def mention_shadowed(source: str) -> None:
+    """Say on standard error that a named set is taken, where a folder is called like it."""
+    from historyad.data.datasets import shadowed
+
+    if note := shadowed(source):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def report_unreadable(samples: Source | Folder) -> None:
-    """Name on standard error every sample that could not be read, and why."""
+    """Name on standard error what could not be read, and why, and count what was left out."""
     for name, reason in samples.unreadable:
         print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
+    report_left_out(samples)
+
+
+def report_left_out(samples: Source | Folder) -> None:
+    """Say on standard error what in a folder is no image, by kinds, if there is anything."""
+    from historyad.data.folders import describe
+
+    if samples.left_out:
+        print(
+            f"historyad: left out of {samples.description}: {describe(samples.left_out)}",
+            file=sys.stderr,
+        )

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from historyad.cli.common import (
+    Channels,
     DataRoot,
     Device,
+    IdColumn,
     Run,
     SkipUnreadable,
     SourceName,
@@ -57,6 +59,8 @@ def fit(
     preset: Annotated[
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
+    id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     options: Overrides | None = None,
@@ -67,16 +71,24 @@ def fit(
     model together.
     """
     from historyad import ranks
+    from historyad.data.folders import refuse_dataset_root
     from historyad.model.fit import fit_model
     from historyad.model.run import RunDirectory
 
     config = make_config(preset, **given(options))
     started, was_there = time.monotonic(), RunDirectory(out).is_finished
+    refuse_dataset_root(Path(source))
     with ranks.launch():
         samples = open_samples(
-            source, data_root, skip_unreadable=skip_unreadable, side=config.image_size
+            source,
+            data_root,
+            skip_unreadable=skip_unreadable,
+            side=config.image_size,
+            id_column=id_column,
+            channels=channels,
         )
         if ranks.is_main():
+            report_unreadable(samples)
             _mention_crops(samples, config)
             _mention_dark(samples)
         with progress() as on_progress:
@@ -127,17 +139,28 @@ def calibrate(
     false_positive_rate: Annotated[
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
     ] = None,
+    id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
     """Set threshold and p-values anew from normal samples not trained on, without training."""
+    from historyad.data.folders import refuse_dataset_root
     from historyad.model.fit import calibrate_model
     from historyad.model.run import RunDirectory
 
+    refuse_dataset_root(Path(source))
     with RunDirectory(run).lock_finished():
         model = load_model(run, device)
-        samples = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
+        samples = open_for(
+            model,
+            source,
+            data_root,
+            skip_unreadable=skip_unreadable,
+            id_column=id_column,
+            channels=channels,
+        )
         report_unreadable(samples)
         renewed = calibrate_model(model, samples, false_positive_rate)
         renewed.save_calibration(run)

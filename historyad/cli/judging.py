@@ -9,8 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from historyad.cli.common import (
+    Channels,
     DataRoot,
     Device,
+    IdColumn,
     Run,
     SkipUnreadable,
     command_line,
@@ -37,6 +39,8 @@ def evaluate(
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write the figures to this file.")
     ] = None,
+    id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -54,7 +58,14 @@ def evaluate(
 
     model = load_model(run, device)
     good, bad = (
-        open_for(model, name, data_root, skip_unreadable=skip_unreadable)
+        open_for(
+            model,
+            name,
+            data_root,
+            skip_unreadable=skip_unreadable,
+            id_column=id_column,
+            channels=channels,
+        )
         for name in (normal, anomalous)
     )
     if was_used(good, model):
@@ -122,6 +133,8 @@ def probe(
         ),
     ] = None,
     seed: Annotated[int, Parameter(help="Of the draw and of the damage.")] = 0,
+    id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -134,7 +147,14 @@ def probe(
     from historyad.judge.probe import draw_probe, probe_model, table_of
 
     model = load_model(run, device)
-    opened = open_for(model, source, data_root, skip_unreadable=skip_unreadable)
+    opened = open_for(
+        model,
+        source,
+        data_root,
+        skip_unreadable=skip_unreadable,
+        id_column=id_column,
+        channels=channels,
+    )
     with progress() as on_progress:
         found = probe_model(model, opened.samples, limit=limit, seed=seed, on_progress=on_progress)
     print_table(table_of(found))
@@ -159,6 +179,8 @@ def report(
     source: Annotated[
         str | None, Parameter(help="The source trained on, to show what in it looks odd.")
     ] = None,
+    id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     device: Device = "auto",
 ) -> None:
@@ -167,7 +189,16 @@ def report(
 
     model = load_model(run, device)
     sources = [
-        None if name is None else open_for(model, name, data_root, skip_unreadable=True)
+        None
+        if name is None
+        else open_for(
+            model,
+            name,
+            data_root,
+            skip_unreadable=True,
+            id_column=id_column,
+            channels=channels,
+        )
         for name in (source, normal, anomalous)
     ]
     for samples in filter(None, sources):

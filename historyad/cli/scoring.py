@@ -16,15 +16,19 @@ from cyclopts import Parameter, validators
 from historyad.cli.common import (
     USER_ERROR,
     Address,
+    Channels,
     DataRoot,
     Device,
     Engine,
+    IdColumn,
     Run,
     SourceName,
     command_line,
     load_model,
+    mention_shadowed,
     open_samples,
     open_stream_for,
+    report_left_out,
     report_unreadable,
 )
 from historyad.cli.console import print_table
@@ -93,6 +97,8 @@ def score(
         ),
     ] = "-",
     parts: Annotated[PartOptions, Parameter(name="*")] | None = None,
+    id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     strict: Annotated[
@@ -132,12 +138,15 @@ def score(
         if out == "-":
             raise InputError("part files need a folder: say which with --out")
         file_format = parts.file_format or "parquet"
-        job = Job(run, source, Path(out), 0, data_root, view_scores, file_format)
+        mention_shadowed(source)
+        job = Job(
+            run, source, Path(out), 0, data_root, view_scores, file_format, id_column, channels
+        )
         return _score_parts(job, parts, device, strict=strict)
     from historyad.deploy.many import column_names
 
     model = load_model(run, device)
-    samples = open_stream_for(model, source, data_root)
+    samples = open_stream_for(model, source, data_root, id_column=id_column, channels=channels)
     columns = column_names(model, view_scores=view_scores)
     rows = _score(model, samples, view_scores=view_scores, maps=maps)
     if fdr is not None:
@@ -165,6 +174,8 @@ def drift(
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write what was found to this file.")
     ] = None,
+    id_column: IdColumn = None,
+    channels: Channels = None,
     data_root: DataRoot = None,
     device: Device = "auto",
 ) -> None:
@@ -176,7 +187,7 @@ def drift(
     from historyad.judge.drift import detect_drift, table_of
 
     model = load_model(run, device)
-    samples = open_stream_for(model, source, data_root)
+    samples = open_stream_for(model, source, data_root, id_column=id_column, channels=channels)
     names: list[str] = []
     scores = [np.empty(0, np.float32)]
     for some, chunk in _chunks(model, samples):
@@ -234,13 +245,16 @@ def export(
         str | None, Parameter(help="Source of inputs on which to compare, besides made-up ones.")
     ] = None,
     opset: Annotated[int, Parameter(help="Version of the ONNX operators, 18 to 25.")] = 18,
+    id_column: IdColumn = None,
     data_root: DataRoot = None,
 ) -> None:
     """Write one ONNX file from raw input to score, p-value and verdict, once its answers agree."""
     from historyad.deploy.onnx import export_onnx
 
     model = load_model(run, "cpu")
-    inputs = None if samples is None else open_samples(samples, data_root).samples
+    inputs = (
+        None if samples is None else open_samples(samples, data_root, id_column=id_column).samples
+    )
     found = export_onnx(model, path, size=size, samples=inputs, opset=opset)
     print_table([("written", str(path)), *((name, str(value)) for name, value in found.items())])
 
@@ -311,13 +325,20 @@ def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -
         print(f"part {part.number}: {part.scored:,} scored", file=sys.stderr, flush=True)
 
     if options.shard is None:
-        address, actors = options.address, options.actors
-        parts = score_dataset(job, address=address, actors=actors, device=device, on_part=say)
+        parts = score_dataset(
+            job,
+            address=options.address,
+            actors=options.actors,
+            device=device,
+            on_part=say,
+            on_open=report_left_out,
+        )
     else:
         number, slash, of = options.shard.partition("/")
         if not (slash and number.isdecimal() and of.isdecimal() and int(of)):
             raise InputError(f"'{options.shard}' is no shard: write 0/10 for the first of ten")
-        parts = [score_shard(replace(job, parts=int(of)), int(number), device=device)]
+        job = replace(job, parts=int(of))
+        parts = [score_shard(job, int(number), device=device, on_open=report_left_out)]
         say(parts[0])
     unreadable = sum(len(part.unreadable) for part in parts)
     scored, anomalous = (sum(getattr(part, n) for part in parts) for n in ("scored", "anomalous"))

@@ -10,9 +10,11 @@ SOURCE                         meaning
 ``x.npy``                      array: (N, F) vectors; (N, H, W), (N, H, W, C) or (N, C, H, W) images
 ``x.npz``, ``x.npz:KEY``       the same, by name where the file holds several arrays
 ``x.npz:KEY:LABELS``           the rows whose entry in the file's ``y`` or ``labels`` is selected
-``x.csv``                      table of numbers, comma separated, with or without a header line
+``x.csv``, ``.tsv``, ``.txt``  table of numbers, also ``.gz``; see `historyad.data.delimited`
+``x.parquet``, ``.feather``    table of numbers; needs pyarrow
 ``NAME[:SPLIT[:LABELS]]``      a named set, see ``SETS``; the split is ``train`` unless given
 array, nested lists, tensor    as ``x.npy``
+data frame                     of pandas, polars or pyarrow: a table; see `historyad.data.frames`
 torch ``Dataset``              anything with ``len`` and ``[i]`` giving an image or (image, label)
 `Source`                       itself
 =============================  ==================================================================
@@ -26,25 +28,35 @@ memory-mapped. `historyad.data.streams` has the details.
 """
 
 import difflib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from historyad.data import streams
-from historyad.data.images import (
-    SUFFIXES,
-    conform,
-    decode_image,
-    find_images,
+from historyad.data.any_size import noted
+from historyad.data.arrays import load_npy, load_npz
+from historyad.data.delimited import read_delimited
+from historyad.data.folders import find_images
+from historyad.data.frames import is_frame, read_arrow_file, read_frame
+from historyad.data.image_sources import Wanted, find_folder, open_files, open_folder
+from historyad.data.images import SUFFIXES, conform, decode_image, refuse_irregular
+from historyad.data.in_memory import (
+    collect,
+    from_array,
+    from_table,
+    is_dataset,
+    open_array,
+    open_dataset,
 )
-from historyad.data.in_memory import from_array, is_dataset, open_array, open_dataset
 from historyad.data.named_sets import SETS, find_files
 from historyad.data.shards import Shards, find_shards
-from historyad.data.sources import Folder, Source, alike, gather
-from historyad.data.streams import Files, FolderFiles, ImageStream
-from historyad.data.tables import Samples, load_csv, load_npy, load_npz
+from historyad.data.sources import Folder, Source
+from historyad.data.tables import Roles
 from historyad.errors import InputError
+
+_TEXTS, _ARROW = (".csv", ".tsv", ".txt"), (".parquet", ".feather")
 
 
 def open_source(
@@ -54,24 +66,44 @@ def open_source(
     skip_unreadable: bool = False,
     mixed: int | None = None,
     channels: int | None = None,
+    any_size: bool = False,
+    id_column: str | None = None,
+    group_column: str | None = None,
 ) -> Source:
     """Open any SOURCE of the table above, whole.
 
     ``data_root`` is where named sets are looked for first, then the environment variable
     HISTORYAD_DATA and the cache folder; an absent set is downloaded into the first of them. For
     image files and Datasets, ``mixed`` is the side in pixels of the grid on which each image is
-    placed, for images that differ in size, and ``channels`` (1 or 3) makes all grey or colour.
-    Raises InputError for whatever cannot be used, among it unreadable images in a folder unless
-    ``skip_unreadable``.
+    placed, for images that differ in size, and ``channels`` (1 or 3) makes all grey or colour. With
+    ``any_size``, and no ``mixed``, images that come one by one are `Images`, of as many sizes as
+    there are. Of tables, ``id_column`` says what the rows are called, and ``group_column`` which of
+    them belong together; neither is among the values then. Raises InputError for whatever cannot be
+    used, among it unreadable images in a folder unless ``skip_unreadable``.
     """
+    roles = Roles(id_column, group_column)
+    wanted = Wanted(roles, skip_unreadable, mixed, channels, any_size and mixed is None)
+    if roles and not _is_table(source):
+        raise InputError(
+            f"{_describe(source)} has no columns with names, of which one could name its rows: "
+            "leave out --id, or give a table such as .csv"
+        )
     if isinstance(source, Source):
         return source
     if _is_named(source):
-        return _open_named(source, data_root, skip_unreadable, mixed, channels)
+        return _open_named(source, data_root, wanted)
     if isinstance(source, str | Path):
-        return _open_path(source, skip_unreadable, mixed, channels)
-    if is_dataset(source):
-        return open_dataset(source, mixed, channels)
+        return _open_path(source, wanted)
+    if is_frame(source):
+        return from_table(read_frame(source, roles), _describe(source))
+    if is_dataset(source) or (wanted.any_size and isinstance(source, list | tuple)):
+        return open_dataset(
+            source,
+            mixed,
+            channels,
+            any_size=wanted.any_size,
+            skip_unreadable=skip_unreadable,
+        )
     return open_array(source)
 
 
@@ -81,33 +113,61 @@ def open_stream(
     data_root: str | Path | None = None,
     mixed: int | None = None,
     channels: int | None = None,
+    id_column: str | None = None,
 ) -> Source | Folder:
     """Open any SOURCE for one pass of ``chunks``: a folder as a `Folder`, all else as a `Source`.
 
     Arguments and errors are those of `open_source`; unreadable images are skipped and recorded.
     """
-    if isinstance(source, str | Path) and not _is_named(source):
+    if isinstance(source, str | Path) and not (_is_named(source) or id_column):
         path, _, _ = _parse_path(source)
         if path.is_dir() and not _find_shards(source):
-            return _folder(path, str(source), mixed, channels)
+            return find_folder(path, str(source), mixed, channels)
     return open_source(
-        source, data_root=data_root, skip_unreadable=True, mixed=mixed, channels=channels
+        source,
+        data_root=data_root,
+        skip_unreadable=True,
+        mixed=mixed,
+        channels=channels,
+        id_column=id_column,
     )
 
 
-def _open_path(
-    source: str | Path, skip_unreadable: bool, mixed: int | None, channels: int | None
-) -> Source:
+def _describe(source: Any) -> str:
+    if isinstance(source, Source):
+        return source.description
+    if isinstance(source, str | Path):
+        return str(source)
+    shape = getattr(source, "shape", "")
+    return f"{type(source).__name__} {shape}".strip()
+
+
+def _is_table(source: Any) -> bool:
+    """Whether a source has columns with names, of which one can name its rows."""
+    if not isinstance(source, str | Path):
+        return is_frame(source)
+    return not _is_named(source) and _kind_of(_parse_path(source)[0]) in (*_TEXTS, *_ARROW)
+
+
+def _kind_of(path: Path) -> str:
+    """Return the suffix that says what a file holds: .csv of x.csv.gz."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    packed = suffixes[1:] == [".gz"] and suffixes[0] in _TEXTS
+    return suffixes[0] if packed else path.suffix.lower()
+
+
+def _open_path(source: str | Path, wanted: Wanted) -> Source:
     description = str(source)
     path, key, labels = _parse_path(source)
     if paths := _find_shards(source):
-        shards = Shards(paths, skip_unreadable=skip_unreadable)
-        opened = _open_stream(shards, description, skip_unreadable, mixed, channels)
+        shards = Shards(paths, skip_unreadable=wanted.skip_unreadable)
+        opened = open_files(shards, description, wanted)
         opened.unreadable[:0] = shards.unreadable
         return opened
     if path.is_dir():
-        return _open_folder(_folder(path, description, mixed, channels), skip_unreadable)
-    return _open_file(path, key, labels, description, mixed, channels)
+        folder = find_folder(path, description, wanted.mixed, wanted.channels)
+        return open_folder(folder, wanted)
+    return _open_file(path, key, labels, description, wanted)
 
 
 def _is_named(source: Any) -> bool:
@@ -128,87 +188,38 @@ def _parse_path(source: str | Path) -> tuple[Path, str, str]:
     return Path(head + ".npz"), key, labels
 
 
-# --- folders and image files
-
-
-def _folder(path: Path, description: str, mixed: int | None, channels: int | None) -> Folder:
-    paths = find_images(path)
-    if not paths:
-        raise InputError(
-            f"no images in {path}; give a folder that holds some of {' '.join(sorted(SUFFIXES))}"
-        )
-    return Folder(path, paths, description, mixed, channels)
-
-
 def _find_shards(source: str | Path) -> list[Path]:
     """Return the shards that ``source`` names; a folder that holds images is that."""
     shards = find_shards(source)
     return [] if shards and Path(source).is_dir() and find_images(Path(source)) else shards
 
 
-def _open_stream(
-    files: Files,
-    description: str,
-    skip_unreadable: bool,
-    mixed: int | None,
-    channels: int | None,
-) -> Source:
-    stream = ImageStream(files, side=mixed, channels=channels, skip_unreadable=skip_unreadable)
-    samples = cast(Samples, stream)  # of an array, it has what is used of samples
-    return Source("image", samples, stream.names, description, unreadable=stream.unreadable)
-
-
-def _is_large(folder: Folder) -> bool:
-    """Whether the images of a folder, judged by the first that is readable, need a stream."""
-    found = next((image for _, image in folder.decoded(look_ahead=1)), None)
-    return found is not None and len(folder) * found.nbytes > streams.IN_MEMORY_BYTES
-
-
-def _open_folder(folder: Folder, skip_unreadable: bool) -> Source:
-    if _is_large(folder):
-        files = FolderFiles(folder.path, folder.paths)
-        return _open_stream(
-            files, folder.description, skip_unreadable, folder.mixed, folder.channels
-        )
-    names, samples = gather(alike(folder.decoded(look_ahead=64)), len(folder))
-    unreadable = folder.unreadable
-    if unreadable and not (skip_unreadable and names):
-        listed = "; ".join(reason for _, reason in unreadable[:5])
-        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
-        raise InputError(
-            f"{len(unreadable)} of {len(folder)} images in {folder.path} cannot be read: "
-            f"{listed}{more}. Mend or remove them, or leave them out with --skip-unreadable"
-        )
-    return Source("image", samples, names, folder.description, unreadable=unreadable)
-
-
 # --- files
 
 
-def _open_file(
-    path: Path,
-    key: str,
-    labels: str,
-    description: str,
-    mixed: int | None,
-    channels: int | None,
-) -> Source:
-    suffix = path.suffix.lower()
+def _open_file(path: Path, key: str, labels: str, description: str, wanted: Wanted) -> Source:
+    kind = _kind_of(path)
     if not path.exists():
         raise InputError(_missing(path, description))
-    if suffix in SUFFIXES:
-        image = conform(decode_image(path), mixed, channels)
-        return Source("image", image[None], [path.name], description)
-    if suffix == ".npy":
+    refuse_irregular(path)
+    if kind in SUFFIXES:
+        image = conform(decode_image(path), wanted.mixed, wanted.channels)
+        if not wanted.any_size:
+            return Source("image", image[None], [path.name], description)
+        names, samples = collect([(path.name, image)], skip_unreadable=wanted.skip_unreadable)
+        return Source("image", samples, names, description, unreadable=noted(samples, []))
+    if kind == ".npy":
         return from_array(load_npy(path), description)
-    if suffix == ".npz":
+    if kind == ".npz":
         samples, its_labels = load_npz(path, key)
         return _select(from_array(samples, description, its_labels), labels)
-    if suffix == ".csv":
-        return from_array(load_csv(path), description)
+    if kind in _TEXTS:
+        return from_table(read_delimited(path, wanted.roles), description)
+    if kind in _ARROW:
+        return from_table(read_arrow_file(path, wanted.roles), description)
     raise InputError(
-        f"{path} is of no known type; give a folder, .npy, .npz, .csv or an image "
-        f"({' '.join(sorted(SUFFIXES))})"
+        f"{path} is of no known type; give a folder, .npy, .npz, a table ({' '.join(_TEXTS)}, also "
+        f".gz, {' '.join(_ARROW)}) or an image ({' '.join(sorted(SUFFIXES))})"
     )
 
 
@@ -242,27 +253,32 @@ def _select(source: Source, labels: str) -> Source:
             f"the labels are {present}"
         )
     rows = np.flatnonzero(keep)
-    return Source(
-        source.kind,
-        source.samples[rows],
-        [source.names[i] for i in rows.tolist()],
-        source.description,
-        source.labels[rows],
-        source.unreadable,
-        source.imprecise,
+    return _take(source, rows.tolist())
+
+
+def _take(source: Source, rows: Sequence[int]) -> Source:
+    """Return some samples of a source that has labels."""
+    assert source.labels is not None
+    return replace(
+        source,
+        samples=source.samples[rows],
+        names=[source.names[row] for row in rows],
+        labels=source.labels[rows],
     )
 
 
 # --- named sets
 
 
-def _open_named(
-    description: str,
-    data_root: str | Path | None,
-    skip_unreadable: bool,
-    mixed: int | None,
-    channels: int | None,
-) -> Source:
+def shadowed(source: str) -> str:
+    """Return a note where a named set is taken, and a file of that name is there; "" elsewhere."""
+    name = source.partition(":")[0]
+    if not (_is_named(source) and Path(name).exists()):
+        return ""
+    return f"'{name}' is the named set; for what is called so here, write ./{name}"
+
+
+def _open_named(description: str, data_root: str | Path | None, wanted: Wanted) -> Source:
     name, _, rest = description.partition(":")
     split, _, labels = rest.partition(":")
     split = split or "train"
@@ -271,8 +287,8 @@ def _open_named(
         raise InputError(f"{name} has no split '{split}'; its splits are {', '.join(known)}")
     layout, paths = find_files(name, split, data_root)
     if layout.read is None:  # the sets of colour photos, in which a few are stored as grey
-        folder = _folder(paths[0], description, mixed, channels or 3)
-        return _select(_open_folder(folder, skip_unreadable), labels)
+        folder = find_folder(paths[0], description, wanted.mixed, wanted.channels or 3)
+        return _select(open_folder(folder, wanted), labels)
     try:
         samples, its_labels = layout.read(split, paths)
     except InputError:

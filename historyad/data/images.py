@@ -28,6 +28,7 @@ Files have one channel (grey) or three (colour); arrays may have any number.
 import io
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +48,7 @@ Pixels = NDArray[np.uint8]
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".pbm", ".pgm", ".pnm", ".ppm"}
+_TURNED = (5, 6, 7, 8)  # orientations of EXIF in which width and height change places
 CHUNK_VALUES = 1 << 24  # values converted at a time: bounds the temporaries to about 128 MB
 
 
@@ -61,6 +63,8 @@ def decode_image(
     """
     name = name or (str(data) if isinstance(data, Path) else "image")
     try:
+        if isinstance(data, Path):
+            refuse_irregular(data)
         with (
             io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
             Image.open(stream, formats=FORMATS) as image,
@@ -78,6 +82,39 @@ def decode_image(
             f"{name} cannot be read as an image ({_reason(error)}); "
             f"save it again as one of {', '.join(FORMATS)}, or take it out"
         ) from error
+
+
+def image_shape(data: Path | bytes) -> tuple[int, int, int] | None:
+    """Shape (H, W, C) of the pixels of `decode_image`, undecoded; None for no image.
+
+    Of a PNG that says only behind its pixels that it is to be turned, H and W change places.
+    """
+    try:
+        if isinstance(data, Path):
+            refuse_irregular(data)
+        with (
+            io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
+            Image.open(stream, formats=FORMATS) as image,
+        ):
+            grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+            # Not that of a PNG, which decodes it to look for more behind its pixels.
+            exif = Image.Image.getexif(image)
+            # Of a TIFF, Pillow says the size as it is shown.
+            turned = exif.get(ExifTags.Base.Orientation) in _TURNED and image.format != "TIFF"
+            height, width = image.size if turned else image.size[::-1]
+            return height, width, 1 if grey else 3
+    except Exception:  # as many as for `decode_image`
+        return None
+
+
+def refuse_irregular(path: Path) -> None:
+    """Raise InputError for a pipe, a device or a socket, which may give data for ever, or none.
+
+    Raises OSError where there is nothing.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path} is a pipe, a device or a socket: give a file")
 
 
 def image_pixels(image: Image.Image, name: str) -> Pixels:
@@ -166,19 +203,6 @@ def mirrored(start: int, size: int, length: int) -> NDArray[np.intp]:
     places = np.abs(np.arange(start, start + size))
     inside: NDArray[np.intp] = length - 1 - np.abs(length - 1 - places)
     return inside
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Image files in ``folder`` and below, by suffix, in the order of their relative paths.
-
-    Hidden files and folders (``.thumbnails``, ``._photo.jpg``) are left out.
-    """
-
-    def is_image(path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
-
-    return sorted(filter(is_image, folder.rglob("*")), key=Path.as_posix)
 
 
 def decode_many(

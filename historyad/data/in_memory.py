@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
+from historyad.data.any_size import Images, noted
+from historyad.data.arrays import Labels, Samples, whole_numbers
 from historyad.data.images import as_uint8, conform, image_pixels
 from historyad.data.sources import CHUNK_BYTES, Kind, Source, alike, gather
 from historyad.data.streams import Names
-from historyad.data.tables import Labels, Samples, whole_numbers
+from historyad.data.tables import Table
 from historyad.errors import InputError
 
 # A column needs a range of so many rounding errors of float32, and more than float64's own noise.
@@ -51,7 +53,27 @@ def from_array(values: Samples, description: str, labels: Labels | None = None) 
     return Source(kind, samples, names, description, labels, imprecise=imprecise)
 
 
-def _as_vectors(values: Samples, name: str) -> Samples:
+def from_table(table: Table, description: str) -> Source:
+    """Return the source of a table; InputError for what float32 cannot hold."""
+    if not len(table.values):
+        raise InputError(f"{description} holds no rows; give at least one")
+    samples = _as_vectors(table.values, description, table.columns)
+    return Source(
+        "vector",
+        samples,
+        table.names or Names(len(samples), str),
+        description,
+        imprecise=_lost_of(table.values, samples, description, table.columns),
+        columns=table.columns,
+        groups=table.groups,
+    )
+
+
+def _called(column: int, columns: Sequence[str]) -> str:
+    return f"column '{columns[column]}'" if columns else f"column {column} (from 0)"
+
+
+def _as_vectors(values: Samples, name: str, columns: Sequence[str] = ()) -> Samples:
     """Float32 (N, F), not copied where it already is; every value finite, or InputError."""
     if values.dtype.kind not in "buif":
         raise InputError(f"{name} has values of type {values.dtype}; give numbers")
@@ -63,13 +85,13 @@ def _as_vectors(values: Samples, name: str) -> Samples:
         if len(bad):
             row, column = bad[0] + (start, 0)
             raise InputError(
-                f"{name}: row {row}, column {column} (from 0) is {values[row, column]}; NaN, "
+                f"{name}: row {row}, {_called(column, columns)} is {values[row, column]}; NaN, "
                 "infinity and what float32 cannot hold must be filled or removed"
             )
     return vectors
 
 
-def _lost_of(values: Samples, vectors: Samples, name: str) -> str:
+def _lost_of(values: Samples, vectors: Samples, name: str, columns: Sequence[str] = ()) -> str:
     """Say which column of ``values`` (N, F) is hardly left in the float32 ``vectors``, if any is.
 
     Unix times of one hour, for one: at 1.7e9, float32 tells only every 128th second apart. A column
@@ -89,9 +111,9 @@ def _lost_of(values: Samples, vectors: Samples, name: str) -> str:
         return ""
     column = int(lost[0])
     return (
-        f"{name}: column {column} (from 0) ranges from {low[column]:.12g} to {high[column]:.12g}, "
-        "of which float32, in which samples are held, keeps too little: subtract its mean first, "
-        "and the same number from what will be scored"
+        f"{name}: {_called(column, columns)} ranges from {low[column]:.12g} to "
+        f"{high[column]:.12g}, of which float32, in which samples are held, keeps too little: "
+        "subtract its mean first, and the same number from what will be scored"
     )
 
 
@@ -103,10 +125,32 @@ def is_dataset(source: Any) -> bool:
     return not array_like and hasattr(source, "__len__") and hasattr(source, "__getitem__")
 
 
-def open_dataset(dataset: Any, mixed: int | None, channels: int | None) -> Source:
+def collect(
+    items: Iterable[tuple[str, Samples]], *, skip_unreadable: bool = False
+) -> tuple[list[str], Samples]:
+    """Return the names, and the images as `Images`, or vectors as an array; none for no item."""
+    named = list(items)
+    names, samples = [name for name, _ in named], [sample for _, sample in named]
+    if any(sample.ndim == 1 for sample in samples):
+        return gather(alike(named), len(named))
+    if not samples:
+        return [], np.empty((0,), np.uint8)
+    images = Images.in_memory(names, samples, skip_unreadable=skip_unreadable)
+    return names, cast(Samples, images)  # of an array, they have what is used of samples
+
+
+def open_dataset(
+    dataset: Any,
+    mixed: int | None,
+    channels: int | None,
+    *,
+    any_size: bool = False,
+    skip_unreadable: bool = False,
+) -> Source:
     """Return the source of a torch Dataset, or of a list of pictures, asked item by item.
 
-    Images of several sizes are brought to ``mixed``, and to ``channels``, where these are given.
+    Images of several sizes are brought to ``mixed``, and to ``channels``, where these are given, or
+    are `Images` with ``any_size``, of which those that a reader refuses may be skipped.
     """
     name = f"{type(dataset).__name__} of {len(dataset)} samples"
     if not len(dataset):
@@ -119,10 +163,13 @@ def open_dataset(dataset: Any, mixed: int | None, channels: int | None) -> Sourc
             labels.append(label)
             yield str(i), _item_array(item, f"{name}, item {i}", mixed, channels)
 
-    names, samples = gather(alike(items()), len(dataset))
+    if any_size:
+        names, samples = collect(items(), skip_unreadable=skip_unreadable)
+    else:
+        names, samples = gather(alike(items()), len(dataset))
     kind: Kind = "vector" if samples.ndim == 2 else "image"
     known = whole_numbers(np.array(labels)) if None not in labels else None
-    return Source(kind, samples, names, name, known)
+    return Source(kind, samples, names, name, known, noted(samples, []))
 
 
 def _split_item(item: Any) -> tuple[Any, int | None]:

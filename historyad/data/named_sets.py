@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.tables import Labels, Samples, load_npz
+from historyad.data.arrays import Labels, Samples, load_npz
 from historyad.errors import InputError
 
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from historyad.data.folders import natural
 from historyad.data.images import SUFFIXES
 from historyad.errors import InputError
 
@@ -37,7 +38,8 @@ def find_shards(source: str | Path) -> list[Path]:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return sorted(p for p in path.glob("*.tar") if not p.name.startswith("."))
+        visible = (p for p in path.glob("*.tar") if p.is_file() and not p.name.startswith("."))
+        return sorted(visible, key=natural)
     if path.suffix != ".tar":
         return []
     if path.is_file():
@@ -65,7 +67,8 @@ def _expand(pattern: str) -> Iterator[str]:
 def _matches(name: str) -> list[Path]:
     path = Path(name)
     if any(sign in name for sign in "*?["):
-        return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+        return sorted((match for match in matches if match.is_file()), key=natural)
     if not path.is_file():
         raise InputError(f"shard {path} does not exist; is the path right?")
     return [path]

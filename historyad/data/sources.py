@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from historyad import ranks
+from historyad.data.arrays import Labels, Samples
 from historyad.data.images import Pixels, decode_many
 from historyad.data.streams import Check, ImageStream, any_shape, fitting, in_chunks
-from historyad.data.tables import Labels, Samples
 from historyad.errors import InputError
 
 Kind = Literal["image", "vector"]
@@ -33,6 +33,9 @@ class Source:
     read-only memmap or an `ImageStream`. ``names`` are relative paths or row numbers, ``labels``
     int64 (N,) where the source has any, ``unreadable`` the (name, reason) of files left out;
     ``imprecise`` says what float32 loses of vectors, where that is too much to learn from.
+    ``columns`` are the names of the F columns of vectors, empty where they have none, and
+    ``groups`` the N keys of what each sample belongs to, empty where a table did not say.
+    ``left_out`` counts by reason what else was in a folder.
     """
 
     kind: Kind
@@ -42,6 +45,9 @@ class Source:
     labels: Labels | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     imprecise: str = ""
+    columns: tuple[str, ...] = ()
+    groups: Sequence[str] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -106,7 +112,8 @@ class Folder:
     """A folder of images that is decoded while it is read, and never held as a whole.
 
     `chunks` looks as that of a `Source`. It decodes in background threads, one chunk ahead of the
-    consumer, and skips unreadable images: after it, ``unreadable`` holds their (name, reason).
+    consumer, and skips unreadable images: after it, ``unreadable`` holds their (name, reason), and
+    those of the folders in it that are ``closed``. ``left_out`` counts by reason what else it has.
     """
 
     path: Path
@@ -116,6 +123,8 @@ class Folder:
     channels: int | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     kind: Kind = "image"
+    left_out: dict[str, int] = field(default_factory=dict)
+    closed: Sequence[tuple[str, str]] = ()
 
     def __len__(self) -> int:
         """Count the image files, readable or not."""
@@ -147,7 +156,8 @@ class Folder:
         check: Check = any_shape,
     ) -> Iterator[tuple[str, Pixels]]:
         """Yield (name, image) of those that can be read; what cannot goes to ``unreadable``."""
-        self.unreadable.clear()
+        # What has no row is of row 0, as in `Source.unreadable_in`.
+        self.unreadable[:] = [] if start else self.closed
         paths = self.paths[start:stop]
         for path, image in zip(paths, self._ahead(paths, look_ahead), strict=True):
             name = self.name_of(path)
@@ -188,7 +198,7 @@ def _difference(name: str, image: Samples, other_name: str, other: Samples) -> s
     if 1 in (image.ndim, other.ndim):
         return found + "give samples of one shape"
     if image.shape[-1] != other.shape[-1]:
-        return found + "convert all images to grey or to colour first"
+        return found + "make all grey or colour with --channels 1 or 3 (channels=1, in Python)"
     return found + "resize all images to one size first, or fit with image_size, for any size"
 
 

@@ -33,7 +33,7 @@ Chunk = tuple[Sequence[str], Pixels]
 IN_MEMORY_BYTES = 1 << 31
 
 _PART_SAMPLES = 1024  # held at a time by who goes through all samples
-_PART_BYTES = 1 << 26
+PART_BYTES = 1 << 26
 _SAMPLED_FILES = 256  # of which the content goes into the fingerprint
 
 
@@ -58,7 +58,7 @@ def in_chunks(images: Iterable[tuple[str, Pixels]], size: int) -> Iterator[Chunk
 
 def fitting(size: int, n_bytes: int) -> int:
     """Return how many of ``size`` samples of ``n_bytes`` each are held at a time: one at least."""
-    return max(1, min(size, _PART_BYTES // n_bytes))
+    return max(1, min(size, PART_BYTES // n_bytes))
 
 
 def any_shape(shape: tuple[int, ...]) -> None:
@@ -73,8 +73,8 @@ class Files(Protocol):
     def name(self, number: int) -> str:
         """Return what reports call it."""
 
-    def read(self, number: int) -> Path | bytes:
-        """Return where its content is, or the content."""
+    def read(self, number: int) -> Path | bytes | Pixels:
+        """Return where its content is, or the content, or its pixels where these are known."""
 
     @property
     def fingerprint(self) -> str:
@@ -202,7 +202,7 @@ class ImageStream:
         They are chunks as of `in_chunks`. What ``check`` refuses counts as unreadable.
         """
         rows = range(len(self))[start:stop]
-        n = fitting(size, math.prod(self.shape[1:]))
+        n = fitting(size, self._bytes_of_one())
         decoded = (self._decode_all(rows[i : i + n], check) for i in range(0, len(rows), n))
         yield from in_chunks(chain.from_iterable(decoded), size)
 
@@ -220,7 +220,7 @@ class ImageStream:
             # Whoever decodes it says what cannot be read.
             with suppress(InputError, OSError):
                 content = self.files.read(int(number))
-                digest.update(content if isinstance(content, bytes) else content.read_bytes())
+                digest.update(content.read_bytes() if isinstance(content, Path) else bytes(content))
         return digest.hexdigest()
 
     def _fill(self, images: Pixels, rows: NDArray[np.intp], places: NDArray[np.intp]) -> None:
@@ -231,12 +231,19 @@ class ImageStream:
         """Return an image of the shape of all, or the next: a function of the number alone."""
         found, image = self._next_readable(number)
         if image.shape != self.shape[1:]:
-            raise InputError(
-                f"{self.files.name(found)} is of shape {image.shape}, the first image "
-                f"{self.shape[1:]}: convert all to one size, grey or colour, or fit with "
-                "image_size for images of any size"
-            )
+            self._check(self.files.name(found), image.shape)
         return image
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise InputError for a shape that is not that of the others."""
+        raise InputError(
+            f"{name} is of shape {shape}, the first image {self.shape[1:]}: make all grey or "
+            "colour with --channels 1 or 3, and convert all to one size or fit with image_size for "
+            "images of any size"
+        )
+
+    def _bytes_of_one(self) -> int:
+        return math.prod(self.shape[1:])
 
     def _next_readable(self, number: int) -> tuple[int, Pixels]:
         """Return the first image from ``number`` on that can be read, and its number."""
@@ -258,10 +265,11 @@ class ImageStream:
         """Return an image; None for an unreadable one that may be skipped."""
         if number in self.unreadable_rows:
             return None
-        content: Path | bytes = b""
+        content: Path | bytes | Pixels = b""
         try:
             content = self.files.read(number)
-            image = conform(decode_image(content), self._side, self._channels)
+            image = content if isinstance(content, np.ndarray) else decode_image(content)
+            image = conform(image, self._side, self._channels)
             check(image.shape)
         except InputError as error:
             named = isinstance(content, Path) and str(error).startswith(str(content))

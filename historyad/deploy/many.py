@@ -8,6 +8,7 @@ it there.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -64,8 +65,15 @@ def column_names(model: Model, *, view_scores: bool = False) -> tuple[str, ...]:
     return ("path", *FIGURES, *(model.view_names if view_scores else ()))
 
 
-def score_shard(job: Job, shard: int, *, device: str = "auto") -> Part:
+OnOpen = Callable[[Source | Folder], None]
+
+
+def score_shard(
+    job: Job, shard: int, *, device: str = "auto", on_open: OnOpen | None = None
+) -> Part:
     """Score one part of ``job`` in this process, unless it is there; return what became of it.
+
+    ``on_open`` is told of the samples of all parts.
 
     Raises InputError for a shard that does not exist and for a source that cannot be opened, and
     RunError when the folder holds the scores of something else.
@@ -77,6 +85,8 @@ def score_shard(job: Job, shard: int, *, device: str = "auto") -> Part:
         )
     model = Model.load(job.run, choose_device(device))
     samples = _open(job, model)
+    if on_open is not None:
+        on_open(samples)
     claim(job, samples, column_names(model, view_scores=job.view_scores))
     return _score_part(job, model, samples, job.range_of(shard, len(samples)), shard)
 
@@ -88,6 +98,7 @@ def score_dataset(
     actors: int = 0,
     device: str = "auto",
     on_part: Callable[[Part], None] | None = None,
+    on_open: OnOpen | None = None,
 ) -> list[Part]:
     """Score the parts of ``job`` that are missing, on Ray Data; return what became of all parts.
 
@@ -96,13 +107,15 @@ def score_dataset(
     ``actors`` processes loads the model once; 0 takes one for each accelerator or, where there is
     none, one for each core. A worker that dies is replaced, and its part scored again. With
     ``job.parts`` 0, a new folder gets parts of 2,048 samples, or 10,000 parts where that would be
-    more. ``on_part`` is told of every part as it is finished.
+    more. ``on_part`` is told of every part as it is finished, ``on_open`` of the samples of all.
 
     Raises RunError when the cluster cannot be reached, within 10 seconds, and when a part killed
     its worker three times; other errors are those of `score_shard`. Finished parts are kept.
     """
     model = Model.load(job.run)
     samples = _open(job, model)
+    if on_open is not None:
+        on_open(samples)
     job = _absolute(replace(job, parts=job.parts or number_of_parts(job.out, len(samples))))
     claim(job, samples, column_names(model, view_scores=job.view_scores))
     missing = [part for part in range(job.parts) if not job.path(part).exists()]
@@ -136,6 +149,7 @@ def _items(job: Job, samples: Source | Folder, parts: list[int]) -> list[dict[st
                 quote(samples.name_of(path), errors="surrogateescape")
                 for path in samples.paths[here]
             ]
+            item["closed"] = json.dumps([] if here.start else list(samples.closed))
     return items
 
 
@@ -203,25 +217,35 @@ class PartActor:
         An error that a user can mend is returned as text: Ray keeps no more of an exception.
         """
         try:
-            self._score(int(batch["part"][0]), batch.get("names"))
+            self._score(int(batch["part"][0]), batch)
             error = ""
         except HistoryADError as found:
             error = printable(str(found))
         return {"part": batch["part"], "error": np.array([error])}
 
-    def _score(self, part: int, names: NDArray[Any] | None) -> None:
+    def _score(self, part: int, batch: dict[str, NDArray[Any]]) -> None:
         attempts = self._job.attempts_path(part)
         _count_attempt(attempts, part)
-        if names is not None:
-            root = Path(self._job.source)
-            paths = [root / unquote(name, errors="surrogateescape") for name in names[0]]
-            samples: Source | Folder = Folder(root, paths, self._job.source, self._model.kind.grid)
-            here = slice(0, len(paths))
+        if "names" in batch:
+            samples: Source | Folder = self._folder(batch)
+            here = slice(0, len(samples))
         else:
             samples = self._samples
             here = self._job.range_of(part, len(samples))
         _score_part(self._job, self._model, samples, here, part)
         attempts.unlink(missing_ok=True)
+
+    def _folder(self, batch: dict[str, NDArray[Any]]) -> Folder:
+        """Return the folder of the images that ``batch``, of one row, names."""
+        root = Path(self._job.source)
+        return Folder(
+            root,
+            [root / unquote(name, errors="surrogateescape") for name in batch["names"][0]],
+            self._job.source,
+            self._model.kind.grid,
+            self._job.channels,
+            closed=[(name, reason) for name, reason in json.loads(batch["closed"][0])],
+        )
 
 
 def _count_attempt(path: Path, part: int) -> None:
@@ -244,7 +268,13 @@ def _count_attempt(path: Path, part: int) -> None:
 
 
 def _open(job: Job, model: Model) -> Source | Folder:
-    samples = open_stream(job.source, data_root=job.data_root, mixed=model.kind.grid)
+    samples = open_stream(
+        job.source,
+        data_root=job.data_root,
+        mixed=model.kind.grid,
+        channels=job.channels,
+        id_column=job.id_column,
+    )
     if isinstance(samples, Source) and not isinstance(samples.samples, ImageStream):
         # Of one shape: all of it can be scored, or nothing.
         model.kind.check(tuple(samples.samples.shape[1:]))

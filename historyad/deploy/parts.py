@@ -62,6 +62,8 @@ class Job:
     data_root: Path | None = None
     view_scores: bool = False
     file_format: FileFormat = "parquet"
+    id_column: str | None = None
+    channels: int | None = None
 
     def path(self, part: int) -> Path:
         """Return the name that a finished part has."""
@@ -103,6 +105,8 @@ def claim(job: Job, samples: Source | Folder, columns: Sequence[str]) -> None:
         "format": job.file_format,
         "columns": list(columns),
         "samples": len(samples),
+        "id_column": job.id_column,
+        "channels": job.channels,
         "fingerprint": _fingerprint(samples),
         "model": hashlib.sha256((job.run / "detector.json").read_bytes()).hexdigest(),
     }

@@ -55,7 +55,7 @@ def train_detector(batches: Batches, history: History, session: Session = _ALONE
     length = config.detector_epochs * config.epoch_images
     # Whole, as the pool needs it: a product such as 1.1 * 50,000 is rounded to a bit more.
     end = max(1, round(length))
-    pool = _Pool(history, end)
+    pool = Pool(history, end)
     part = ranks.own_part(config.batch_size)
     for seen in loop.until(end):
         set_learning_rate(optimizer, config.detector_learning_rate * (1 - seen / length))
@@ -82,14 +82,17 @@ def detector_step(
     return total_variation_estimate(real_scores.detach(), history_scores.detach())
 
 
-class _Pool:
-    """History samples drawn many at a time; like `Batches`, a function of the position alone."""
+class Pool:
+    """History samples drawn many at a time; like `Batches`, a function of the position alone.
 
-    def __init__(self, history: History, n_samples: int) -> None:
+    ``n_samples`` are drawn in all, and at ``most`` so many at a time.
+    """
+
+    def __init__(self, history: History, n_samples: int, most: int = _POOL_IMAGES) -> None:
         self._history = history
         self._n_batches = math.ceil(n_samples / history.config.batch_size)
         # A batch never straddles two pools.
-        n_images = min(_POOL_IMAGES, _POOL_BYTES // history.networks.empty(1).nbytes)
+        n_images = min(most, _POOL_BYTES // history.networks.empty(1).nbytes)
         self._batches_at_a_time = max(1, n_images // history.config.batch_size)
         self._samples: NDArray[Any] = np.empty(0)
         self._drawn = -1

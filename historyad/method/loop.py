@@ -21,6 +21,7 @@ from historyad.method.history import is_save
 
 OnProgress = Callable[[dict[str, Any]], None]
 
+CHECKPOINT_SECONDS = 30.0  # age at which a checkpoint is replaced
 SHARED_FOLDER = "the run must be in one folder that every process sees; the same command continues"
 
 _LOG_NAMES = {1: "gan", 3: "detector"}
@@ -37,7 +38,7 @@ class Session:
 
     checkpoints: Path | None = None
     on_progress: OnProgress | None = None
-    seconds: float = 30.0
+    seconds: float = CHECKPOINT_SECONDS
 
     def checkpoint(self, step: int) -> Checkpoint | None:
         """Return the checkpoint of a step."""

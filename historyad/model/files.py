@@ -85,6 +85,7 @@ def read_model(folder: Path, device: torch.device | str) -> dict[str, Any]:
         config = Config(**content["config"])
         validate(config)
         kind = read_kind(content["kind"], _under("kind.", tensors))
+        _check_names(tensors, kind)
         score = _score(kind, content["companions"], config, _under("score.", tensors))
         return {
             "score": score.to(device).eval(),
@@ -137,6 +138,13 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype not in (torch.float32, torch.uint8) or not tensor.isfinite().all():
             raise ValueError(f"{name} is made neither of finite float32 numbers nor of bytes")
+
+
+def _check_names(tensors: dict[str, Tensor], kind: Kind) -> None:
+    of_kind = {f"kind.{name}" for name in kind.tensors()}
+    for name in tensors:
+        if not name.startswith("score.") and name not in of_kind:
+            raise ValueError(f"{name} belongs to nothing")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

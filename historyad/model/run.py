@@ -31,7 +31,7 @@ from historyad.files import (
     save_json,
     save_rows,
 )
-from historyad.method.loop import SHARED_FOLDER, OnProgress, Session
+from historyad.method.loop import CHECKPOINT_SECONDS, SHARED_FOLDER, OnProgress, Session
 
 # What a run writes; a process that was killed may leave temporary files of these names.
 _OURS = ("config.json", "log.jsonl", "detector.json", "detector.safetensors")
@@ -41,14 +41,20 @@ _IDENTIFIES_DATA = ("fingerprint", "n", "n_train")
 
 
 class RunDirectory:
-    """The files of one run, held by one process at a time."""
+    """The files of one run, held by one process at a time.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    An interruption costs what was done since the last checkpoint, ``checkpoint_seconds`` at most.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], checkpoint_seconds: float = CHECKPOINT_SECONDS
+    ) -> None:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.log = self.path / "log.jsonl"
         self.history = self.path / "history"
         self.checkpoints = self.path / "checkpoint"
+        self.checkpoint_seconds = checkpoint_seconds
 
     @property
     def is_finished(self) -> bool:
@@ -165,7 +171,8 @@ class RunDirectory:
 
     def session(self, on_progress: OnProgress | None) -> Session:
         """Return what keeps the state and the log of a training in this run; rank 0 logs."""
-        return Session(self.checkpoints, self._logger(on_progress) if ranks.is_main() else None)
+        log = self._logger(on_progress) if ranks.is_main() else None
+        return Session(self.checkpoints, log, self.checkpoint_seconds)
 
     def _logger(self, on_progress: OnProgress | None) -> OnProgress:
         """Return a callback that logs a record, unless it is there from before an interruption."""

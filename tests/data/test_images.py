@@ -12,12 +12,12 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from historyad.data import images
+from historyad.data.folders import find_images
 from historyad.data.images import (
     as_uint8,
     conform,
     decode_image,
     decode_many,
-    find_images,
     place_on_grid,
     with_channels,
 )
@@ -426,24 +426,7 @@ def test_an_image_is_made_to_conform_in_what_is_asked_for_alone():
     assert (conform(colour, 8, 1) == place_on_grid(with_channels(colour, 1)[None], 8)[0]).all()
 
 
-# --- folders
-
-
-def test_find_images_is_recursive_sorted_and_skips_the_rest(tmp_path):
-    names = ["b.PNG", "a/z.jpg", "a.png", "c.txt", ".hidden.png", ".cache/x.png", "a/._z.jpg"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
-    assert found == ["a.png", "a/z.jpg", "b.PNG"]
-
-
-def test_find_images_below_a_hidden_folder(tmp_path):
-    folder = tmp_path / ".data"
-    folder.mkdir()
-    (folder / "a.png").touch()
-    assert find_images(folder) == [folder / "a.png"]
+# --- many files
 
 
 @pytest.fixture

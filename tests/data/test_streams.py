@@ -11,7 +11,7 @@ from tiny import TINY, batches_of, tiny_config
 from historyad.cli import main
 from historyad.data import shards, streams
 from historyad.data.datasets import open_source, open_stream
-from historyad.data.images import find_images
+from historyad.data.folders import find_images
 from historyad.data.order import ShuffledRows, Windows
 from historyad.data.rows import ShuffledSamples
 from historyad.data.streams import FolderFiles, ImageStream, Names, in_parts
@@ -126,9 +126,9 @@ def test_chunks_are_of_one_shape_and_leave_out_what_is_refused(photos, source_of
 
 @pytest.mark.parametrize("source_of", [stream_of, open_stream])
 def test_chunks_are_bounded_by_their_bytes(photos, source_of, monkeypatch):
-    monkeypatch.setattr(streams, "_PART_BYTES", 3 * 24)
+    monkeypatch.setattr(streams, "PART_BYTES", 3 * 24)
     assert [len(chunk) for _, chunk in source_of(photos).chunks(20)] == [3, 3, 3, 3]
-    monkeypatch.setattr(streams, "_PART_BYTES", 1)
+    monkeypatch.setattr(streams, "PART_BYTES", 1)
     assert [len(chunk) for _, chunk in source_of(photos).chunks(20)] == [1] * 12
 
 
@@ -163,7 +163,7 @@ def test_names_need_not_be_utf8(photos, tmp_path):
 
 def test_parts_are_bounded_by_their_bytes(monkeypatch):
     samples = np.arange(40, dtype=np.uint8).reshape(10, 4)
-    monkeypatch.setattr(streams, "_PART_BYTES", 12)
+    monkeypatch.setattr(streams, "PART_BYTES", 12)
     rows = np.array([1, 3, 5, 7, 9, 0, 2])
     parts = list(in_parts(samples, rows))
     assert [len(part) for part in parts] == [3, 3, 1]

@@ -3,6 +3,7 @@
 Each pytest process that gets one of the tests with `ray_cluster` starts a cluster of its own.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from storing import too_deep
 from test_shards import png, write_shard
 from test_streams import png_of
 from tiny import save_table, tiny_config
@@ -206,12 +208,24 @@ def test_names_that_are_not_utf8_are_escaped(run, folder, tmp_path, file_format)
     samples = scale._open(job, Model.load(run))
     (item,) = scale._items(job, samples, [0])
     assert all(name.isascii() for name in item["names"])
-    done = PartActor(job, 1, "cpu")({"part": np.array([0]), "names": np.array([item["names"]])})
+    done = PartActor(job, 1, "cpu")({key: np.array([value]) for key, value in item.items()})
     assert done["error"] == ""
     if file_format == "parquet":
         assert "caf\\udce9.png" in rows(job.out)
     else:
         assert "caf\\udce9.png" in job.path(0).read_text().replace("\\\\", "\\")
+
+
+def test_the_first_part_tells_of_a_folder_that_cannot_be_entered(run, folder, tmp_path):
+    closed = too_deep(folder / "deep")
+    job = Job(run, str(folder), tmp_path / "out", 2)
+    (tmp_path / "out").mkdir()
+    actor = PartActor(job, 1, "cpu")
+    for item in scale._items(job, scale._open(job, Model.load(run)), [0, 1]):
+        assert actor({key: np.array([value]) for key, value in item.items()})["error"] == ""
+    names = [[name for name, _ in parts.load_part(job, part).unreadable] for part in range(2)]
+    assert closed in names[0]
+    assert closed not in names[1]
 
 
 def test_what_interrupts_a_write_leaves_no_part(run, array, tmp_path, monkeypatch):
@@ -433,10 +447,10 @@ def test_a_killed_actor_loses_nothing_and_doubles_nothing(
     ray_cluster, run, folder, images, tmp_path
 ):
     job = Job(run, str(folder), tmp_path / "out", 6)
-    # An image that nobody has written yet: whoever comes to part 3 waits there, and is killed.
-    stuck = folder / "2" / "0100.png"
-    stuck.rename(tmp_path / "kept.png")
-    os.mkfifo(stuck)
+    # An image that is leased out: whoever comes to part 3 waits there, and is killed.
+    lease = os.open(folder / "2" / "0100.png", os.O_RDONLY)
+    fcntl.fcntl(lease, fcntl.F_SETSIG, signal.SIGURG)  # which nobody minds
+    fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     killed = []
 
     def kill():
@@ -444,7 +458,7 @@ def test_a_killed_actor_loses_nothing_and_doubles_nothing(
             time.sleep(0.01)
         killed.append(int(job.attempts_path(3).read_text()))
         os.kill(killed[0], signal.SIGKILL)
-        (tmp_path / "kept.png").replace(stuck)
+        os.close(lease)
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from historyad.kinds.preprocessing import Preprocessing
 from PIL import Image
 from tiny import TINY, tiny_config
 
@@ -16,7 +17,6 @@ from historyad import Model, __version__
 from historyad.cli import main
 from historyad.deploy.onnx import OUTPUTS, TOLERANCE, export_onnx
 from historyad.errors import ConfigError, InputError, RunError
-from historyad.kinds.preprocessing import Preprocessing
 from historyad.method.batches import Batches
 from historyad.method.detector import Detector
 from historyad.method.networks import Critic, initialise

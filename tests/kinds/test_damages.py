@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from historyad.kinds.corruptions import image_corruptions, vector_corruptions
 
-from historyad.kinds import corruptions
+from historyad.kinds import damages
+from historyad.kinds.damages import image_damages, vector_damages
 
 SHAPES = [(6, 8, 8, 1), (5, 12, 31, 3), (4, 33, 7, 5), (3, 1, 1, 2), (3, 1, 9, 1)]
-KINDS = [kind.name for kind in image_corruptions(8, 8)]
+KINDS = [kind.name for kind in image_damages(8, 8)]
 
 
 def random():
@@ -17,7 +17,7 @@ def images_of(shape):
 
 
 def kind_named(name, shape):
-    (kind,) = (kind for kind in image_corruptions(*shape[1:3]) if kind.name == name)
+    (kind,) = (kind for kind in image_damages(*shape[1:3]) if kind.name == name)
     return kind
 
 
@@ -58,27 +58,27 @@ def test_the_same_generator_gives_the_same_damage(name):
 
 def test_noise_has_the_standard_deviation_asked_for():
     grey = np.full((10, 32, 32, 3), 128, np.uint8)
-    noisy = corruptions.add_noise(grey, 16, random())
+    noisy = damages.add_noise(grey, 16, random())
     assert noisy.std() == pytest.approx(16, rel=0.05)
     assert noisy.mean() == pytest.approx(128, abs=1)
 
 
 def test_brightness_is_in_grey_levels_and_saturates():
     image = np.array([0, 100, 250], np.uint8).reshape(1, 1, 3, 1)
-    assert corruptions.brighten(image, 10, random()).ravel().tolist() == [10, 110, 255]
-    assert corruptions.darken(image, 10, random()).ravel().tolist() == [0, 90, 240]
+    assert damages.brighten(image, 10, random()).ravel().tolist() == [10, 110, 255]
+    assert damages.darken(image, 10, random()).ravel().tolist() == [0, 90, 240]
 
 
 def test_contrast_is_lost_towards_the_mean_of_each_channel():
     image = np.array([[0, 10], [100, 30]], np.uint8).reshape(1, 1, 2, 2)
-    half = corruptions.reduce_contrast(image, 50, random())
+    half = damages.reduce_contrast(image, 50, random())
     assert half.tolist() == [[[[25, 15], [75, 25]]]]
 
 
 def test_blur_spreads_a_point_by_its_standard_deviation():
     image = np.zeros((1, 33, 33, 1), np.uint8)
     image[0, 16, 16] = 255
-    blurred = corruptions.blur(image, 1, random())[0, :, :, 0].astype(float)
+    blurred = damages.blur(image, 1, random())[0, :, :, 0].astype(float)
     assert blurred[16, 16] == pytest.approx(255 / (2 * np.pi), rel=0.05)
     assert blurred[16, 17] / blurred[16, 16] == pytest.approx(np.exp(-0.5), rel=0.05)
 
@@ -86,7 +86,7 @@ def test_blur_spreads_a_point_by_its_standard_deviation():
 @pytest.mark.parametrize("percent", [1, 4, 25])
 def test_a_covered_patch_has_the_area_asked_for(percent):
     images = np.full((50, 40, 20, 1), 255, np.uint8)
-    covered = corruptions.cover_patch(images, percent, random())
+    covered = damages.cover_patch(images, percent, random())
     changed = (covered != images).mean((1, 2, 3))
     assert changed.max() == percent / 100
 
@@ -94,7 +94,7 @@ def test_a_covered_patch_has_the_area_asked_for(percent):
 def test_a_scratch_has_the_length_asked_for_and_contrasts():
     dark, bright = np.full((20, 64, 64, 1), 20, np.uint8), np.full((20, 64, 64, 1), 230, np.uint8)
     for images, paint in ((dark, 255), (bright, 0)):
-        scratched = corruptions.scratch(images, 20, random())
+        scratched = damages.scratch(images, 20, random())
         drawn = np.abs(scratched - images.astype(float)) / abs(paint - float(images[0, 0, 0, 0]))
         assert drawn.sum((1, 2, 3)) == pytest.approx(20 * 2, rel=0.2)  # 2 pixels wide
         assert drawn.max() == pytest.approx(1, abs=0.05)
@@ -103,7 +103,7 @@ def test_a_scratch_has_the_length_asked_for_and_contrasts():
 def test_swapped_patches_keep_every_pixel():
     for shape in ((9, 20, 30, 2), (9, 30, 20, 2)):
         images = images_of(shape)
-        swapped = corruptions.swap_patches(images, 9, random())
+        swapped = damages.swap_patches(images, 9, random())
         assert (swapped != images).any(-1).mean() == pytest.approx(2 * 0.09, rel=0.05)
         for one, other in zip(images, swapped, strict=True):
             np.testing.assert_array_equal(
@@ -113,7 +113,7 @@ def test_swapped_patches_keep_every_pixel():
 
 def test_rotation_turns_by_the_angle_either_way():
     images = images_of((20, 15, 15, 1))
-    turned = corruptions.rotate(images, 90, random())
+    turned = damages.rotate(images, 90, random())
     quarter_turns = {
         k
         for k in (1, 3)
@@ -125,10 +125,10 @@ def test_rotation_turns_by_the_angle_either_way():
 
 def test_a_texture_takes_over():
     images = np.full((5, 64, 64, 1), 10, np.uint8)
-    whole = corruptions.blend_texture(images, 100, random())
+    whole = damages.blend_texture(images, 100, random())
     assert whole.min() < 5
     assert whole.max() > 250
-    half = corruptions.blend_texture(images, 50, random())
+    half = damages.blend_texture(images, 50, random())
     np.testing.assert_allclose(half, (whole.astype(float) + 10) / 2, atol=1)
 
 
@@ -139,7 +139,7 @@ def test_a_texture_takes_over():
 def test_vectors_of_any_length(n_features):
     vectors = random().standard_normal((30, n_features))
     before = vectors.copy()
-    for kind in vector_corruptions(n_features):
+    for kind in vector_damages(n_features):
         assert list(kind.strengths) == sorted(set(kind.strengths))
         np.testing.assert_array_equal(kind.apply(vectors, 0, random()), vectors)
         for strength in kind.strengths:
@@ -150,22 +150,22 @@ def test_vectors_of_any_length(n_features):
 
 
 def test_one_feature_is_shifted_up_or_down():
-    shifted = corruptions.shift_feature(np.zeros((200, 3)), 2.5, random())
+    shifted = damages.shift_feature(np.zeros((200, 3)), 2.5, random())
     assert (np.abs(shifted).sum(1) == 2.5).all()
     assert set(shifted.ravel()) == {-2.5, 0, 2.5}
     assert (shifted != 0).any(0).all()
 
 
 def test_noise_on_features_is_in_spreads():
-    noisy = corruptions.add_noise_to_features(np.zeros((500, 20)), 3, random())
+    noisy = damages.add_noise_to_features(np.zeros((500, 20)), 3, random())
     assert noisy.std() == pytest.approx(3, rel=0.05)
 
 
 @pytest.mark.parametrize("pairs", [1, 3])
 def test_pairs_of_features_are_swapped_and_those_of_less_strength_stay(pairs):
     vectors = np.tile(np.arange(7.0), (50, 1))
-    swapped = corruptions.swap_features(vectors, pairs, random())
+    swapped = damages.swap_features(vectors, pairs, random())
     assert ((swapped != vectors).sum(1) == 2 * pairs).all()
     np.testing.assert_array_equal(np.sort(swapped), vectors)
-    weaker = corruptions.swap_features(vectors, pairs - 1, random())
+    weaker = damages.swap_features(vectors, pairs - 1, random())
     assert ((weaker != vectors) <= (swapped != vectors)).all()

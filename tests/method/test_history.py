@@ -8,19 +8,20 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from tiny import networks_for
 from torch import nn
 
-from historyad.config import Config, make_config
+from historyad.config import Config, as_dict, make_config
 from historyad.errors import ConfigError, RunError
+from historyad.method.gan import build_gan
 from historyad.method.history import (
     History,
-    check_saves,
     effective_snapshots,
     history_weights,
     is_save,
     recorded_interval,
+    resolve,
 )
-from historyad.method.networks import build_networks
 
 EPOCH_IMAGES = 100
 
@@ -30,8 +31,15 @@ def config_of(**values):
     return make_config(**{**defaults, **values})
 
 
+def history_in(path, shape=(1, 8, 8), **values):
+    config = config_of(**values)
+    return History(path, config, networks_for(shape, config))
+
+
 def networks_of(seed, shape=(1, 8, 8)):
-    return build_networks(shape, 4, 8, 3, torch.Generator().manual_seed(seed))
+    config = config_of(seed=seed)
+    gan = build_gan(networks_for(shape, config), config, "cpu")
+    return gan.generator, gan.critic
 
 
 def constant_generator(value, shape=(1,)):
@@ -49,7 +57,7 @@ def constant_generator(value, shape=(1,)):
 @pytest.fixture
 def history(tmp_path):
     """Three snapshots of images at epochs 1, 1.5 and 2, none alike."""
-    history = History(tmp_path / "history", config_of(), (1, 8, 8))
+    history = history_in(tmp_path / "history")
     for seed, images_seen in enumerate((100, 150, 200)):
         history.record(images_seen, *networks_of(seed))
     return history
@@ -58,13 +66,6 @@ def history(tmp_path):
 def test_weights_in_epochs_by_hand():
     weights = history_weights(np.array([0.5, 1.0, 1.5, 2.0, 5.0, 5.1]), config_of(decay=2.0))
     terms = np.array([0, 1, np.exp(-1), np.exp(-2), np.exp(-8), 0])
-    np.testing.assert_allclose(weights, terms / terms.sum())
-
-
-def test_weights_in_runs_by_hand():
-    config = config_of(time_unit="run", skip_epochs=0.5, decay=2.0, n_epochs=4.0)
-    weights = history_weights(np.array([1.0, 2.0, 3.0, 4.0]), config)
-    terms = np.array([0, 1, np.exp(-0.5), np.exp(-1)])
     np.testing.assert_allclose(weights, terms / terms.sum())
 
 
@@ -89,15 +90,23 @@ def test_settings_are_refused_exactly_where_no_save_is_recorded(
     ends = range(batch, batch + math.ceil(end * epoch_images), batch)
     recorded = [n for n in ends if is_save(n, config) and n / epoch_images >= start]
     if recorded:
-        check_saves(config)
+        assert as_dict(resolve(config, 1)) == as_dict(config)
     else:
         with pytest.raises(ConfigError, match="saves no snapshot"):
-            check_saves(config)
+            resolve(config, 1)
+
+
+def test_an_epoch_is_as_long_as_the_data_but_not_shorter_than_50_000_unless_it_is_set():
+    lengths = {0: {100: 50_000, 60_000: 60_000}, 700: {100: 700, 60_000: 700}}
+    for epoch_images, expected in lengths.items():
+        for n_train, length in expected.items():
+            config = resolve(make_config(epoch_images=epoch_images), n_train)
+            assert as_dict(config) == {**as_dict(make_config()), "epoch_images": length}
 
 
 @pytest.mark.parametrize("value", [1e6, math.nan, math.inf])
 def test_weights_that_half_precision_does_not_hold_are_not_recorded(tmp_path, value):
-    history = History(tmp_path / "history", config_of(), (1,))
+    history = history_in(tmp_path / "history", (1,))
     with pytest.raises(RunError, match=r"step 1 diverged at epoch 1 \(generator.layers.*half prec"):
         history.record(100, *constant_generator(value))
     assert len(history) == 0
@@ -108,13 +117,12 @@ def test_no_decay_gives_equal_weights():
     np.testing.assert_allclose(history_weights(np.arange(1, 6.0), config_of(decay=0.0)), 0.2)
 
 
-@pytest.mark.parametrize("values", [{}, {"time_unit": "run", "skip_epochs": 0.2, "decay": 20.0}])
+@pytest.mark.parametrize("values", [{}, {"skip_epochs": 0.2, "decay": 0.7}])
 def test_recording_stops_when_the_mass_left_is_the_tolerance(values):
     config = config_of(mass_tolerance=0.01, **values)
     start, end = recorded_interval(config)
-    rate = config.decay if config.time_unit == "epoch" else config.decay / config.n_epochs
-    mass = lambda a, b: np.exp(-rate * a) - np.exp(-rate * b)  # noqa: E731
-    assert start == 1.0
+    mass = lambda a, b: np.exp(-config.decay * a) - np.exp(-config.decay * b)  # noqa: E731
+    assert start == config.skip_epochs
     assert mass(end, config.n_epochs) / mass(start, config.n_epochs) == pytest.approx(0.01)
 
 
@@ -129,7 +137,7 @@ def test_effective_snapshots():
 
 
 def test_a_history_comes_back_from_its_folder(history):
-    again = History(history.path, history.config, history.shape)
+    again = History(history.path, history.config, history.networks)
     assert again.snapshots == history.snapshots
     np.testing.assert_allclose(again.times, [1, 1.5, 2])
     generator, _ = networks_of(1)
@@ -148,13 +156,13 @@ def test_the_critic_of_a_snapshot_is_the_recorded_one(history):
 def test_rewind_forgets_what_came_later(history):
     history.rewind(150)
     assert [s.images_seen for s in history.snapshots] == [100, 150]
-    assert len(History(history.path, history.config, history.shape)) == 2
+    assert len(History(history.path, history.config, history.networks)) == 2
 
 
 def test_thin_keeps_every_second_and_leaves_the_original_alone(history):
     assert [s.images_seen for s in history.thin(2).snapshots] == [100, 200]
     assert len(history) == 3
-    assert len(History(history.path, history.config, history.shape)) == 3
+    assert len(History(history.path, history.config, history.networks)) == 3
 
 
 @pytest.mark.parametrize(
@@ -164,7 +172,7 @@ def test_thin_keeps_every_second_and_leaves_the_original_alone(history):
 def test_a_damaged_manifest_is_a_run_error(history, text):
     (history.path / "manifest.json").write_text(text)
     with pytest.raises(RunError, match=r"manifest\.json"):
-        History(history.path, history.config, history.shape)
+        History(history.path, history.config, history.networks)
 
 
 def test_a_missing_or_altered_snapshot_is_a_run_error(history):
@@ -196,7 +204,7 @@ def test_average_critic_is_the_weighted_mean_of_parameters(history):
 
 
 def test_snapshots_are_drawn_as_often_as_eq_13_says(tmp_path):
-    history = History(tmp_path, config_of(decay=1.0, n_epochs=3.0), (1,))
+    history = history_in(tmp_path, (1,), decay=1.0, n_epochs=3.0)
     times = np.array([50, 100, 125, 150, 200, 250, 300])
     for value, images_seen in enumerate(times):
         history.record(int(images_seen), *constant_generator(value))
@@ -218,8 +226,7 @@ class LatentScale(nn.Module):
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_case_2_widens_a_share_of_the_latents(tmp_path, monkeypatch, share):
-    config = config_of(latent_dim=400, wide_share=share, wide_latent=3.0)
-    history = History(tmp_path, config, (1,))
+    history = history_in(tmp_path, (1,), latent_dim=400, wide_share=share, wide_latent=3.0)
     history.record(100, *constant_generator(0))
     monkeypatch.setattr(history, "load_generator", lambda index: LatentScale())
     scale = history.sample(4000)[:, 0] / 20  # the norm of 400 standard normals is near 20
@@ -230,13 +237,26 @@ def test_case_2_widens_a_share_of_the_latents(tmp_path, monkeypatch, share):
 
 
 def test_a_draw_is_a_function_of_seed_and_position(history):
-    again = History(history.path, history.config, history.shape)
-    other_seed = History(history.path, config_of(seed=1), history.shape)
+    again = History(history.path, history.config, history.networks)
+    other_seed = history_in(history.path, seed=1)
     first = history.sample(50, 64)
     history.sample(50, 128)
     np.testing.assert_array_equal(again.sample(50, 64), first)
     assert (history.sample(50, 0) != first).any()
     assert (other_seed.sample(50, 64) != first).any()
+
+
+def test_no_latent_comes_twice_whatever_the_position_snapshot_or_seed(tmp_path):
+    """One generator, recorded twice: each of its samples has a latent of its own."""
+    generator, critic = networks_of(0, (5,))
+    draws = []
+    for seed in (0, 1):
+        history = history_in(tmp_path / str(seed), (5,), seed=seed, decay=0.0)
+        for images_seen in (100, 150):
+            history.record(images_seen, generator, critic)
+        draws += [history.sample(50, position) for position in (0, 50, 2**40)]
+    samples = np.concatenate(draws).round(4)
+    assert len(np.unique(samples, axis=0)) == len(samples) == 300
 
 
 def test_samples_of_images_are_images_at_rest(history):
@@ -246,7 +266,7 @@ def test_samples_of_images_are_images_at_rest(history):
 
 
 def test_samples_of_vectors_are_float32(tmp_path):
-    history = History(tmp_path, config_of(), (5,))
+    history = history_in(tmp_path, (5,))
     history.record(100, *networks_of(0, (5,)))
     samples = history.sample(7)
     assert (samples.dtype, samples.shape) == (np.float32, (7, 5))
@@ -257,7 +277,7 @@ def test_recorded_batch_norm_statistics_are_used(tmp_path):
     with torch.no_grad():
         for _ in range(100):  # until the running statistics are those of these latents
             generator(5 + torch.randn(64, 3, generator=torch.Generator().manual_seed(1)))
-    history = History(tmp_path, config_of(), (2,))
+    history = history_in(tmp_path, (2,))
     history.record(100, generator, critic)
     loaded = history.load_generator(0)
     assert not loaded.training

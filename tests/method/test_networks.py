@@ -1,16 +1,19 @@
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import networks_for, tiny_config
 from torch import nn
 from torch.nn import functional
 
 from historyad.config import make_config
-from historyad.errors import ConfigError
 from historyad.layers import FlattenPixels, ImageConvTranspose2d, PooledConv2d
 from historyad.method.networks import (
-    Critic,
-    build_networks,
-    choose_device,
+    ImageNetworks,
+    VectorNetworks,
     count_parameters,
+    image_floats,
     initialise,
 )
 
@@ -19,6 +22,16 @@ SHAPES = [(1,), (7,), *[(c, side, side) for c in (1, 3, 5) for side in (8, 16, 3
 
 def generator_of(seed):
     return torch.Generator().manual_seed(seed)
+
+
+def networks_of(shape, **values):
+    return networks_for(shape, tiny_config(**values))
+
+
+def critic_of(shape, seed=0, **values):
+    critic = networks_of(shape, **values).critic()
+    initialise(critic, generator_of(seed))
+    return critic
 
 
 def convolve_and_pool(layer, x):
@@ -68,7 +81,9 @@ def test_flattening_channels_last_moves_nothing_in_memory():
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_output_shapes(shape):
-    generator, critic = build_networks(shape, 4, 8, 6, generator_of(0))
+    networks = networks_of(shape, latent_dim=6)
+    generator, critic = networks.generator(), networks.critic()
+    initialise(generator, generator_of(0))
     samples = generator(torch.randn(3, 6, generator=generator_of(1)))
     assert samples.shape == (3, *shape)
     assert critic(samples).shape == (3,)
@@ -76,17 +91,20 @@ def test_output_shapes(shape):
         assert samples.abs().max() <= 1
 
 
+def test_networks_of_another_shape_keep_their_sizes():
+    for shape, other in (((1, 8, 8), (3, 16, 16)), ((5,), (9,))):
+        assert networks_of(shape).reshaped(other) == networks_of(other)
+
+
 def test_the_paper_preset_has_about_5_million_parameters_in_each_network():
-    config = make_config("paper")
-    networks = build_networks(
-        (1, 32, 32), config.width, config.hidden, config.latent_dim, generator_of(0)
-    )
-    assert all(4e6 < count_parameters(network) < 6e6 for network in networks)
+    networks = ImageNetworks.of((1, 32, 32), make_config("paper"))
+    for network in (networks.generator(), networks.critic()):
+        assert 4e6 < count_parameters(network) < 6e6
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 16, 16)], ids=str)
 def test_a_critics_score_does_not_depend_on_the_batch(shape):
-    _, critic = build_networks(shape, 4, 16, 6, generator_of(0))
+    critic = critic_of(shape)
     x = torch.randn(12, *shape, generator=generator_of(1))
     whole = critic(x)
     torch.testing.assert_close(torch.cat([critic(row[None]) for row in x]), whole)
@@ -96,8 +114,11 @@ def test_a_critics_score_does_not_depend_on_the_batch(shape):
 
 def weights_of(seed, global_seed):
     torch.manual_seed(global_seed)
-    networks = build_networks((1, 8, 8), 4, 8, 6, generator_of(seed))
-    return [p for network in networks for p in network.parameters()]
+    networks, random = networks_of((1, 8, 8)), generator_of(seed)
+    built = [networks.generator(), networks.critic()]
+    for network in built:
+        initialise(network, random)
+    return [p for network in built for p in network.parameters()]
 
 
 def test_weights_are_a_function_of_the_generator_alone():
@@ -108,32 +129,91 @@ def test_weights_are_a_function_of_the_generator_alone():
         assert not all(torch.equal(a, b) for a, b in other)
 
 
+def test_to_build_networks_draws_nothing_from_the_global_generator():
+    before = torch.random.get_rng_state()
+    for shape in ((1, 8, 8), (5,)):
+        networks_of(shape).generator()
+        networks_of(shape).critic()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_weights_keep_the_scale_of_what_passes_through():
-    critic = Critic((256,), 4, 1024)
-    initialise(critic, generator_of(0))
+    critic = critic_of((256,), hidden=1024)
     x = torch.randn(64, 256, generator=generator_of(1))
     features = critic.features(x)
     assert 0.9 < features.square().mean() / x.square().mean() < 1.1
     assert all((p == 0).all() for name, p in critic.named_parameters() if name.endswith("bias"))
 
 
-def test_choose_device():
-    assert choose_device("cpu") == torch.device("cpu")
-    assert isinstance(choose_device("auto"), torch.device)
-
-
-@pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "cpu:x"])
-def test_a_device_that_is_not_there_is_a_config_error(name):
-    with pytest.raises(ConfigError, match=f"device '{name}'.*take auto or cpu"):
-        choose_device(name)
-
-
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (5,)])
 @torch.no_grad()
 def test_the_layers_of_a_critic_end_in_its_score(shape):
-    _, critic = build_networks(shape, 4, 16, 8, torch.Generator().manual_seed(0))
-    x = torch.randn(6, *shape, generator=torch.Generator().manual_seed(1))
+    critic = critic_of(shape, hidden=16)
+    x = torch.randn(6, *shape, generator=generator_of(1))
     features, hidden, scores = critic.layers_of(x)
     assert features.shape == (6, critic.n_features)
     assert hidden.shape == (6, 16)
     assert torch.equal(scores, critic(x))
+
+
+# --- samples at rest
+
+
+def images_of(channels, side):
+    return ImageNetworks((channels, side, side), 4, 8, 3)
+
+
+@pytest.fixture
+def patterned():
+    """Images (23, 8, 8, 2) without any symmetry."""
+    return np.random.default_rng(0).integers(0, 256, (23, 8, 8, 2), dtype=np.uint8)
+
+
+def test_grey_values_survive_the_way_to_floats_and_back():
+    values, networks = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), images_of(1, 16)
+    floats = networks.floats(values)
+    assert floats.dtype == torch.float32
+    assert (floats.min(), floats.max()) == (-1, 1)
+    at_rest = networks.at_rest(floats)
+    assert (at_rest == values).all()
+    assert (at_rest.dtype, at_rest.shape) == (np.uint8, (1, 16, 16, 1))
+    assert at_rest.flags.c_contiguous
+
+
+@given(st.floats(-1.5, 1.5, width=32))
+def test_a_generated_value_becomes_the_nearest_grey_value(value):
+    grey = images_of(1, 8).at_rest(torch.full((1, 1, 1, 1), value)).item()
+    exact = min(max((value + 1) * 127.5, 0), 255)
+    assert abs(grey - exact) <= 0.5 + 1e-4
+
+
+def test_channels_come_first_in_shape_and_last_in_memory(patterned):
+    floats = image_floats(patterned)
+    assert floats.shape == (23, 2, 8, 8)
+    assert floats.is_contiguous(memory_format=torch.channels_last)
+    assert floats[3, 1, 5, 6].item() == pytest.approx(patterned[3, 5, 6, 1] / 127.5 - 1)
+    assert torch.equal(images_of(2, 8).floats(patterned), floats)
+
+
+def test_vectors_stay_as_they_are():
+    networks = VectorNetworks((3,), 8, 3)
+    vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    for samples in (vectors, vectors[:, ::-1]):
+        assert (networks.at_rest(networks.floats(samples)) == samples).all()
+
+
+def test_what_is_read_only_is_copied_and_what_is_generated_left_alone(patterned):
+    patterned.setflags(write=False)
+    networks = images_of(2, 8)
+    floats = networks.floats(patterned)
+    before = floats.clone()
+    networks.at_rest(floats)
+    assert torch.equal(floats, before)
+
+
+def test_there_is_room_for_samples_at_rest():
+    images, vectors = images_of(2, 8).empty(3), VectorNetworks((5,), 8, 3).empty(4)
+    assert (images.dtype, images.shape) == (np.uint8, (3, 8, 8, 2))
+    assert (vectors.dtype, vectors.shape) == (np.float32, (4, 5))
+    assert not images.any()
+    assert not vectors.any()

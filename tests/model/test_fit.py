@@ -7,12 +7,14 @@ from historyad import Config
 from historyad.data import streams
 from historyad.data.datasets import open_source
 from historyad.errors import ConfigError, InputError, RunError
-from historyad.kinds.preprocessing import Preprocessing
-from historyad.method.batches import Batches
-from historyad.method.detector import Detector, start_detector
+from historyad.kinds.choose import choose_kind
+from historyad.kinds.crops import Crops
+from historyad.method.detector import start_detector
 from historyad.method.history import History
-from historyad.model.fit import fit_model, split_rows
+from historyad.method.networks import Critic
+from historyad.model.fit import fit_model
 from historyad.model.run import RunDirectory
+from historyad.model.split import split_rows
 from historyad.score.calibration import samples_needed
 
 
@@ -85,11 +87,11 @@ def test_steps_compose_as_the_paper_says(normal, tmp_path):
     """`fit_model` leaves a history that a user can open and go on from."""
     config = Config(**TINY)
     model = fit_model(open_source(normal[:300]), config, RunDirectory(tmp_path))
-    history = History(tmp_path / "history", config, model.preprocessing.network_shape)
+    batches = choose_kind(normal, config).batches(normal, config)
+    assert batches.networks == model.kind.networks(model.config)
+    history = History(tmp_path / "history", config, batches.networks)
     assert len(history) == 9
-    assert isinstance(start_detector(history), Detector)
-    batches = Batches(normal, prepare=model.preprocessing, seed=0)
-    assert batches.shape == history.shape
+    assert isinstance(start_detector(history), Critic)
 
 
 def test_another_detector_learns_from_a_recorded_history(normal, tmp_path):
@@ -98,7 +100,7 @@ def test_another_detector_learns_from_a_recorded_history(normal, tmp_path):
     config = Config(**{**TINY, "wide_share": 1.0})
 
     def history_with(config):
-        return History(tmp_path / "first" / "history", config, first.preprocessing.network_shape)
+        return History(tmp_path / "first" / "history", config, first.kind.networks(config))
 
     second = fit_model(
         source, config, RunDirectory(tmp_path / "second"), history=history_with(config)
@@ -156,7 +158,7 @@ def test_a_finished_run_is_returned_without_preparing_its_images(normal, tmp_pat
     source = open_source(normal[:100].repeat(2, 1).repeat(2, 2))
     config, run = tiny_config(patch=8), RunDirectory(tmp_path / "run")
     fitted = fit_model(source, config, run)
-    monkeypatch.setattr(Preprocessing, "pyramid", lambda *_: pytest.fail("images are prepared"))
+    monkeypatch.setattr(Crops, "pyramid", lambda *_: pytest.fail("images are prepared"))
     assert fit_model(source, config, run).calibration.threshold == fitted.calibration.threshold
 
 

@@ -4,9 +4,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from historyad.kinds.preprocessing import Preprocessing
 from tiny import missed_by
 
-from historyad.kinds.preprocessing import Preprocessing
 from historyad.method.networks import Critic
 from historyad.research.peers import PEERS, early_stopped
 from historyad.research.peers.adgan import ADGAN

@@ -28,10 +28,9 @@ def test_samples_that_vary_little_about_a_large_mean_keep_their_distances():
     torch.testing.assert_close(Gaussian.fit(x, ridge=1e-3)(x), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_what_the_components_leave_has_one_variance(monkeypatch):
+def test_what_the_components_leave_has_one_variance(constants):
     x = normal_samples()
-    monkeypatch.setattr(module, "_VALUES", 2 * 6)
-    monkeypatch.setattr(module, "_FEWEST_COMPONENTS", 2)
+    constants(module, gaussian_values=2 * 6, fewest_components=2)
     gaussian = Gaussian.fit(x, ridge=RIDGE)
     assert gaussian.components.shape == (2, 6)
     values, directions = torch.linalg.eigh(torch.cov(x.double().T))
@@ -117,13 +116,13 @@ def test_it_does_not_matter_how_colours_are_mixed():
 
 
 @pytest.mark.parametrize("kept", [8, 5])
-def test_in_the_coarse_distance_small_variances_share_their_mean(kept, monkeypatch):
-    monkeypatch.setattr(module, "_FEWEST_COMPONENTS", 6)  # that keep their variance
-    monkeypatch.setattr(module, "_VALUES", 0)
-    monkeypatch.setattr(module, "_IMAGE_VALUES", kept * 24)
+def test_in_the_coarse_distance_small_variances_share_their_mean(kept, constants):
+    # Six components keep their variance.
+    constants(module, fewest_components=6, gaussian_values=0, image_gaussian_values=kept * 24)
     x = colour_images()
     gaussian = ImageGaussian.fit(x, ridge=RIDGE, coarse_ridge=RIDGE)
-    assert gaussian.components.shape == (3, kept, 8)
+    assert [g.components.shape for g in gaussian.gaussians] == [(kept, 8)] * 3
+    assert gaussian.n_components == kept
     turned, variances, components = axes_of(x)
     small = variances < variances.flatten().topk(6).values[-1]
     ridge = RIDGE * x.numpy().var(axis=0).mean()

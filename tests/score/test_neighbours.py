@@ -9,7 +9,19 @@ from tiny import normal_samples
 
 from historyad.score import neighbours as module
 from historyad.score.gaussian import principal_components
-from historyad.score.neighbours import Neighbours, largest
+from historyad.score.neighbours import Bank, Neighbours, largest
+
+
+def fitted(x, *, cosine=False, project=True):
+    """Return neighbours of features, or of vectors as they are, with their gaps."""
+    if not (project or cosine):
+        return Neighbours.of_vectors(x)
+    if project:
+        neighbours = Neighbours.of_features(x, principal_components(x), cosine=cosine)
+    else:
+        neighbours = Neighbours.keep(x, len(x), cosine=True)
+    neighbours.fit_gaps(neighbours.candidates_of_bank())
+    return neighbours
 
 
 def relative_distances(x, new, metric="euclidean"):
@@ -24,7 +36,7 @@ def relative_distances(x, new, metric="euclidean"):
 def test_euclidean_neighbours_are_those_of_scikit_learn(project):
     x, new = normal_samples(), normal_samples(50, seed=1)
     # All six components are kept: projected or not, distances are the same.
-    found = Neighbours.fit(x, cosine=False, project=project)(new)
+    found = fitted(x, project=project)(new)
     np.testing.assert_allclose(found, relative_distances(x, new), rtol=1e-4 if project else 1e-5)
 
 
@@ -32,7 +44,7 @@ def test_a_gap_counts_where_normal_samples_are_dense():
     random = torch.Generator().manual_seed(0)
     dense, loose = torch.randn(2, 200, 4, generator=random) * torch.tensor([[[0.01]], [[1.0]]])
     shift = torch.tensor([20.0, 0, 0, 0])
-    neighbours = Neighbours.fit(torch.cat([dense, loose + shift]), cosine=False, project=True)
+    neighbours = fitted(torch.cat([dense, loose + shift]))
     inside_loose = torch.randn(100, 4, generator=random) + shift
     near_dense = torch.randn(100, 4, generator=random) * 0.1
     assert neighbours(near_dense).median() > neighbours(inside_loose).median()
@@ -48,12 +60,12 @@ def test_the_largest_by_groups_are_the_largest(n, k, seed):
     assert all(len(set(row.tolist())) == k for row in columns)
 
 
-def test_distances_are_taken_on_principal_components(monkeypatch):
-    monkeypatch.setattr(module, "_FEATURE_COMPONENTS", 2)
+def test_distances_are_taken_on_principal_components(constants):
+    constants(module, bank_components=2)
     x, new = normal_samples(), normal_samples(50, seed=1)
     pca = PCA(2).fit(x)
     expected = relative_distances(pca.transform(x), pca.transform(new))
-    found = Neighbours.fit(x, cosine=False, project=True)(new)
+    found = fitted(x)(new)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
@@ -63,23 +75,23 @@ def test_cosine_neighbours_are_those_of_scikit_learn_halfway_to_equal_variances(
     halfway = pca.explained_variance_**0.25
     places, new_places = pca.transform(x) / halfway, pca.transform(new) / halfway
     expected = relative_distances(places, new_places, metric="cosine")
-    found = Neighbours.fit(x, cosine=True, project=True)(new)
+    found = fitted(x, cosine=True)(new)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("cosine", [False, True])
-def test_the_distance_does_not_depend_on_the_parts_of_the_bank(cosine, monkeypatch):
+def test_the_distance_does_not_depend_on_the_parts_of_the_bank(cosine, constants):
     x, new = normal_samples(), normal_samples(50, seed=1)
-    neighbours = Neighbours.fit(x, cosine=cosine, project=True)
+    neighbours = fitted(x, cosine=cosine)
     whole = neighbours(new)
     for parts in (1, 4, 150):  # the last hold fewer samples than there are neighbours
-        monkeypatch.setattr(module, "_PARTS", parts)
+        constants(module, bank_parts=parts)
         torch.testing.assert_close(neighbours(new), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_neighbours_are_the_nearest_of_the_candidates():
     x, new = normal_samples(), normal_samples(50, seed=1)
-    neighbours = Neighbours.fit(x, cosine=False, project=True)
+    neighbours = fitted(x)
     candidates = torch.arange(20).expand(50, -1)
     distances, nearest = neighbours.nearest(neighbours.place(new), candidates, 8)
     expected, order = torch.cdist(new, x[:20]).topk(8, largest=False)
@@ -96,7 +108,7 @@ def test_gaps_are_those_between_candidates():
     x = normal_samples(40)
     candidates = torch.arange(20).expand(40, -1).clone()
     candidates[20:] += 20  # each among its own half
-    neighbours = Neighbours.keep(x, principal_components(x), cosine=False)
+    neighbours = Neighbours.of_features(x, principal_components(x), cosine=False)
     others = neighbours.fit_gaps(candidates, 8)
     halves = [torch.cdist(half, half).topk(9, largest=False) for half in x.split(20)]
     expected = torch.cat([half.values for half in halves])[:, 1:6].mean(1)
@@ -105,23 +117,35 @@ def test_gaps_are_those_between_candidates():
     torch.testing.assert_close(others, nearest)
 
 
+@pytest.mark.parametrize("shift", [0, 1000])
+def test_a_bank_gives_the_distance_to_the_closest(shift, monkeypatch):
+    monkeypatch.setattr(module, "_QUERIES", 16)
+    x, new = normal_samples() + shift, normal_samples(50, seed=1) + shift
+    for pca in (None, principal_components(x)):
+        bank = Bank.keep(x, 300, pca=pca)
+        assert len(bank.bank) == 300
+        expected = torch.cdist(new.double(), x[:300].double()).amin(1).float()
+        torch.testing.assert_close(bank.closest(new), expected, atol=1e-3, rtol=1e-3)
+    few = Bank.keep(x, 300, pca=principal_components(x, 2)).closest(new)
+    assert (few < expected).all()
+
+
 def test_the_distance_to_equal_samples_is_zero():
     x = normal_samples(5).repeat(6, 1) * 1000
-    assert Neighbours.fit(x, cosine=False, project=False)(x).max() < 1e-3
+    assert fitted(x, project=False)(x).max() < 1e-3
 
 
 def test_the_gaps_of_equal_samples_are_not_zero():
     same, other = torch.ones(30, 6), torch.zeros(30, 6)
-    neighbours = Neighbours.fit(torch.cat([same, other]), cosine=False, project=True)
+    neighbours = fitted(torch.cat([same, other]))
     assert (neighbours.gaps > 0).all()
     assert neighbours(torch.rand(5, 6)).isfinite().all()
 
 
 @pytest.mark.parametrize("project", [False, True])
-def test_the_bank_is_bounded(project, monkeypatch):
-    monkeypatch.setattr(module, "_BANK_VALUES", 60)
-    monkeypatch.setattr(module, "_FEATURE_COMPONENTS", 4)
-    neighbours = Neighbours.fit(normal_samples(), cosine=False, project=project)
+def test_the_bank_is_bounded(project, constants):
+    constants(module, bank_values=60, bank_components=4)
+    neighbours = fitted(normal_samples(), project=project)
     assert neighbours.bank.shape == ((15, 4) if project else (10, 6))
 
 
@@ -130,4 +154,4 @@ def test_the_bank_is_bounded(project, monkeypatch):
 @pytest.mark.parametrize("cosine", [False, True])
 def test_a_few_samples_are_enough(n, cosine, project):
     x = normal_samples(n)
-    assert Neighbours.fit(x, cosine=cosine, project=project)(x).isfinite().all()
+    assert fitted(x, cosine=cosine, project=project)(x).isfinite().all()

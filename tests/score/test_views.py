@@ -1,41 +1,50 @@
+import copy
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_config
 
 from historyad.config import Config
-from historyad.kinds.preprocessing import Preprocessing
-from historyad.method.batches import Batches
-from historyad.method.detector import Detector
-from historyad.method.networks import Critic, initialise
+from historyad.constants import CONSTANTS
+from historyad.kinds.choose import choose_kind
+from historyad.method.networks import ImageNetworks, initialise
+from historyad.score.bounded import bounded_score, total_of
 from historyad.score.companions import ImageCompanions, samples_to_fit
 from historyad.score.gaussian import room_for
-from historyad.score.views import Views, bounded_score, fit_views, total_of
+from historyad.score.views import Views
 
 
-def fitted(samples, shape):
-    """Return views with an untrained D_TV, and samples on which their scale was set."""
-    critic = Critic(shape, 4, 16)
+def unfitted(samples):
+    """Return views with an untrained D_TV, their scale not set, and the samples as floats."""
+    config = tiny_config()
+    kind = choose_kind(samples, config)
+    critic = kind.networks(config).critic()
     initialise(critic, torch.Generator().manual_seed(0))
-    batches = Batches(samples, prepare=Preprocessing.fit(samples, 0), seed=0)
-    views = fit_views(Detector([critic]), batches)
-    x = batches.at(0, len(samples))
-    with torch.no_grad():
-        views.fit_scale(views.raw(x).T.numpy())
+    batches = kind.batches(samples, config)
+    views = kind.fit_score(critic, batches, samples, np.arange(len(samples)), config)
+    return views, batches.at(0, len(samples))
+
+
+def fitted(samples):
+    """Return views with an untrained D_TV, and the samples on which their scale was set."""
+    views, x = unfitted(samples)
+    views.fit_scale(samples, np.arange(len(samples)))
     return views, x
 
 
 @pytest.fixture(scope="module")
 def of_images(digits):
     images, labels = digits
-    return fitted(images[labels == 3], (1, 8, 8))
+    return fitted(images[labels == 3])
 
 
 @pytest.fixture(scope="module")
 def of_vectors():
     x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
-    return fitted(x.numpy(), (4,))
+    return fitted(x.numpy())
 
 
 @pytest.fixture(params=["of_images", "of_vectors"])
@@ -46,11 +55,56 @@ def problem(request):
 @torch.no_grad()
 def test_the_scale_is_that_of_normal_samples(problem):
     views, x = problem
-    standardised = views.standardised(views.raw(x))
+    standardised = views.scale(views.raw(x))
     assert standardised.shape == (len(views.names), len(x))
     assert standardised.median(dim=1).values.abs().max() < 1e-4
     rare = (standardised > 1).float().mean(dim=1)
     assert (rare <= 0.05 + 1 / len(x)).all()  # the quantile lies between two samples
+
+
+def distances(views, samples, q):
+    """Return for each view by name how far its quantile ``q`` is from its median."""
+    raw = torch.from_numpy(views.raw_of(samples))
+    found = raw.quantile(q, dim=0) - raw.median(dim=0).values
+    return dict(zip(views.names, found.tolist(), strict=True))
+
+
+def spreads(views):
+    return dict(zip(views.names, views.scale.spread.tolist(), strict=True))
+
+
+def test_some_normal_images_may_be_much_plainer_than_others(digits):
+    """The view that counts by its square has a wider scale where one in a hundred asks for it."""
+    images, labels = digits
+    threes = images[labels == 3]
+    plain = threes.mean(0, keepdims=True).round().astype(np.uint8).repeat(6, 0)
+    views, _ = unfitted(threes)
+    samples = np.concatenate([threes, plain])
+    views.fit_scale(samples, np.arange(len(samples)))
+    near, far = (distances(views, samples, q) for q in (0.95, 0.99))
+    assert far["simplicity"] > 4 * near["simplicity"]
+    expected = {**near, "simplicity": far["simplicity"] / 2}
+    assert spreads(views) == pytest.approx(expected, rel=1e-4)
+    assert len(near) == 8
+
+
+def test_a_detector_that_hardly_varies_gets_no_scale_of_its_own(digits):
+    vectors = torch.randn(200, 4, generator=torch.Generator().manual_seed(1)).numpy()
+    for samples in (digits[0][:200], vectors):
+        views, _ = unfitted(samples)
+        with torch.no_grad():
+            views.d_tv.head[-1].weight *= 1e-6
+        views.fit_scale(samples, np.arange(200))
+        expected = {**distances(views, samples, 0.95), "history": CONSTANTS.smallest_history_spread}
+        assert spreads(views) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_scale_is_set_by_the_rows_that_are_given(digits):
+    rows = np.arange(0, 300, 7)
+    views, _ = unfitted(digits[0][:300])
+    views.fit_scale(digits[0][:300], rows)
+    median = np.median(views.raw_of(digits[0][rows]), axis=0)
+    np.testing.assert_allclose(views.scale.center, median, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -67,9 +121,8 @@ def test_the_score_grows_with_every_view(problem):
     views, x = problem
     scores = []
     for shift in (0.0, 2.0, 20.0, 200.0):
-        moved = Views(views.detector, views.companions)
-        moved.load_state_dict(views.state_dict())
-        moved.center -= shift * moved.spread
+        moved = copy.deepcopy(views)
+        moved.scale.center -= shift * moved.scale.spread
         scores.append(moved(x))
     for lower, higher in itertools.pairwise(scores):
         assert (lower < higher).all()
@@ -85,13 +138,13 @@ def test_far_away_is_anomalous_whatever_the_network_says(of_vectors):
 @torch.no_grad()
 def test_the_score_of_an_image_adds_up_its_views(of_images):
     views, x = of_images
-    z = dict(zip(views.names, views.standardised(views.raw(x)), strict=True))
+    z = dict(zip(views.names, views.scale(views.raw(x)), strict=True))
     near = {"history", "pattern", "neighbours", "blocks", "edges", "features"}
     assert set(z) == near | {"gaussian", "simplicity"}
     total = z["history"] / 2 + z["pattern"] + 10 * z["neighbours"] + 12 * z["blocks"]
     total += 16 * z["edges"] + 4 * z["features"]
     total += 10 * z["gaussian"].clamp(min=1) + 20 * (z["simplicity"] - 0.25).clamp(min=0) ** 2
-    expected = bounded_score((total - views.total_center) / views.total_spread)
+    expected = bounded_score((total - views.total_scale.center) / views.total_scale.spread)
     torch.testing.assert_close(views(x), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -101,8 +154,8 @@ def test_on_vectors_the_history_only_raises_suspicion(of_vectors):
     assert views.names == ("history", "neighbours", "gaussian")
     raw = views.raw(x)
     typical = raw.clone()
-    typical[0] = views.center[0]
-    unsuspicious = raw[0] < views.center[0] + views.spread[0]
+    typical[0] = views.scale.center[0]
+    unsuspicious = raw[0] < views.scale.center[0] + views.scale.spread[0]
     scores = views.score(raw)
     assert torch.equal(views.score(typical)[unsuspicious], scores[unsuspicious])
     assert (views.score(typical)[~unsuspicious] < scores[~unsuspicious]).all()
@@ -112,7 +165,7 @@ def test_on_vectors_the_history_only_raises_suspicion(of_vectors):
 def test_an_image_has_its_neighbours_in_the_layers_of_the_detector(of_images):
     views, x = of_images
     companions = views.companions
-    _, features, hidden = views.detector.scores_and_features(x)
+    features, hidden, _ = views.d_tv.layers_of(x)
     _, pattern, neighbours, blocks, edges, *_ = views.raw(x)
     torch.testing.assert_close(pattern, companions.pattern(features))
     places = companions.pattern.place(features)
@@ -127,7 +180,7 @@ def test_an_image_has_its_neighbours_in_the_layers_of_the_detector(of_images):
 def test_the_gaussians_of_an_image_are_compared_with_those_of_its_neighbours(of_images):
     views, x = of_images
     companions = views.companions
-    _, features, _ = views.detector.scores_and_features(x)
+    features, _, _ = views.d_tv.layers_of(x)
     places = companions.pattern.place(features)
     nearest = torch.cdist(places, companions.pattern.bank).topk(5, largest=False).indices
     *_, gaussian, simplicity, of_features = views.raw(x)
@@ -143,12 +196,14 @@ def test_the_gaussians_of_an_image_are_compared_with_those_of_its_neighbours(of_
 @torch.no_grad()
 def test_an_image_plainer_than_any_normal_one_is_anomalous(of_images):
     views, x = of_images
-    plain = views.companions.gaussian.mean.reshape(x[:1].shape)  # at no distance from itself
+    gaussian = views.companions.gaussian
+    mean = gaussian.gaussians[0].mean * gaussian.axes[0]  # at no distance from itself
+    plain = mean.reshape(x[:1].shape)
     raw = views.raw(torch.cat([plain, x]))
     by_name = dict(zip(views.names, raw, strict=True))
     assert by_name["gaussian"][0] < by_name["gaussian"][1:].min()
     assert views.score(raw)[0] > max(0.9, views.score(raw)[1:].quantile(0.99))
-    silent = dict(zip(views.names, views.standardised(raw), strict=True))["simplicity"] < 0.25
+    silent = dict(zip(views.names, views.scale(raw), strict=True))["simplicity"] < 0.25
     lower = raw - (torch.tensor([name == "simplicity" for name in views.names]) * 1e-3)[:, None]
     assert torch.equal(views.score(lower)[silent], views.score(raw)[silent])
 
@@ -156,7 +211,7 @@ def test_an_image_plainer_than_any_normal_one_is_anomalous(of_images):
 @torch.no_grad()
 def test_the_history_view_is_the_detector(problem):
     views, x = problem
-    torch.testing.assert_close(views.raw(x)[0], views.detector(x))
+    torch.testing.assert_close(views.raw(x)[views.names.index("history")], views.d_tv(x))
 
 
 def test_the_total_of_a_score_is_found_again_and_finite_for_the_highest():
@@ -169,20 +224,20 @@ def test_the_total_of_a_score_is_found_again_and_finite_for_the_highest():
 
 
 def test_large_images_are_fewer():
-    assert samples_to_fit((1, 32, 32)) == 32_768
-    assert samples_to_fit((3, 128, 128)) == 1000
+    assert samples_to_fit(32 * 32) == 32_768
+    assert samples_to_fit(3 * 128 * 128) == 1000
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [32, 64, 128])
 def test_a_saved_detector_of_any_images_takes_less_than_40_mb(channels, side):
     shape, config = (channels, side, side), Config()
-    bank = samples_to_fit(shape)
+    bank = samples_to_fit(math.prod(shape))
     components = min(side**2, bank - 1, room_for(shape))
     with torch.device("meta"):
-        critic = Critic(shape, config.width, config.hidden)
+        critic = ImageNetworks.of(shape, config).critic()
         companions = ImageCompanions.build(
             critic, shape, bank=bank, components=components, feature_components=192
         )
-        tensors = Views(Detector([critic]), companions).state_dict().values()
+        tensors = Views(None, critic, companions).state_dict().values()
     assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) < 40e6

@@ -1,0 +1,68 @@
+"""Many lines of a table at once, by pyarrow where it is installed: what is slow in Python.
+
+It reads numbers to the same bit, and is asked only for what has one reading. What it refuses is
+read again, cell by cell, by who can say what is wrong.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from numpy.typing import NDArray
+
+Columns = list[NDArray[Any]]
+
+_BOOLEANS = [[word, word.lower(), word.upper()] for word in ("False", "True")]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What each of the ``width`` columns holds: bool, float or, where ``types`` has none, text."""
+
+    separator: str
+    decimal: str
+    width: int
+    types: Mapping[int, type]
+
+
+def read_lines(lines: list[str], form: Form) -> Columns | None:
+    """Return the columns of some lines, float64 or object (N,); None where that is for others."""
+    arrow = _arrow()
+    text = "".join(lines)
+    if arrow is None or '"' in text or form.separator == " ":
+        return None
+    pyarrow, csv = arrow
+    names = [str(place) for place in range(form.width)]
+    kinds: dict[type, Any] = {bool: pyarrow.bool_(), float: pyarrow.float64()}
+    types = {
+        name: kinds.get(form.types.get(place, str), pyarrow.string())
+        for place, name in enumerate(names)
+    }
+    try:
+        table = csv.read_csv(
+            pyarrow.py_buffer(text.encode()),
+            csv.ReadOptions(column_names=names),
+            csv.ParseOptions(delimiter=form.separator, quote_char=False, double_quote=False),
+            csv.ConvertOptions(
+                column_types=types,
+                null_values=[],
+                false_values=_BOOLEANS[0],
+                true_values=_BOOLEANS[1],
+                decimal_point=form.decimal,
+            ),
+        )
+    except pyarrow.ArrowInvalid:
+        return None
+    return [column.to_numpy() for column in table.columns]
+
+
+@cache
+def _arrow() -> Any:
+    """Return the modules, or None where they are not installed."""
+    try:
+        import pyarrow
+        from pyarrow import csv
+    except ImportError:
+        return None
+    return pyarrow, csv

@@ -1,0 +1,152 @@
+"""Tables as text, read as people and programs write them, or refused with what to do.
+
+====================================  ============================================================
+the file                              how it is read
+====================================  ============================================================
+encoding                              UTF-8 or UTF-16, with or without a mark; Windows' and Latin-1
+separator                             tab, semicolon, bar, comma or spaces: the first of these that
+                                      gives most lines one number of cells, more than one
+decimals                              points, or commas where all have commas; what may be
+                                      thousands, as 1,234, is taken for decimals after semicolons
+                                      only
+first line                            names of columns, if it holds no number; pandas' numbers above
+                                      row numbers; a comment, # a,b, as numpy writes it
+a name too few                        the first column names the rows, as R writes them
+a column without a name               names the rows if it is the first; is passed over if it is
+                                      empty, as after a separator at the end of each line
+a line of units                       passed over: the second, where it holds no number and the
+                                      third does
+True, False                           1, 0, in any case, in a column that holds nothing else
+lines without any value               passed over at the end, as are empty ones everywhere
+anything else                         an InputError that names line and column
+====================================  ============================================================
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, cast
+
+from historyad.data.cells import Cells, Row
+from historyad.data.layout import find_layout
+from historyad.data.tables import Roles, Table
+from historyad.errors import InputError
+
+_SEPARATORS = ("\t", ";", "|", ",", " ")
+_SAMPLE_LINES = 100  # on which the separator is judged
+_CHUNK_LINES = 1 << 14  # held as text at a time; the first tell what the columns are
+
+
+def read_delimited(path: Path, roles: Roles) -> Table:
+    """Read a table of text, perhaps compressed by gzip, by the rules above.
+
+    Raises InputError for what is no table of finite numbers, and for columns of ``roles`` that are
+    not there.
+    """
+    try:
+        for encoding in _encodings(path):
+            with suppress(UnicodeDecodeError), _open(path) as file:
+                text = io.TextIOWrapper(file, encoding, newline="")
+                return _read(text, str(path), roles)
+    except csv.Error as error:
+        raise InputError(
+            f"{path} cannot be read as a table ({error}); is a quote missing?"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path} cannot be read as a table ({error}); save it again as UTF-8 text"
+        ) from error
+    raise InputError(f"{path} is no text in any known encoding; save it as UTF-8 text")
+
+
+def _open(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _encodings(path: Path) -> tuple[str, ...]:
+    """Return the encodings to try, in this order, judged by the first bytes."""
+    with _open(path) as file:
+        head = file.read(1 << 12)
+    # Of digits and separators in UTF-16, every second byte is zero.
+    zeros = [head[first::2].count(0) for first in (0, 1)]
+    if all(zeros) or 0 < max(zeros) < len(head) // 3:
+        raise InputError(f"{path} is no text: save it as a table of UTF-8 text, such as .csv")
+    if head.startswith(codecs.BOM_UTF8):
+        return ("utf-8-sig",)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return ("utf-16",)
+    if any(zeros):
+        return ("utf-16-be",) if zeros[0] else ("utf-16-le",)
+    return ("utf-8", "cp1252", "latin-1")
+
+
+# --- rows of cells
+
+
+def _read(text: Iterable[str], where: str, roles: Roles) -> Table:
+    lines = iter(text)
+    some = list(islice(lines, _CHUNK_LINES))
+    separator = _separator(some[:_SAMPLE_LINES])
+    rows = _Rows(separator)
+    first = rows.parse(some, lines)
+    layout, n_above = find_layout(first, where, roles)
+    cells = Cells(layout, separator, where)
+    cells.add(first[n_above:])
+    while some := list(islice(lines, _CHUNK_LINES)):
+        if not rows.without and cells.add_lines(some):
+            rows.n_lines += len(some)
+        else:
+            cells.add(rows.parse(some, lines))
+    return cells.table()
+
+
+def _separator(lines: list[str]) -> str:
+    """Return what separates cells, judged by the first lines below the names of columns."""
+    if lines and (told := re.fullmatch(r"sep=(.)\s*", lines[0])):  # Excel's
+        return told[1]
+    lines = [line for line in lines if line.strip() and not line.startswith("#")] or lines
+    for separator in _SEPARATORS:
+        cells = _Rows(separator, strict=False).parse(lines[1:] or lines, iter(()))
+        widths = Counter(len(row) for _, row in cells).most_common(1)
+        if widths and widths[0][0] > 1 and 2 * widths[0][1] > len(cells):
+            return separator
+    return ","
+
+
+class _Rows:
+    """The rows of lines, but no empty ones, and none ``without`` a value below the last with one.
+
+    ``n_lines`` is how many lines were read so far.
+    """
+
+    def __init__(self, separator: str, *, strict: bool = True) -> None:
+        self.without: list[Row] = []
+        self.n_lines = 0
+        self._separator, self._strict = separator, strict
+
+    def parse(self, some: list[str], more: Iterator[str]) -> list[Row]:
+        """Return the rows of ``some`` lines, and what of ``more`` the last of them goes on in."""
+        found: list[Row] = []
+        lines: Iterator[str] = chain(some, more)
+        if self._separator == " ":
+            lines = map(str.strip, lines)
+        reader = csv.reader(
+            lines, delimiter=self._separator, skipinitialspace=True, strict=self._strict
+        )
+        while reader.line_num < len(some) and (cells := next(reader, None)) is not None:
+            row = self.n_lines + reader.line_num, cells
+            if any(cells):
+                found += [*self.without, row]
+                self.without.clear()
+            elif cells:
+                self.without.append(row)
+        self.n_lines += reader.line_num
+        return found

@@ -1,0 +1,179 @@
+"""Data frames: pandas, polars and pyarrow in Python, Parquet and Feather from files.
+
+Columns are numbers or booleans; what is neither is refused by name. The index of a pandas frame
+names the rows, unless it just counts them.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from historyad.data.tables import Roles, Table, date_error, refuse_doubles, text_error
+from historyad.errors import InputError
+
+_CATEGORIES = ("category", "categorical", "enum", "dictionary")  # as their libraries call them
+_BATCH_ROWS = 1 << 16  # of a file, read at a time
+
+
+def is_frame(source: Any) -> bool:
+    """Whether ``source`` is a data frame, with columns that have names."""
+    named = hasattr(source, "columns") or hasattr(source, "column_names")
+    return named and (hasattr(source, "__arrow_c_stream__") or hasattr(source, "__dataframe__"))
+
+
+def read_frame(frame: Any, roles: Roles) -> Table:
+    """Return the table of a data frame; InputError names a column that cannot be used."""
+    where = type(frame).__name__
+    columns = _names_of(frame)
+    index = _pandas_index(getattr(frame, "schema", None), columns)
+    names = _index_names(frame, roles)
+    if names and roles.id_column == getattr(frame.index, "name", None):
+        roles = Roles(None, roles.group_column)  # it is the index that was asked for
+    table = _read([frame], columns, index, roles, where)
+    return Table(table.values, table.columns, table.names or names, table.groups)
+
+
+def read_arrow_file(path: Path, roles: Roles) -> Table:
+    """Read a Parquet or Feather file, with pyarrow; InputError where it is missing or damaged."""
+    try:
+        import pyarrow
+        from pyarrow import feather, parquet
+    except ImportError as error:
+        raise InputError(
+            f"{path} needs pyarrow to be read: install historyad[tables], or save it as .csv"
+        ) from error
+    try:
+        if path.suffix.lower() == ".parquet":
+            with parquet.ParquetFile(path, memory_map=True) as file:
+                return _read_batches(file.iter_batches(_BATCH_ROWS), file.schema_arrow, roles, path)
+        loaded = feather.read_table(path, memory_map=True)
+        return _read_batches(loaded.to_batches(_BATCH_ROWS), loaded.schema, roles, path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}); write it again") from error
+
+
+def _read_batches(batches: Iterable[Any], schema: Any, roles: Roles, path: Path) -> Table:
+    return _read(batches, schema.names, _pandas_index(schema, schema.names), roles, str(path))
+
+
+def _names_of(frame: Any) -> list[str]:
+    found = getattr(frame, "column_names", None)
+    return [str(name) for name in (frame.columns if found is None else found)]
+
+
+def _read(
+    frames: Iterable[Any], columns: Sequence[str], index: str | None, roles: Roles, where: str
+) -> Table:
+    """Return the table of frames that have the same columns, one after the other.
+
+    ``index`` is the column that names the rows unless ``roles`` say otherwise.
+    """
+    refuse_doubles(columns, where)
+    id_place, group_place = roles.places(columns, where)
+    index_place = None if index is None else columns.index(index)
+    others = {id_place, group_place, index_place}
+    places = [place for place in range(len(columns)) if place not in others]
+    if not places:
+        raise InputError(f"{where} has no columns of numbers; give some")
+    names_place = index_place if id_place is None else id_place
+    blocks: list[NDArray[np.float64]] = []
+    names: list[str] = []
+    groups: list[str] = []
+    for frame in frames:
+        blocks.append(_block(frame, places, columns, where))
+        for found, place in ((names, names_place), (groups, group_place)):
+            if place is not None:
+                found.extend(_texts(_column(frame, place), f"{where}, column '{columns[place]}'"))
+    values = np.concatenate(blocks) if blocks else np.empty((0, len(places)))
+    return Table(values, tuple(columns[place] for place in places), names, groups)
+
+
+def _block(
+    frame: Any, places: Sequence[int], columns: Sequence[str], where: str
+) -> NDArray[np.float64]:
+    block = np.empty((len(frame), len(places)))
+    for i, place in enumerate(places):
+        block[:, i] = _numbers(_column(frame, place), f"{where}, column '{columns[place]}'")
+    return block
+
+
+def _column(frame: Any, place: int) -> Any:
+    """Return a column by its place, since names need not be text."""
+    if hasattr(frame, "iloc"):
+        return frame.iloc[:, place]  # pandas
+    if hasattr(frame, "to_series"):
+        return frame.to_series(place)  # polars
+    return frame.column(place)
+
+
+def _numbers(column: Any, place: str) -> NDArray[np.float64]:
+    """Return a column as float64 (N,), a missing value as NaN."""
+    kind = str(getattr(column, "dtype", getattr(column, "type", ""))).lower()
+    values = _to_numpy(column)
+    if kind.startswith(_CATEGORIES) or values.dtype.kind in "UST":
+        raise text_error(place, _first_of(values))
+    if values.dtype.kind in "mM":
+        raise date_error(place, _first_of(values))
+    if values.dtype.kind == "O":
+        return np.array([_number(value, place) for value in values.tolist()], np.float64)
+    if values.dtype.kind not in "buif":
+        raise InputError(f"{place} holds values of type {values.dtype}; give numbers")
+    found: NDArray[np.float64] = values.astype(np.float64)
+    return found
+
+
+def _to_numpy(column: Any) -> NDArray[Any]:
+    try:
+        values = column.to_numpy(zero_copy_only=False)  # pyarrow
+    except TypeError:
+        values = column.to_numpy()
+    return np.asarray(values)
+
+
+def _first_of(values: NDArray[Any]) -> str:
+    return repr(str(values[0])) if len(values) else "its type"
+
+
+def _number(value: Any, place: str) -> float:
+    """Return a value of a column of objects; NaN for a missing one."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return np.nan
+    if isinstance(value, numbers.Real | Decimal | np.bool_):
+        return float(value)
+    if hasattr(value, "isoformat"):
+        raise date_error(place, repr(str(value)))
+    raise text_error(place, repr(str(value)[:40]))
+
+
+def _texts(column: Any, place: str) -> Iterator[str]:
+    for value in _to_numpy(column).tolist():
+        if value is None or value != value:  # NaN  # noqa: PLR0124
+            raise InputError(f"{place}: a value is missing that names a row or its group: fill it")
+        yield str(value)
+
+
+# --- the index of pandas
+
+
+def _pandas_index(schema: Any, columns: Sequence[str]) -> str | None:
+    """Return the column of an Arrow table in which pandas keeps an index, if one does."""
+    metadata = getattr(schema, "pandas_metadata", None) or {}
+    kept = [name for name in metadata.get("index_columns", ()) if name in columns]
+    return kept[0] if len(kept) == 1 else None
+
+
+def _index_names(frame: Any, roles: Roles) -> list[str]:
+    """Return the names of rows that the index of a pandas frame holds, unless it counts them."""
+    index = getattr(frame, "index", None)
+    if index is None:
+        return []
+    asked = roles.id_column is not None and roles.id_column == index.name
+    counts = index.dtype.kind in "iu" and bool((index == np.arange(len(index))).all())
+    return [] if counts and not asked else [str(name) for name in index]

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from tiny import tiny_config
+
+from historyad.errors import ConfigError, InputError
+from historyad.kinds.choose import choose_kind
+from historyad.kinds.columns import Columns
+
+float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
+tables = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=float32s)
+
+
+def columns_of(table):
+    return Columns.choose(table, tiny_config())
+
+
+@pytest.fixture
+def normal_table():
+    """Vectors (2000, 4) of very different centres and spreads; the last column is constant."""
+    table = np.random.default_rng(0).normal([0, 1e4, -3, 0.1], [1, 100, 1e-4, 0], (2000, 4))
+    return table.astype(np.float32)
+
+
+def test_vectors_of_another_length_are_refused(normal_table):
+    kind = columns_of(normal_table)
+    kind.check((4,))
+    for other in ((5,), (8, 8, 1)):
+        with pytest.raises(InputError, match="the detector was fitted on 4: give"):
+            kind.check(other)
+
+
+def test_what_is_no_number_is_refused(normal_table):
+    kind = columns_of(normal_table)
+    for samples in (normal_table.astype(str), normal_table.astype(object)):
+        with pytest.raises(InputError, match=r"the vectors are of type .*: give numbers"):
+            kind.prepare(samples)
+    for samples in (normal_table.astype(int), normal_table > 0, normal_table.astype(np.float64)):
+        assert kind.prepare(samples).dtype == np.float32
+
+
+def test_every_column_is_centred_and_scaled(normal_table):
+    kind = columns_of(normal_table)
+    scaled = np.sinh(kind.prepare(normal_table).astype(np.float64))
+    assert kind.networks(tiny_config()).shape == (4,)
+    np.testing.assert_allclose(np.median(scaled, axis=0), 0, atol=1e-2)
+    np.testing.assert_allclose(scaled[:, :3].std(axis=0), 1, atol=0.05)
+
+
+def test_scaling_is_robust_and_linear_near_the_centre(normal_table):
+    spoilt = normal_table.copy()
+    spoilt[:100] = 1e9  # 5 % of the rows
+    clean, robust = columns_of(normal_table), columns_of(spoilt)
+    np.testing.assert_allclose(robust.spread[:3], clean.spread[:3], rtol=0.15)
+    steps = np.arange(-0.1, 0.1, 0.01, dtype=np.float32)[:, None] * clean.spread + clean.center
+    np.testing.assert_allclose(clean.prepare(steps)[:, 0], np.arange(-0.1, 0.1, 0.01), atol=1e-3)
+
+
+def test_a_constant_column_has_no_scale_of_its_own(normal_table):
+    """0.1 has no exact mean in floats: rounding must not pass for spread."""
+    assert columns_of(normal_table).spread[3] == 1
+    assert columns_of(np.zeros((5, 1), np.float32)).spread[0] == 1
+
+
+def test_a_column_that_is_mostly_constant_is_scaled_by_its_deviation():
+    table = np.zeros((100, 1), np.float32)
+    table[:10] = 5
+    assert columns_of(table).spread[0] == pytest.approx(table.std())
+
+
+def test_units_do_not_matter(normal_table):
+    plain = columns_of(normal_table).prepare(normal_table)
+    small = normal_table * np.float32(2**-40)  # a power of two: no rounding
+    np.testing.assert_allclose(
+        columns_of(small).prepare(small)[:, :3], plain[:, :3], rtol=1e-4, atol=1e-4
+    )
+
+
+@given(tables, st.data())
+def test_finite_for_every_float32(table, data):
+    kind = columns_of(table)
+    other = data.draw(arrays(np.float32, table.shape, elements=float32s))
+    for samples in (table, other):
+        prepared = kind.prepare(samples)
+        assert prepared.dtype == np.float32
+        assert np.isfinite(prepared).all()
+        assert np.abs(prepared).max() < 200
+
+
+def test_rows_choose_what_the_scaling_is_fitted_on_and_what_batches_hold(normal_table):
+    rows = np.arange(0, 2000, 3)
+    chosen = choose_kind(normal_table, tiny_config(), rows)
+    assert (chosen.center == columns_of(normal_table[rows]).center).all()
+    assert (chosen.spread == columns_of(normal_table[rows]).spread).all()
+    batches = chosen.batches(normal_table, tiny_config(), rows=rows)
+    found = batches.at(0, len(batches)).numpy()
+    expected = chosen.prepare(normal_table[rows])
+    assert len(batches) == len(rows)
+    np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(expected, axis=0))
+
+
+def test_each_vector_is_treated_alone(normal_table):
+    kind = columns_of(normal_table)
+    together = kind.prepare(normal_table[:20])
+    for i in range(20):
+        assert (kind.prepare(normal_table[i : i + 1])[0] == together[i]).all()
+
+
+def test_what_is_for_images_is_refused(normal_table):
+    with pytest.raises(ConfigError, match="augment is 'flip', which is for images: leave it empty"):
+        Columns.choose(normal_table, tiny_config(augment="flip"))
+    kind = columns_of(normal_table)
+    with pytest.raises(InputError, match=r"there are maps of images, and this .* scores vectors"):
+        kind.maps(None, normal_table, None)
+    with pytest.raises(InputError, match=r"there are maps of images, and this .* scores vectors"):
+        kind.map_scale(None, 0.0)
+
+
+def test_unusual_vectors_each_hold_one_value_that_is_not_finite(normal_table):
+    (found,) = columns_of(normal_table).unusual((4,))
+    assert (np.isfinite(found).sum(1) == 3).all()
+    assert (~np.isfinite(found)).sum(0).tolist() == [3, 3, 3, 3]
+    assert np.isnan(found).any()
+    assert set(found[np.isinf(found)]) == {np.inf, -np.inf}
+
+
+def test_what_is_decided_is_read_again_from_json(normal_table):
+    kind = columns_of(normal_table)
+    again = Columns.from_json(kind.to_json(), kind.tensors())
+    assert again.input_shape == kind.input_shape
+    np.testing.assert_array_equal(again.prepare(normal_table), kind.prepare(normal_table))
+
+
+def test_json_that_contradicts_itself_is_refused():
+    content, ones = {"input_shape": [3]}, torch.ones(3)
+    Columns.from_json(content, {"center": ones, "spread": ones})
+    for center, spread in ((ones[:2], ones), (ones, ones[:2]), (ones, 0 * ones), (ones, -ones)):
+        with pytest.raises(ValueError, match="the scaling of"):
+            Columns.from_json(content, {"center": center, "spread": spread})
+    for shape in ([8, 8, 1], [3.0], [0], [], [2**25]):
+        with pytest.raises(ValueError, match="samples of shape"):
+            Columns.from_json({"input_shape": shape}, {"center": ones, "spread": ones})
+    with pytest.raises(KeyError):
+        Columns.from_json(content, {"center": ones})
