@@ -89,6 +89,13 @@ class Images(ImageStream):
             )
 
 
+def parts_of(samples: Any, rows: NDArray[np.intp]) -> Iterator[Any]:
+    """Yield ``rows`` of samples, of one size or several, of which few are held at a time."""
+    return (
+        samples.in_parts(rows) if isinstance(samples, Images) else streams.in_parts(samples, rows)
+    )
+
+
 class _Held:
     """Images that are in memory, as files are on the disk."""
 
