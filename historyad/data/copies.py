@@ -6,8 +6,10 @@ photographed twice.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from hashlib import blake2b
 from typing import Any
 
@@ -20,6 +22,7 @@ from historyad.data.streams import in_parts
 from historyad.errors import InputError
 
 _BYTES = 16
+_LARGE = 1 << 16  # bytes of a sample that is worth a thread, which Python's lock lets go on
 
 
 def digests(samples: Any) -> NDArray[np.uint8]:
@@ -29,8 +32,13 @@ def digests(samples: Any) -> NDArray[np.uint8]:
     that it may be kept. What is on the disk is read once, a few samples at a time.
     """
     rows = np.arange(len(samples))
-    parts = samples.in_parts(rows) if isinstance(samples, Images) else in_parts(samples, rows)
-    found = b"".join(digest for part in parts for digest in _digests(part))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="digest") as pool:
+        parts: Iterable[NDArray[Any]] = (
+            (image[None] for part in samples.in_parts(rows) for image in part)
+            if isinstance(samples, Images)
+            else in_parts(samples, rows)
+        )
+        found = b"".join(digest for part in parts for digest in _digests(part, pool))
     return np.frombuffer(found, np.uint8).reshape(-1, _BYTES)
 
 
@@ -61,15 +69,21 @@ def groups_of(
     return _merged([_numbered(key) for key in keys])
 
 
-def _digests(part: Iterable[NDArray[Any]]) -> Iterable[bytes]:
-    for sample in part:
-        values = np.ascontiguousarray(sample)
-        if values.dtype.kind == "f":
-            values = values + 0.0  # -0.0 is 0.0
-        # The salt tells shapes and types apart whose bytes are alike.
-        form = f"{values.shape}{values.dtype.str}".encode()
-        salt = blake2b(form, digest_size=blake2b.SALT_SIZE).digest()
-        yield blake2b(values.data, digest_size=_BYTES, salt=salt).digest()
+def _digests(samples: NDArray[Any], pool: Executor) -> Iterable[bytes]:
+    """Return the digests of an array of samples, large ones in the threads of ``pool``."""
+    values = np.ascontiguousarray(samples)
+    if values.dtype.kind == "f":
+        values = values + values.dtype.type(0)  # -0.0 is 0.0
+    # The salt tells shapes and types apart whose bytes are alike.
+    form = f"{values.shape[1:]}{values.dtype.str}".encode()
+    salt = blake2b(form, digest_size=blake2b.SALT_SIZE).digest()
+    data, size = values.data.cast("B"), values[0].nbytes
+
+    def digest(start: int) -> bytes:
+        return blake2b(data[start : start + size], digest_size=_BYTES, salt=salt).digest()
+
+    starts = range(0, len(data), size)
+    return pool.map(digest, starts) if size >= _LARGE else map(digest, starts)
 
 
 def _as_items(prints: NDArray[np.uint8]) -> NDArray[np.void]:

@@ -13,6 +13,7 @@ import tarfile
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 
@@ -93,7 +94,8 @@ class Shards:
                     self._places.extend((member.offset, member.offset_data, member.size))
                     line = f"{printable(member.name)} {member.size} {member.mtime}\n"
                     digest.update(line.encode())
-            except (tarfile.TarError, OSError, ValueError) as error:
+            # tarfile answers a damaged file with TarError, OSError, ValueError, RecursionError, ...
+            except Exception as error:
                 reason = f"shard {path} cannot be read ({error})"
                 if not skip_unreadable:
                     raise InputError(
@@ -140,12 +142,25 @@ class Shards:
         return self._paths[shard], header, start, size
 
 
+class _Header(tarfile.TarInfo):
+    """A header whose size is one: a negative one would lead backwards, and perhaps for ever."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0:
+            raise tarfile.ReadError(f"a member has the size {header.size}")
+        return header
+
+
 def _members(path: Path) -> Iterator[tarfile.TarInfo]:
     """Yield the images of a tar file; TarError or OSError when it is damaged."""
     n_bytes = path.stat().st_size
-    with tarfile.open(path, "r:") as tar:
+    with tarfile.open(path, "r:", tarinfo=_Header) as tar:
         for member in tar:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+            if member.size < 0:  # as an extended header may say
+                raise tarfile.ReadError(f"a member has the size {member.size}")
             if member.offset_data + member.size > n_bytes:
                 raise tarfile.ReadError("its end is missing")
             name = PurePosixPath(member.name)

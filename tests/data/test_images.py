@@ -1,13 +1,12 @@
-import io
 import struct
 import warnings
-import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pictures import ORIENTATION, encoded, hand_made_png, png_chunk, random_pixels
 from PIL import Image
 
 from historyad.data import images
@@ -19,19 +18,6 @@ from historyad.data.images import (
     with_channels,
 )
 from historyad.errors import InputError
-
-ORIENTATION = 0x0112
-
-
-def encoded(image, file_format="PNG", **options):
-    stream = io.BytesIO()
-    image.save(stream, file_format, **options)
-    return stream.getvalue()
-
-
-def random_pixels(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
 
 # --- decode_image: one test per row of the module's table
 
@@ -71,23 +57,6 @@ def test_16_bit_colour_is_the_high_byte():
     row = b"\0" + struct.pack(">3H", 0x12FF, 0x8000, 0xFFFF)
     pixels = decode_image(hand_made_png(1, 1, bit_depth=16, colour_type=2, rows=row))
     assert pixels.ravel().tolist() == [0x12, 0x80, 0xFF]
-
-
-def png_chunk(kind, data):
-    checksum = struct.pack(">I", zlib.crc32(kind + data))
-    return struct.pack(">I", len(data)) + kind + data + checksum
-
-
-def hand_made_png(width, height, *, bit_depth, colour_type, rows, extra=b""):
-    """A PNG that Pillow cannot write itself."""
-    header = struct.pack(">2I5B", width, height, bit_depth, colour_type, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + png_chunk(b"IHDR", header)
-        + extra
-        + png_chunk(b"IDAT", zlib.compress(rows))
-        + png_chunk(b"IEND", b"")
-    )
 
 
 def test_1_bit():

@@ -3,7 +3,10 @@ import tarfile
 
 import numpy as np
 import pytest
+from hypothesis import given
 from PIL import Image
+from storing import damages
+from tiny import on_disk
 
 from historyad.data.shards import Shards, find_shards
 from historyad.errors import InputError
@@ -147,6 +150,57 @@ def test_a_damaged_shard_is_named_or_left_out_from_the_damage_on(folder, kind, l
     assert name == "x-01.tar"
     assert "cannot be read" in reason
     assert shards.read(left - 1) == png(11)
+
+
+def header_of(size, kind=tarfile.REGTYPE):
+    """Return the header of a member of any size, also a negative one."""
+    header = bytearray(tarfile.TarInfo("a.png").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    header[156:157] = kind
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    return bytes(header)
+
+
+def test_a_negative_size_ends_a_shard(folder):
+    path = folder / "x-01.tar"
+    whole = path.read_bytes()
+    end = whole.rindex(b"0007.png")  # the header of the last of its four images
+    kinds = (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE)
+    for size in (-1, -512, -1024, -(2**62)):  # some of which lead to headers that were read
+        for kind in kinds:
+            path.write_bytes(whole[:end] + header_of(size, kind) + whole[end + 512 :])
+            with pytest.raises(InputError, match=rf"x-01.tar cannot be read .*the size {size}\)"):
+                Shards(find_shards(folder))
+            assert len(Shards(find_shards(folder), skip_unreadable=True)) == 11
+
+
+def test_a_negative_size_in_an_extended_header_ends_a_shard(tmp_path):
+    record = b"12 size=-99\n"
+    header = header_of(len(record), tarfile.XHDTYPE) + record.ljust(512, b"\0")
+    (tmp_path / "x.tar").write_bytes(header + header_of(0) + bytes(1024))
+    with pytest.raises(InputError, match="the size -99"):
+        Shards([tmp_path / "x.tar"])
+
+
+def test_long_names_of_long_names_end_a_shard(tmp_path):
+    (tmp_path / "x.tar").write_bytes(3000 * (header_of(1, tarfile.GNUTYPE_LONGNAME) + bytes(512)))
+    with pytest.raises(InputError, match=r"cannot be read \(maximum recursion"):
+        Shards([tmp_path / "x.tar"])
+
+
+@on_disk
+@given(damage=damages())
+def test_a_damaged_shard_is_read_to_the_damage_or_is_an_input_error(tmp_path_factory, damage):
+    path = tmp_path_factory.mktemp("shard") / "x.tar"
+    write_shard(path, [("a.png", png(1)), ("x" * 150 + ".png", png(2)), ("b.png", png(3))])
+    path.write_bytes(damage(path.read_bytes()))
+    try:
+        shards = Shards([path], skip_unreadable=True)
+    except InputError:
+        return
+    assert 1 <= len(shards) <= 3
+    assert all(len(shards.read(i)) <= path.stat().st_size for i in range(len(shards)))
 
 
 def test_a_compressed_archive_is_refused(tmp_path):
