@@ -291,7 +291,7 @@ def test_the_nearest_preset_leaves_the_fewest_settings_to_name(fitted):
         # As a fit keeps it: with the length that an epoch of "0" images had.
         resolved = {} if preset == "quick" else {"epoch_images": 60_000}
         config = make_config(preset, **resolved, seed=7)
-        changed = Model(model.detector, model.preprocessing, model.calibration, config, source)
+        changed = Model(model.score, model.calibration, config, source)
         assert nearest_preset(changed) == (preset, [("seed", 7, 0)])
         assert fit_command(changed, folder).endswith(f"--preset {preset} --seed=7")
     for samples in (np.zeros((2, 3)), TensorDataset(torch.zeros(2, 3))):
