@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from archives import png, write_shard
 from PIL import Image
-from test_shards import png, write_shard
 
 from historyad.data.datasets import open_source
 from historyad.errors import InputError

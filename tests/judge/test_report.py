@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from archives import png, write_shard
 from PIL import Image
-from test_shards import png, write_shard
 from tiny import tiny_config
 from torch.utils.data import TensorDataset
 
