@@ -75,6 +75,12 @@ class Config:
         low=0.01,
         high=0.9,
     )
+    group: str = _setting(
+        "",
+        "Regular expression by which names of samples say which belong together, such as "
+        "'^(part[0-9]+)_': what it finds, or its first group, is alike in them. They are all "
+        "trained on or all held out, as copies of a sample always are.",
+    )
     false_positive_rate: float = _setting(
         0.01,
         "Share of normal inputs that the threshold may call anomalous.",

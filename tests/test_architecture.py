@@ -15,16 +15,8 @@ TESTS = Path(__file__).parent
 
 # The table of contents: a file imports only from its own part and from those above it.
 PARTS = [
-    *(
-        "errors",
-        "constants",
-        "config",
-        "randomness",
-        "files",
-        "checkpoints",
-        "ranks",
-        "environment",
-    ),
+    *("errors", "constants", "config", "randomness", "names", "regular", "files", "checkpoints"),
+    *("ranks", "layers", "environment"),
     *("data", "method", "score", "kinds", "model", "judge", "deploy", "research"),
     *("cli", "__main__"),
 ]
@@ -93,7 +85,7 @@ def test_only_its_own_commands_import_research():
 ASKED = "|".join(
     [
         r"isinstance\([^)]*\b(?:Whole|Crops|Columns|ImageKind)\b",
-        r"\bkind\.name\b",
+        r"\.kind\.name\b",
         r"\.kind [!=]=",
         r"len\([\w.]*shape\)",
         r"\bcenter is (?:not )?None",

@@ -154,7 +154,7 @@ def _time(take_step: Any, n_steps: int, communication: list[float]) -> Row:
 
 
 def _step_of_gan(config: Config, batches: Batches) -> Any:
-    """Return a critic step with its share of penalties and generator steps, as `train_gan`."""
+    """Return a critic step with its share of penalties and generator steps, as `gan_step`."""
     gan, size = build_gan(batches.networks, config, "cpu"), config.batch_size
     part = distributed.own_part(size)
 

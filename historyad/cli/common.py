@@ -69,7 +69,9 @@ def open_samples(
     *,
     skip_unreadable: bool = False,
     side: int = 0,
+    any_size: bool = False,
     id_column: str | None = None,
+    group_column: str | None = None,
     channels: int | None = None,
 ) -> Source:
     """Return the source of samples; images of several sizes are brought to ``side``, if given."""
@@ -82,7 +84,9 @@ def open_samples(
         skip_unreadable=skip_unreadable,
         mixed=side or None,
         channels=channels,
+        any_size=any_size,
         id_column=id_column,
+        group_column=group_column,
     )
 
 
@@ -103,15 +107,19 @@ def open_for(
     id_column: str | None = None,
     channels: int | None = None,
 ) -> Source:
-    """Return the source of samples, at the size of the model's grid if it takes any size."""
-    return open_samples(
+    """Return the source of samples, as the model takes them: at its size, with its columns."""
+    from historyad.data.columns import align
+
+    opened = open_samples(
         source,
         data_root,
         skip_unreadable=skip_unreadable,
         side=model.kind.grid or 0,
+        any_size=model.kind.takes_any_size,
         id_column=id_column,
         channels=channels,
     )
+    return align(opened, model.feature_names)
 
 
 def open_stream_for(
@@ -123,16 +131,19 @@ def open_stream_for(
     channels: int | None = None,
 ) -> Source | Folder:
     """Return what ``model`` can score in chunks, without holding all of it."""
+    from historyad.data.columns import align
     from historyad.data.datasets import open_stream
+    from historyad.data.sources import Folder
 
     mention_shadowed(source)
-    return open_stream(
+    opened = open_stream(
         source,
         data_root=data_root,
         mixed=model.kind.grid,
         channels=channels,
         id_column=id_column,
     )
+    return opened if isinstance(opened, Folder) else align(opened, model.feature_names)
 
 
 def mention_shadowed(source: str) -> None:

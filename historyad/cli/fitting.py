@@ -29,6 +29,7 @@ from historyad.config import PRESETS, Config, given, make_config, overrides, set
 
 if TYPE_CHECKING:
     from historyad.data.sources import Source
+    from historyad.model.model import Model
 
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
@@ -60,6 +61,10 @@ def fit(
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
     id_column: IdColumn = None,
+    group_column: Annotated[
+        str | None,
+        Parameter(help="Column of a table that says which rows belong together; no value of it."),
+    ] = None,
     channels: Channels = None,
     data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
@@ -84,7 +89,9 @@ def fit(
             data_root,
             skip_unreadable=skip_unreadable,
             side=config.image_size,
+            any_size=bool(config.patch),
             id_column=id_column,
+            group_column=group_column,
             channels=channels,
         )
         if ranks.is_main():
@@ -104,6 +111,8 @@ def fit(
         f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
+    if copies := model.source.get("copies"):
+        print(f"{copies:,} are copies of another sample: copies were kept together")
     print(f"next: historyad score {out} SOURCE")
 
 
@@ -167,8 +176,14 @@ def calibrate(
     before, after = model.calibration, renewed.calibration
     print_table(
         [
-            ("calibrated on", f"{len(after.scores):,} samples of {source}"),
+            ("calibrated on", f"{len(after.scores):,} samples of {source}{_left_out(renewed)}"),
             ("false positives", f"{after.false_positive_rate:g}"),
             ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
         ]
     )
+
+
+def _left_out(model: Model) -> str:
+    """Say how many samples a calibration left out."""
+    known = (model.calibration_source or {}).get("known", 0)
+    return f", without {known:,} that it was trained on" if known else ""

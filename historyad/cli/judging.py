@@ -54,7 +54,7 @@ def evaluate(
         read_masks,
         table_of,
     )
-    from historyad.judge.report import was_used
+    from historyad.judge.report import n_used_of
 
     model = load_model(run, device)
     good, bad = (
@@ -68,9 +68,10 @@ def evaluate(
         )
         for name in (normal, anomalous)
     )
-    if was_used(good, model):
+    if n_used := n_used_of(good, model):
         print(
-            f"note: the detector was fitted or calibrated on {normal}: these figures are too good",
+            f"note: the detector was fitted or calibrated on {n_used:,} samples of {normal}: these "
+            "figures are too good",
             file=sys.stderr,
         )
     marks = None if masks is None else read_masks(masks, bad)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.data import streams
-from historyad.data.images import Pixels, image_shape
+from historyad.data.decoding import image_shape
+from historyad.data.images import Pixels
 from historyad.data.streams import Files, ImageStream
 from historyad.errors import InputError
 
@@ -87,6 +88,13 @@ class Images(ImageStream):
                 f"{name} has {shape[-1]} channels, the first image {self.shape[-1]}: make all grey "
                 "or colour with --channels 1 or 3"
             )
+
+
+def parts_of(samples: Any, rows: NDArray[np.intp]) -> Iterator[Any]:
+    """Yield ``rows`` of samples, of one size or several, of which few are held at a time."""
+    return (
+        samples.in_parts(rows) if isinstance(samples, Images) else streams.in_parts(samples, rows)
+    )
 
 
 class _Held:

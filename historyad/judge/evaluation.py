@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.images import decode_image
+from historyad.data.any_size import parts_of
+from historyad.data.decoding import decode_image
 from historyad.data.sources import CHUNK, Source
-from historyad.data.streams import in_parts
 from historyad.errors import InputError
 from historyad.judge.explain import anomaly_map
 from historyad.judge.metrics import (
@@ -25,7 +26,7 @@ from historyad.judge.metrics import (
 )
 from historyad.model.model import Model
 
-Masks = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 AUPRO_LIMIT = 0.3  # false-positive rate up to which region overlap is averaged
 
@@ -83,17 +84,21 @@ def _scores(model: Model, source: Source) -> NDArray[np.float32]:
     return np.concatenate(scores)
 
 
-def read_masks(folder: Path, source: Source) -> Masks:
-    """Return the masks of the images of a folder, bool (N, H, W): True where a pixel is not 0.
+def read_masks(folder: Path, source: Source) -> list[Mask]:
+    """Return the mask of each image of a folder, bool (H, W): True where a pixel is not 0.
 
     The mask of ``a/b.jpg`` is ``a/b.jpg``, ``a/b.png`` or ``a/b_mask.png`` in ``folder``. Raises
     InputError for one that is missing or of another size.
     """
-    shape = source.samples.shape[1:3]
-    return np.stack([_read_mask(folder, name, shape) for name in source.names])
+    samples = source.samples
+    # Images of one size have that of all; of several, each its own.
+    sizes = getattr(samples, "sizes", None)
+    shapes = [samples.shape[1:3]] * len(source) if sizes is None else map(tuple, sizes.tolist())
+    named = zip(source.names, shapes, strict=True)
+    return [_read_mask(folder, name, shape) for name, shape in named]
 
 
-def _read_mask(folder: Path, name: str, shape: tuple[int, ...]) -> Masks:
+def _read_mask(folder: Path, name: str, shape: tuple[int, ...]) -> Mask:
     path = folder / name
     choices = [path, path.with_suffix(".png"), path.with_name(f"{path.stem}_mask.png")]
     found = next((choice for choice in choices if choice.is_file()), None)
@@ -106,24 +111,29 @@ def _read_mask(folder: Path, name: str, shape: tuple[int, ...]) -> Masks:
             f"{found} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its image "
             f"{shape[1]} x {shape[0]}: give a mask of the image's size"
         )
-    mask: Masks = np.any(pixels, axis=-1)
+    mask: Mask = np.any(pixels, axis=-1)
     return mask
 
 
-def judge_pixels(model: Model, normal: Source, anomalous: Source, masks: Masks) -> dict[str, Any]:
-    """Return what the maps of a model are worth, against the ``masks`` (m, H, W) of anomalies.
+def judge_pixels(
+    model: Model, normal: Source, anomalous: Source, masks: Sequence[Mask]
+) -> dict[str, Any]:
+    """Return what the maps of a model are worth, against the ``masks`` (H, W) of anomalies.
 
     All pixels of normal images count as normal. Anomalous images whose mask is empty are left out.
     """
-    marked: Masks = np.any(masks, axis=(1, 2))
+    marked = np.array([mask.any() for mask in masks])
     rows = _readable(anomalous)
     rows = rows[marked[rows]]
     good, bad = _maps(model, normal, _readable(normal)), _maps(model, anomalous, rows)
-    return {**judge_maps(good, bad, masks[rows]), "n_empty_masks": int((~marked).sum())}
+    return {
+        **judge_maps(good, bad, [masks[row] for row in rows]),
+        "n_empty_masks": int((~marked).sum()),
+    }
 
 
 def _maps(model: Model, source: Source, rows: NDArray[np.intp]) -> Maps:
-    parts = in_parts(source.samples, rows)
+    parts = parts_of(source.samples, rows)
     return [anomaly_map(model, image) for part in parts for image in part]
 
 
@@ -132,7 +142,7 @@ def _readable(source: Source) -> NDArray[np.intp]:
     return np.setdiff1d(np.arange(len(source)), [*getattr(source.samples, "unreadable_rows", ())])
 
 
-def judge_maps(normal: Maps, anomalous: Maps, masks: Masks) -> dict[str, Any]:
+def judge_maps(normal: Maps, anomalous: Maps, masks: Sequence[Mask]) -> dict[str, Any]:
     """Return pixel AUROC, AUPRC and AUPRO of maps (H, W), with the ``masks`` of the anomalous ones.
 
     No mask may be empty. Raises InputError where there are none, or their shape is another.

@@ -55,8 +55,8 @@ def probe_model(
     although a weaker one is seen. The same seed gives the same result. Raises InputError for
     samples that the model does not accept.
     """
-    model.kind.check(samples.shape[1:])
     samples = _draw(samples, default_limit(samples) if limit is None else limit, seed)
+    model.kind.check(samples.shape[1:])
     kinds = model.kind.damages(samples.shape[1:])
     n_chunks = len(list(_chunks(samples)))
     detected = np.zeros((len(kinds), 1 + max(len(kind.strengths) for kind in kinds)), np.int64)
@@ -229,7 +229,9 @@ def _draw(samples: Samples, limit: int, seed: int) -> Samples:
     if limit < 1:
         raise InputError(f"limit is {limit}: look at one sample at least")
     rows = numpy_generator(seed, Stream.PROBE).permutation(len(samples))[:limit]
-    return np.asarray(samples[np.sort(rows)])
+    drawn = samples[np.sort(rows)]
+    # Of images of several sizes, those of the size of the first: damage is done to many at a time.
+    return np.stack([sample for sample in drawn if sample.shape == drawn[0].shape])
 
 
 def _chunks(samples: Samples) -> Iterator[tuple[int, Samples]]:

@@ -38,7 +38,8 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
         return Columns.choose(samples if rows is None else samples[rows], config)
     parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
     if config.patch:
-        return Crops.choose(shape, config)
+        # Of images of several sizes, one says what they look like.
+        return Crops.choose(samples[0].shape, config)
     return Whole.choose(shape, config.image_size)
 
 
@@ -57,7 +58,7 @@ def write_kind(kind: Kind) -> dict[str, Any]:
 def hint(samples: Samples, config: Config) -> str:
     """Return what would see more of samples than these settings do; else nothing."""
     shape = tuple(samples.shape[1:])
-    if len(shape) == 1 or config.patch:
+    if len(shape) == 1 or config.patch or None in shape:
         return ""
     kind = Whole.choose(shape, config.image_size)
     height, width = kind.input_shape[:2]

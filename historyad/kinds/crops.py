@@ -61,6 +61,11 @@ class Crops(ImageKind):
         return self.side // COARSEST
 
     @property
+    def takes_any_size(self) -> bool:
+        """Images may have any size that holds a crop."""
+        return True
+
+    @property
     def work_pixels(self) -> int | None:
         """Pixels of an image such as those of the fit: the work grows with them."""
         return math.prod(self.input_shape[:2])

@@ -60,6 +60,11 @@ class Kind(ABC):
         return None
 
     @property
+    def takes_any_size(self) -> bool:
+        """Whether images of several sizes are scored as they are."""
+        return False
+
+    @property
     def work_pixels(self) -> int | None:
         """Pixels of a usual image, where work grows with the size of an image, else None."""
         return None

@@ -176,7 +176,7 @@ class ImageNetworks:
         return image_floats(samples, device)
 
     def at_rest(self, x: Tensor) -> NDArray[Any]:
-        """Map float32 (N, C, H, W), which is overwritten, to uint8 (N, H, W, C)."""
+        """Map float32 (N, C, H, W) to uint8 (N, H, W, C)."""
         pixels = x.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
         return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
 

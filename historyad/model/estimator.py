@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from dataclasses import make_dataclass
@@ -23,6 +24,7 @@ from historyad.config import (
     make_config,
     overrides,
 )
+from historyad.data.columns import align
 from historyad.data.datasets import open_source
 from historyad.data.sources import Source
 from historyad.method.loop import OnProgress
@@ -88,7 +90,6 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
                 source,
                 config,
                 directory,
-                feature_names=getattr(self, "feature_names_in_", ()),
                 on_progress=on_progress,
             )
         return self
@@ -179,11 +180,18 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
             if reset or array.ndim == 2:
                 validate_data(self, X, reset=reset, skip_check_array=True)
             X = array
-        source = open_source(X, mixed=self._config().image_size or None)
-        if reset and not is_array:
-            self.n_features_in_ = source.samples.shape[1]
-            if hasattr(self, "feature_names_in_"):  # of an earlier fit
-                del self.feature_names_in_
+        config = self._config()
+        source = open_source(X, mixed=config.image_size or None, any_size=bool(config.patch))
+        if is_array:
+            names = getattr(self, "feature_names_in_", ())  # which were compared
+            return dataclasses.replace(source, columns=tuple(map(str, names)))
+        if not reset:
+            return align(source, self.model_.feature_names)
+        self.n_features_in_ = source.samples.shape[1]
+        if hasattr(self, "feature_names_in_"):  # of an earlier fit
+            del self.feature_names_in_
+        if source.columns:
+            self.feature_names_in_: NDArray[Any] = np.array(source.columns, object)
         return source
 
 

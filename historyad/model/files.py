@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.config import Config, as_dict, validate
@@ -39,12 +40,14 @@ def write_model(
     source: dict[str, Any],
     calibration_source: dict[str, Any] | None,
     feature_names: tuple[str, ...],
+    trained_on: NDArray[np.uint8],
 ) -> None:
     """Write the tensors, then what they mean: without the JSON there is no model yet."""
     kind = score.kind
     assert isinstance(kind, Kind)
     tensors = {f"score.{name}": value for name, value in score.state_dict().items()}
     tensors |= {f"kind.{name}": value for name, value in kind.tensors().items()}
+    tensors["trained_on"] = torch.from_numpy(np.array(trained_on))
     content = {
         "format": _FORMAT,
         "version": VERSION,
@@ -94,6 +97,7 @@ def read_model(folder: Path, device: torch.device | str) -> dict[str, Any]:
             "source": content["source"],
             "calibration_source": _calibration_source(content["calibration"]["source"]),
             "feature_names": _feature_names(content["feature_names"], kind),
+            "trained_on": _digests(tensors["trained_on"]),
         }
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise RunError(f"{path} is damaged ({error}): restore it or fit again") from error
@@ -193,3 +197,9 @@ def _feature_names(value: Any, kind: Kind) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names):
         raise TypeError("feature names that are no text")
     return names
+
+
+def _digests(tensor: Tensor) -> NDArray[np.uint8]:
+    if tensor.dtype != torch.uint8 or tensor.dim() != 2 or tensor.shape[1] != 16:
+        raise ValueError(f"digests of samples of shape {tuple(tensor.shape)}")
+    return tensor.numpy()

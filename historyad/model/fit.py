@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from historyad import ranks
 from historyad.config import Config, as_dict, validate
+from historyad.data.columns import align
+from historyad.data.copies import digests, groups_of
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.choose import choose_kind
@@ -34,7 +36,6 @@ def fit_model(
     *,
     history: History | None = None,
     command: str = "",
-    feature_names: Sequence[str] = (),
     on_progress: OnProgress | None = None,
 ) -> Model:
     """Fit a model on the normal samples of ``source``, keeping everything in ``run``.
@@ -43,16 +44,20 @@ def fit_model(
     processes (`historyad.ranks`) that all make it fit one model together, in one ``run``.
     ``on_progress`` receives a record at every save interval, as it goes to the log. With a
     ``history`` that another run has recorded from these samples, step 1 is left out: the history
-    carries the settings of this fit, with the length of its epoch. The model keeps
-    ``feature_names``, of the columns of vectors, for whoever scores tables.
+    carries the settings of this fit, with the length of its epoch.
+
+    Copies of a sample, and samples that ``config.group`` or a column of groups says belong
+    together, are all trained on or all held out. The model keeps the names of columns, and a digest
+    of each sample that it was trained on.
 
     Raises ConfigError, InputError (too few samples) or RunError (another config, not writable, a
     training that diverged).
     """
     # What can be refused is refused before the run directory is claimed for this config.
-    config, train, held_out, kind = _plan(source, config, history)
+    prints = digests(source.samples)
+    config, train, held_out, kind = _plan(source, config, history, prints)
     device = ranks.choose_device(config.device)
-    described = {**source.describe(), "n_train": len(train)}
+    described = {**source.describe(), "n_train": len(train), "copies": _n_copies(prints)}
     with run.lock():
         run.claim(config, described, command)
         if not run.is_finished:
@@ -74,8 +79,11 @@ def fit_model(
                 rate = config.false_positive_rate
                 calibration = decide(score, source.samples, held_out, rate)
                 described["unreadable"] = len(source.unreadable)  # some are found on the way
-                names = tuple(map(str, feature_names))
-                Model(score, calibration, config, described, feature_names=names).save(run.path)
+                model = Model(score, calibration, config, described)
+                model = dataclasses.replace(
+                    model, feature_names=source.columns, trained_on=prints[train]
+                )
+                model.save(run.path)
                 say(2, "done")
             ranks.barrier()
     return Model.load(run.path, device)  # as it was written, the same for all processes
@@ -87,29 +95,32 @@ def calibrate_model(
     """Return ``model`` with threshold and p-values from new normal samples, without training.
 
     The scores of ``source`` replace the held-out ones; ``false_positive_rate`` stays unless given.
-    Raises ConfigError for a rate out of range, and InputError when the samples are too few, more
-    than a model file holds, of another shape, or those that the detector was trained on.
+    Samples that the detector was trained on look too normal to it: they are left out and counted.
+    Raises ConfigError for a rate out of range, and InputError when the samples that are left are
+    too few, more than a model file holds, of another shape, or have other columns.
     """
     rate = model.config.false_positive_rate if false_positive_rate is None else false_positive_rate
     config = Config(**{**as_dict(model.config), "false_positive_rate": rate})
     validate(config)
-    check_number(len(source), rate)
-    described = source.describe()
-    if described["fingerprint"] == model.source.get("fingerprint"):
+    source = align(source, model.feature_names)
+    rows = np.flatnonzero(~model.was_trained_on(source))
+    n_known = len(source) - len(rows)
+    if not len(rows):
         raise InputError(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"
         )
+    check_number(len(rows), rate)
     return dataclasses.replace(
         model,
-        calibration=calibrate(model.score, source.samples, np.arange(len(source)), rate),
+        calibration=calibrate(model.score, source.samples, rows, rate),
         config=config,
-        calibration_source=described,
+        calibration_source={**source.describe(), "known": n_known},
     )
 
 
 def _plan(
-    source: Source, config: Config, history: History | None
+    source: Source, config: Config, history: History | None, prints: NDArray[np.uint8]
 ) -> tuple[Config, Rows, Rows, Kind]:
     """Return the resolved config, the rows to train on and to hold out, and the kind of input.
 
@@ -118,7 +129,8 @@ def _plan(
     validate(config)
     if source.imprecise:
         raise InputError(source.imprecise)
-    train, held_out = split_rows(len(source), config)
+    groups = groups_of(source, config.group or None, prints)
+    train, held_out = split_rows(len(source), config, groups)
     config = resolve(config, len(train))
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
@@ -133,3 +145,8 @@ def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:
             on_progress({"step": "score", "epoch": done, "of": 2, "now": now})
 
     return say
+
+
+def _n_copies(prints: NDArray[np.uint8]) -> int:
+    """Return how many of the digests (N, 16) stand there before."""
+    return len(prints) - len(np.unique(prints, axis=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from historyad.config import Config, as_dict
 from historyad.constants import CONSTANTS
+from historyad.data.copies import are_among, digests
 from historyad.data.images import Pixels
+from historyad.data.sources import Source
 from historyad.kinds.kind import Kind
 from historyad.method.networks import count_parameters
 from historyad.model.files import read_model, replace_calibration, write_model
@@ -30,7 +32,8 @@ class Model:
 
     ``source`` says what it was fitted on: description, fingerprint, numbers of samples;
     ``calibration_source`` likewise, or None where the held-out part of ``source`` was used.
-    ``feature_names`` are those of the columns of vectors, where they have names.
+    ``feature_names`` are those of the columns of vectors, where they have names, and ``trained_on``
+    (M, 16) the digests of the samples that it was trained on.
     """
 
     score: Score
@@ -39,6 +42,7 @@ class Model:
     source: dict[str, Any]
     calibration_source: dict[str, Any] | None = None
     feature_names: tuple[str, ...] = ()
+    trained_on: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 16), np.uint8))
 
     def __call__(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
         """Score samples as a source holds them, uint8 (N, H, W, C) or float32 (N, F).
@@ -65,6 +69,10 @@ class Model:
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         """Return the anomaly score of each sample, (N,)."""
         return self.score.of(samples).anomaly_score
+
+    def was_trained_on(self, source: Source) -> NDArray[np.bool_]:
+        """Whether each sample of ``source`` is one that the model was trained on, (N,)."""
+        return are_among(digests(source.samples), self.trained_on)
 
     def excess(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Put anomaly scores (N,) on a scale without an end: 0 is typical, 1 is the threshold.

@@ -15,8 +15,13 @@ from historyad.score.calibration import samples_needed
 _FEWEST_TRAINING_SAMPLES = 2
 
 
-def split_rows(n: int, config: Config) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows to train on and those to hold out; InputError when they are too few."""
+def split_rows(
+    n: int, config: Config, groups: NDArray[np.intp] | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows to train on and those to hold out; InputError when they are too few.
+
+    ``groups`` (n,) number what each row belongs to: a group is never on both sides.
+    """
     needed = samples_needed(config.false_positive_rate)
     n_held_out = min(round(config.calibration_share * n), max(CONSTANTS.most_held_out, needed))
     if n_held_out < needed or n - n_held_out < _FEWEST_TRAINING_SAMPLES:
@@ -31,4 +36,32 @@ def split_rows(n: int, config: Config) -> tuple[NDArray[np.intp], NDArray[np.int
     held_out = stretches(n, n_held_out, numpy_generator(config.seed, Stream.SPLIT))
     is_held_out = np.zeros(n, np.bool_)
     is_held_out[held_out] = True
-    return np.flatnonzero(~is_held_out), held_out
+    if groups is not None:
+        is_held_out = _by_groups(is_held_out, groups, config)
+        if not needed <= is_held_out.sum() <= n - _FEWEST_TRAINING_SAMPLES:
+            raise InputError(
+                f"{n} samples are of {groups.max() + 1} groups, too few to hold out {needed} "
+                "samples that belong to none that is trained on: give samples of more groups, or "
+                "raise false_positive_rate"
+            )
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+def _by_groups(
+    is_held_out: NDArray[np.bool_], groups: NDArray[np.intp], config: Config
+) -> NDArray[np.bool_]:
+    """Return the rows held out (n,) such that no group is divided, and about as many as before.
+
+    A group goes where more of it is, and then others at random until enough are held out.
+    """
+    sizes = np.bincount(groups)
+    held = np.bincount(groups, is_held_out) > sizes / 2
+    missing = int(is_held_out.sum()) - int(sizes[held].sum())
+    random = numpy_generator(config.seed, Stream.SPLIT, 1)
+    for group in random.permutation(np.flatnonzero(~held)).tolist():
+        if missing <= 0:
+            break
+        if sizes[group] <= max(missing, 2):
+            held[group] = True
+            missing -= int(sizes[group])
+    return held[groups]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from historyad.data.streams import in_parts
+from historyad.data.any_size import parts_of
 from historyad.score.calibration import Calibration
 from historyad.score.score import Score
 
@@ -29,5 +29,5 @@ def calibrate(
     score: Score, samples: NDArray[Any], rows: NDArray[np.intp], false_positive_rate: float
 ) -> Calibration:
     """Set the threshold of ``score``, as it is, by ``rows`` of what may be on the disk."""
-    parts = [score.of(part).anomaly_score for part in in_parts(samples, rows)]
+    parts = [score.of(part).anomaly_score for part in parts_of(samples, rows)]
     return Calibration.fit(np.concatenate(parts), false_positive_rate)

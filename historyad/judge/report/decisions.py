@@ -62,16 +62,18 @@ def trial_of(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
         **judge(negatives, positives),
         "at": at,
         "names": (normal.description, anomalous.description),
-        "reused": was_used(normal, model),
+        "reused": n_used_of(normal, model) > 0,
         "charts": drawn,
         "slider": _slider(model.calibration.threshold, at, negatives, positives, drawn),
     }
 
 
-def was_used(source: Source, model: Model) -> bool:
-    """Whether the detector was fitted or calibrated on these samples, and so finds them normal."""
+def n_used_of(source: Source, model: Model) -> int:
+    """Return how many samples the detector was fitted or calibrated on, and so finds normal."""
     used = (model.source, model.calibration_source or {})
-    return source.fingerprint in {one.get("fingerprint") for one in used}
+    if source.fingerprint in {one.get("fingerprint") for one in used}:
+        return len(source)
+    return int(model.was_trained_on(source).sum())
 
 
 def _rates(negatives: Array, positives: Array, at: dict[str, float]) -> dict[str, charts.Chart]:
