@@ -145,9 +145,9 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
 
 
 def _check_names(tensors: dict[str, Tensor], kind: Kind) -> None:
-    of_kind = {f"kind.{name}" for name in kind.tensors()}
+    others = {"trained_on", *(f"kind.{name}" for name in kind.tensors())}
     for name in tensors:
-        if not name.startswith("score.") and name not in of_kind:
+        if not name.startswith("score.") and name not in others:
             raise ValueError(f"{name} belongs to nothing")
 
 

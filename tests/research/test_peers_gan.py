@@ -4,10 +4,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from historyad.kinds.preprocessing import Preprocessing
 from tiny import missed_by
 
-from historyad.method.networks import Critic
+from historyad.method.networks import ImageNetworks
 from historyad.research.peers import PEERS, early_stopped
 from historyad.research.peers.adgan import ADGAN
 from historyad.research.peers.anogan import AnoGAN
@@ -27,7 +26,6 @@ from historyad.research.peers.training import (
     l1_distance,
     last_features,
     take_step,
-    training_steps,
 )
 from historyad.research.peers.wgan_encoder import WGANEncoder
 
@@ -163,9 +161,10 @@ def test_l1_distance_sums_over_all_dimensions_of_a_sample():
 
 
 def test_the_critic_is_a_layer_on_its_last_features():
-    critic, x = Critic((1, 8, 8), 4, 16), torch.rand(3, 1, 8, 8)
+    networks = ImageNetworks((1, 8, 8), width=4, hidden=16, latent_dim=8)
+    critic, x = networks.critic(), torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(critic.head[-1](last_features(critic, x)).squeeze(1), critic(x))
-    assert Encoder((1, 8, 8), 4, 16, 5)(x).shape == (3, 5)
+    assert Encoder(networks, 5)(x).shape == (3, 5)
 
 
 def test_a_step_leaves_the_other_network_without_gradients():
@@ -177,7 +176,8 @@ def test_a_step_leaves_the_other_network_without_gradients():
 
 
 def test_steps_are_the_length_and_their_draws_are_their_own(zeros):
-    prepare = Preprocessing.fit(zeros[0], 0)
-    steps = list(training_steps(zeros[0], prepare, seed=0, n_images=3 * STEP - 1))
+    peer = MAKE["adgan"]()
+    peer._look_at(zeros[0])
+    steps = list(peer._steps(zeros[0], n_images=3 * STEP - 1))
     assert [len(batch) for batch, _ in steps] == [STEP] * 3
     assert len({float(torch.rand(1, generator=random)) for _, random in steps}) == 3

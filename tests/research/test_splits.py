@@ -69,14 +69,12 @@ def test_wildcards_find_splits_in_order_and_once(tables):
     assert len(find_splits(["*-only-*"], tables)) == 20
 
 
-@pytest.mark.parametrize(
-    "name", ["mnist-without-x", "cats-*", "vectors-nothing", "a|b", "a||c", "a|b|c|d"]
-)
-def test_an_unknown_split_is_named(name, tables):
-    with pytest.raises(InputError, match="unknown split"):
-        find_splits([name], tables)
-    with pytest.raises(InputError, match=r"unknown split|no table"):
-        load_split(name, 0, tables)
+def test_an_unknown_split_is_named(tables):
+    for name in ("mnist-without-x", "cats-*", "vectors-nothing", "a|b", "a||c", "a|b|c|d"):
+        with pytest.raises(InputError, match="unknown split"):
+            find_splits([name], tables)
+        with pytest.raises(InputError, match=r"unknown split|no table"):
+            load_split(name, 0, tables)
 
 
 def test_select_calls_the_names_what_they_are():

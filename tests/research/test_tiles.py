@@ -15,13 +15,14 @@ def textures(n, seed):
     return np.clip(128 + 150 * gaussian_filter(noise, (0, 2, 2, 0)), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("side", "stride"), [(8, 2), (16, 4), (32, 8)])
-def test_windows_are_put_back_where_they_were_cut(side, stride):
+def test_windows_are_put_back_where_they_were_cut():
     images = torch.randn(3, 1, 48, 64)
-    back = peers.mean_of_windows(peers.cut(images, side, stride), side, stride, images.shape[2:])
-    torch.testing.assert_close(back, images[:, 0])
-    with pytest.raises(ValueError, match="do not cover"):
-        peers.cut(images[..., :-1], side, stride)
+    for side, stride in ((8, 2), (16, 4), (32, 8)):
+        windows = peers.cut(images, side, stride)
+        back = peers.mean_of_windows(windows, side, stride, images.shape[2:])
+        torch.testing.assert_close(back, images[:, 0])
+        with pytest.raises(ValueError, match="do not cover"):
+            peers.cut(images[..., :-1], side, stride)
 
 
 def test_the_distance_to_a_gaussian_is_that_of_mahalanobis(monkeypatch):
@@ -47,7 +48,7 @@ def test_a_scratch_is_found_whatever_else_is_looked_at(name):
     (method,) = [make for full, make in peers.PEERS.items() if full.endswith(name)]
     detector = method(0)
     if name == "autoencoder":
-        detector.n_windows = 20_000
+        detector.n_windows = 5_000
     if name == "residual":
         detector.n_components = 64
     peers.fit_windows(detector, textures(60, 1))

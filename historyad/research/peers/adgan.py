@@ -14,7 +14,6 @@ from torch.optim import Adam
 
 from historyad.randomness import Stream, torch_generator
 from historyad.research.peers.training import NetworkPeer, freeze, take_step
-from historyad.score.batching import in_batches
 
 _LATENT_RATE = 0.25
 _WEIGHT_RATE = 5e-5
@@ -43,7 +42,7 @@ class ADGAN(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the mean over seeds of |G(z) - x|^2 after the search (algorithm 1), (N,)."""
-        return in_batches(self._search, samples, self._kind, size=1, grain=1)
+        return self._in_batches(self._search, samples, size=1, grain=1)
 
     def _search(self, x: Tensor) -> Tensor:
         random = torch_generator(self.seed, Stream.PEER)

@@ -22,7 +22,6 @@ from historyad.research.peers.training import (
     last_features,
     take_step,
 )
-from historyad.score.batching import in_batches
 
 _SEARCH_RATE = 0.01
 _SEARCH_BATCH = 32
@@ -64,7 +63,7 @@ class AnoGAN(NetworkPeer):
         """Return the loss that is left at the end of each image's search (eq. 6), (N,)."""
         # Descent makes much of a small difference: all batches have one size.
         size = _SEARCH_BATCH
-        return in_batches(self._search, samples, self._kind, size=size, grain=size)
+        return self._in_batches(self._search, samples, size=size, grain=size)
 
     def _search(self, x: Tensor) -> Tensor:
         """Search the latents of all images at once: their losses and Adam's steps are separate."""

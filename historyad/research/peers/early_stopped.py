@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.config import make_config
 from historyad.method.detector import train_detector
 from historyad.method.gan import record_history
-from historyad.method.history import History
-from historyad.research.peers.training import NetworkPeer
-from historyad.score.score import DetectorScore
+from historyad.research.peers.training import NetworkPeer, freeze
 
 _DETECTOR_EPOCHS = 2.0  # for one of the GAN, as in ours
 
@@ -35,31 +30,26 @@ class EarlyStopped(NetworkPeer):
 
     def fit(self, samples: NDArray[Any]) -> Self:
         """Train the GAN until the snapshot, and the detector against it."""
-        config = make_config(
-            width=self.width,
-            hidden=self.hidden,
-            latent_dim=self.latent_dim,
-            seed=self.seed,
-            epoch_images=round(self.n_images / (1 + _DETECTOR_EPOCHS)),
-            learning_rate=self.learning_rate,
-            detector_learning_rate=self.detector_learning_rate,
-            skip_epochs=1.0,
-            saves_per_epoch=1,
+        settings = {
+            "epoch_images": round(self.n_images / (1 + _DETECTOR_EPOCHS)),
+            "learning_rate": self.learning_rate,
+            "detector_learning_rate": self.detector_learning_rate,
+            "skip_epochs": 1.0,
+            "saves_per_epoch": 1,
             # Nothing after the first snapshot has a mass: step 1 stops there.
-            decay=100.0,
-            mass_tolerance=0.5,
-            wide_share=0.0,
-            detector_start="random",
-            detector_epochs=_DETECTOR_EPOCHS,
-        )
+            "decay": 100.0,
+            "mass_tolerance": 0.5,
+            "wide_share": 0.0,
+            "detector_start": "random",
+            "detector_epochs": _DETECTOR_EPOCHS,
+        }
         self._look_at(samples)
-        batches = self._kind.batches(samples, config)
-        with tempfile.TemporaryDirectory(prefix="historyad-") as folder:
-            history = History(Path(folder), config, batches.networks)
+        with self._history(samples, **settings) as (batches, history):
             record_history(batches, history)
             self._detector = train_detector(batches, history)
+        freeze(self._detector)
         return self
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return D_TV of each sample, (N,)."""
-        return DetectorScore(self._kind, self._detector).of(samples).anomaly_score
+        return self._in_batches(self._detector, samples)

@@ -21,7 +21,6 @@ from historyad.research.peers.training import (
     l1_distance,
     take_step,
 )
-from historyad.score.batching import in_batches
 
 
 class PairDiscriminator(nn.Module):
@@ -86,7 +85,7 @@ class EGBAD(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the score of each sample (section 3), (N,)."""
-        return in_batches(self._score, samples, self._kind)
+        return self._in_batches(self._score, samples)
 
     def _score(self, x: Tensor) -> Tensor:
         z = self._encoder(x)

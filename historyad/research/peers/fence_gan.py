@@ -19,7 +19,6 @@ from historyad.research.peers.training import (
     freeze,
     take_step,
 )
-from historyad.score.batching import in_batches
 
 _PRETRAINED_SHARE = 15 / 115  # epochs in which the discriminator trains alone
 
@@ -86,4 +85,4 @@ class FenceGAN(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the logit of 1 - D(x) of each sample, (N,): 1 - D(x) itself would round to 1."""
-        return in_batches(lambda x: -self._critic(x), samples, self._kind)
+        return self._in_batches(lambda x: -self._critic(x), samples)

@@ -21,7 +21,6 @@ from historyad.research.peers.training import (
     last_features,
     take_step,
 )
-from historyad.score.batching import in_batches
 
 
 @dataclass(kw_only=True, eq=False)
@@ -69,7 +68,7 @@ class GANomaly(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return |G_E(x) - E(G(x))| of each sample (eq. 5), not scaled to the test set, (N,)."""
-        return in_batches(self._score, samples, self._kind)
+        return self._in_batches(self._score, samples)
 
     def _score(self, x: Tensor) -> Tensor:
         code = self._encoder(x)

@@ -20,7 +20,6 @@ from historyad.research.peers.training import (
     freeze,
     take_step,
 )
-from historyad.score.batching import in_batches
 
 _LEARNING_RATE = 1e-3
 
@@ -71,7 +70,7 @@ class MemAE(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the squared error of the reconstruction of each sample, (N,)."""
-        return in_batches(lambda x: self._reconstruct(x)[0], samples, self._kind)
+        return self._in_batches(lambda x: self._reconstruct(x)[0], samples)
 
     def _reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared error of each sample, (B,), and its weights, (B, n_items)."""

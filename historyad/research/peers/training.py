@@ -6,23 +6,27 @@ Samples x are (B, *shape), as the networks see them, and latents z are (B, laten
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
-from historyad.config import make_config
+from historyad.config import Config, make_config
 from historyad.kinds.choose import choose_kind
+from historyad.method.batches import Batches
 from historyad.method.gan import Gan, record_history
 from historyad.method.history import History
 from historyad.method.networks import Critic, Networks
 from historyad.randomness import Stream, torch_generator
+from historyad.score.batching import in_batches
 
 BATCH_SIZE = 64
 
@@ -43,7 +47,10 @@ class Encoder(nn.Module):
 
 @dataclass(kw_only=True, eq=False)
 class NetworkPeer:
-    """A method on our networks, of our default's size, that sees samples as our detector does."""
+    """A method on our networks, of our default's size, that sees samples as our detector does.
+
+    Whatever a peer asks of our own method, it asks here.
+    """
 
     width: int = 24
     hidden: int = 512
@@ -52,38 +59,48 @@ class NetworkPeer:
 
     def _look_at(self, samples: NDArray[Any]) -> Networks:
         """Learn how samples are prepared; return the networks for them."""
-        self._config = make_config(
-            width=self.width, hidden=self.hidden, latent_dim=self.latent_dim, seed=self.seed
-        )
-        self._kind = choose_kind(samples, self._config)
-        return self._kind.networks(self._config)
+        config = self._config()
+        self._kind = choose_kind(samples, config)
+        return self._kind.networks(config)
 
     def _steps(
         self, samples: NDArray[Any], n_images: int
     ) -> Iterator[tuple[Tensor, torch.Generator]]:
         """Yield a batch of samples for each step, and the generator of the step's random draws."""
-        batches = self._kind.batches(samples, self._config)
+        batches = self._kind.batches(samples, self._config())
         for seen in range(0, n_images, BATCH_SIZE):
             yield batches.at(seen, BATCH_SIZE), torch_generator(self.seed, Stream.GAN, seen)
 
     def _train_wgan(self, samples: NDArray[Any], n_images: int, learning_rate: float) -> Gan:
         """Train the WGAN-GP of step 1 on ``n_images`` images."""
-        config = make_config(
-            learning_rate=learning_rate,
+        settings = {"learning_rate": learning_rate, "n_epochs": 1.0, "epoch_images": n_images}
+        # A history that nobody reads: one snapshot, at the end.
+        settings |= {"saves_per_epoch": 1, "skip_epochs": 0.0, "mass_tolerance": 0.0}
+        with self._history(samples, **settings) as (batches, history):
+            return record_history(batches, history)
+
+    @contextmanager
+    def _history(self, samples: NDArray[Any], **settings: Any) -> Iterator[tuple[Batches, History]]:
+        """Yield what steps 1 and 3 are made from: batches of samples, and an empty history."""
+        config = self._config(**settings)
+        batches = self._kind.batches(samples, config)
+        with tempfile.TemporaryDirectory(prefix="historyad-") as folder:
+            yield batches, History(Path(folder), config, batches.networks)
+
+    def _in_batches(
+        self, function: Callable[[Tensor], Tensor], samples: NDArray[Any], **sizes: Any
+    ) -> NDArray[np.float32]:
+        """Return ``function`` of all samples, (N,), where it maps a batch to (B,)."""
+        return in_batches(function, samples, self._kind, **sizes)
+
+    def _config(self, **settings: Any) -> Config:
+        return make_config(
             width=self.width,
             hidden=self.hidden,
             latent_dim=self.latent_dim,
             seed=self.seed,
-            n_epochs=1.0,
-            epoch_images=n_images,
-            # A history that nobody reads: one snapshot, at the end.
-            saves_per_epoch=1,
-            skip_epochs=0.0,
-            mass_tolerance=0.0,
+            **settings,
         )
-        batches = self._kind.batches(samples, config)
-        with tempfile.TemporaryDirectory(prefix="historyad-") as folder:
-            return record_history(batches, History(Path(folder), config, batches.networks))
 
 
 def dcgan_adam(network: nn.Module, learning_rate: float) -> Adam:

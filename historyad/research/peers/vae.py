@@ -25,7 +25,6 @@ from historyad.research.peers.training import (
     freeze,
     take_step,
 )
-from historyad.score.batching import in_batches
 
 _LEARNING_RATE = 1e-3
 _LARGEST_DEVIATION = 10.0  # of a pixel or a feature; the smallest is its inverse
@@ -82,7 +81,7 @@ class VAE(NetworkPeer):
             latents = (mean + log_deviation.exp() * noise for noise in draws)
             return -torch.stack([self._log_likelihood(x, z) for z in latents]).mean(0)
 
-        return in_batches(score, samples, self._kind)
+        return self._in_batches(score, samples)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log deviation of q(z | x), (B, latent_dim) each."""
@@ -121,7 +120,7 @@ class BernoulliVAE(VAE):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the squared error of the reconstruction from the mean of q(z | x), (N,)."""
-        return in_batches(self._squared_error, samples, self._kind)
+        return self._in_batches(self._squared_error, samples)
 
     def _squared_error(self, x: Tensor) -> Tensor:
         mean, _ = self._encode(x)

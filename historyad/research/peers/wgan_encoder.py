@@ -20,7 +20,6 @@ from historyad.research.peers.training import (
     last_features,
     take_step,
 )
-from historyad.score.batching import in_batches
 
 _ENCODER_SHARE = 1 / 3  # of the images seen
 
@@ -56,7 +55,7 @@ class WGANEncoder(NetworkPeer):
 
     def anomaly_score(self, samples: NDArray[Any]) -> NDArray[np.floating]:
         """Return the encoder's loss at each sample, (N,)."""
-        return in_batches(self._loss, samples, self._kind)
+        return self._in_batches(self._loss, samples)
 
     def _loss(self, x: Tensor) -> Tensor:
         reconstruction = self._generator(self._encoder(x))
