@@ -6,7 +6,14 @@ import pytest
 from historyad import Model
 from historyad.cli import main
 from historyad.errors import InputError
-from historyad.judge.probe import draw_probe, probe_model, seen_from, table_of, wilson_interval
+from historyad.judge.probe import (
+    draw_probe,
+    missed_again,
+    probe_model,
+    seen_from,
+    table_of,
+    wilson_interval,
+)
 from historyad.kinds.damages import image_damages
 
 
@@ -91,12 +98,22 @@ def test_refusals_say_what_to_do(model, normal):
 # --- what follows from rates
 
 
-def test_the_smallest_strength_seen_is_interpolated():
+@pytest.mark.parametrize(
+    ("rates", "seen", "missed"),
+    [
+        ([0.0, 0.9, 1.0], 15, None),
+        ([0.0, 0.95, 1.0], 10, None),
+        ([1.0, 1.0, 1.0], 0, None),
+        ([0.0, 0.5, 0.94], None, None),
+        ([0.0, 0.95, 0.2], None, 20),
+        ([1.0, 0.9, 1.0], 15, 10),
+        ([1.0, 0.2, 0.9], None, 10),
+    ],
+)
+def test_damage_is_seen_from_where_on_none_is_missed(rates, seen, missed):
     strengths = [0.0, 10.0, 20.0]
-    assert seen_from(strengths, [0.0, 0.9, 1.0]) == pytest.approx(15)
-    assert seen_from(strengths, [0.0, 0.95, 0.2]) == pytest.approx(10)
-    assert seen_from(strengths, [1.0, 1.0, 1.0]) == 0
-    assert seen_from(strengths, [0.0, 0.5, 0.94]) is None
+    assert seen_from(strengths, rates) == (None if seen is None else pytest.approx(seen))
+    assert missed_again(strengths, rates) == missed
 
 
 def test_at_the_ends_of_an_interval_the_share_is_1_96_standard_deviations_away():
@@ -121,6 +138,11 @@ def test_the_table_says_what_is_seen_and_what_is_not(result):
         start = "not within the range: " if curve["seen_from"] is None else "seen from "
         assert rows[curve["name"]].startswith(start)
         assert curve["unit"] in rows[curve["name"]]
+        said = f"; missed at {curve['missed_again']:g}, though less is seen"
+        if curve["missed_again"] is None:
+            assert "missed at" not in rows[curve["name"]]
+        else:
+            assert rows[curve["name"]].endswith(said)
 
 
 # --- picture and command
