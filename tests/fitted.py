@@ -24,11 +24,14 @@ class Fitted:
 
     name: str
     folder: Path
-    source: str
     settings: dict[str, object]
     train: np.ndarray
     normal: np.ndarray
     anomalous: np.ndarray
+
+    @property
+    def source(self) -> str:
+        return self.source_of("train")
 
     @property
     def run(self) -> Path:
@@ -42,35 +45,35 @@ class Fitted:
     def model(self) -> Model:
         return Model.load(self.run)
 
-    def file(self, name: str) -> str:
-        """Return the path of ``normal`` or ``anomalous`` samples as a source."""
-        path = self.folder / f"{name}.npy"
-        if not path.exists():
-            np.save(path, getattr(self, name))
-        return str(path)
+    def source_of(self, name: str) -> str:
+        """Return where the samples of a part are: an array, or a folder of images."""
+        return str(self.folder / (f"{name}.npy" if self.train.ndim == 2 else name))
 
 
-def fit(name, folder, source, settings, **samples):
+def fit(name, folder, settings, **samples):
     """Fit as a user does, with the command."""
-    made = Fitted(name, folder, str(source), settings, **samples)
+    for part, values in samples.items():
+        if values.ndim == 2:
+            np.save(folder / f"{part}.npy", values)
+        else:
+            save_images(folder / part, values)
+    made = Fitted(name, folder, settings, **samples)
     assert main(["fit", made.source, "--out", str(made.run), *made.options]) == 0
     return made
 
 
 def fit_whole(digits, folder):
-    """Digits of 8 x 8 pixels, in a folder of PNG files; anomalous are their negatives."""
-    source = save_images(folder / "images", digits[:300])
+    """Digits of 8 x 8 pixels; anomalous are their negatives."""
     samples = {"normal": digits[300:400], "anomalous": 255 - digits[400:450]}
-    return fit("whole", folder, source, TINY, train=digits[:300], **samples)
+    return fit("whole", folder, TINY, train=digits[:300], **samples)
 
 
 def fit_crops(folder):
     """Textures of 50 x 40 pixels in crops of 8, at two scales; anomalous ones have a stripe."""
-    train, normal = textures(110), textures(15, seed=5)
-    np.save(folder / "train.npy", train)
     settings = {**TINY, "epoch_images": 256, "patch": 8, "scales": 2, "seed": 1}
-    samples = {"train": train, "normal": normal, "anomalous": striped(normal)[0]}
-    return fit("crops", folder, folder / "train.npy", settings, **samples)
+    normal = textures(15, seed=5)
+    samples = {"train": textures(110), "normal": normal, "anomalous": striped(normal)[0]}
+    return fit("crops", folder, settings, **samples)
 
 
 def fit_columns(folder):
@@ -78,9 +81,8 @@ def fit_columns(folder):
     rows = np.random.default_rng(0).standard_normal((500, 5)).astype(np.float32)
     rows[450:] *= 10
     table = (rows * SPREADS).astype(np.float32)
-    np.save(folder / "train.npy", table[:300])
     samples = {"train": table[:300], "normal": table[300:450], "anomalous": table[450:]}
-    return fit("columns", folder, folder / "train.npy", TINY, **samples)
+    return fit("columns", folder, TINY, **samples)
 
 
 def save_images(folder, images):

@@ -60,15 +60,21 @@ def picture(model: Model, image: Pixels) -> Pixels:
     `Model.map_scale`. Of a detector of crops, what lies above the threshold has an outline.
     """
     image = _with_channels(image)
+    nothing = np.zeros(image.shape[:2], np.float32)
+    plain = overlay(image, nothing) if image.shape[2] != 3 else image
+    gap = np.full((len(image), _GAP, 3), 255, np.uint8)
+    return np.concatenate([plain, gap, map_over(model, image)], axis=1)
+
+
+def map_over(model: Model, image: Pixels) -> Pixels:
+    """Return the right half of `picture`, uint8 (H, W, 3)."""
     values = anomaly_map(model, image)
     full, threshold = model.map_scale
-    plain = overlay(image, np.zeros_like(values)) if image.shape[2] != 3 else image
     shown = overlay(image, values, full=full)
     if threshold is not None:
         above = values > threshold
         shown[above & ~binary_erosion(above)] = _COLOUR
-    gap = np.full((len(image), _GAP, 3), 255, np.uint8)
-    return np.concatenate([plain, gap, shown], axis=1)
+    return shown
 
 
 def _with_channels(image: Pixels) -> Pixels:

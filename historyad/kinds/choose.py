@@ -13,7 +13,7 @@ from historyad.errors import InputError
 from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.columns import Columns
 from historyad.kinds.crops import Crops
-from historyad.kinds.kind import Kind, Samples
+from historyad.kinds.kind import Kind, Samples, by, is_absurd
 from historyad.kinds.whole import Whole
 
 _PATCH, _SCALES = 32, 2  # that suit most images with small defects
@@ -27,6 +27,11 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
     Raises InputError or ConfigError for samples and settings that do not fit each other.
     """
     shape = tuple(samples.shape[1:])
+    if is_absurd(shape):  # which no model is loaded for
+        raise InputError(
+            f"samples of {by(shape)} values are too large: give smaller ones, and images of fewer "
+            "channels"
+        )
     if len(shape) == 1:
         if config.patch:
             raise InputError("patch is for images, and these are vectors: leave it 0")

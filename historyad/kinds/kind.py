@@ -13,6 +13,7 @@ Each sample is treated alone, so that its score does not depend on others.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ Samples = NDArray[Any]
 Excess = Callable[[NDArray[np.float32]], NDArray[np.float64]]  # of scores: 1 is the threshold
 Random = np.random.Generator
 
-_MOST_VALUES = 2**24  # of a sample
+_MOST_VALUES = 2**27  # of a sample
+_MOST_CHANNELS = 1024  # of an image: each has a Gaussian of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,11 +141,11 @@ class Kind(ABC):
 
         ``excess`` maps scores (N,) to how far out they are.
         """
-        raise InputError(f"there are maps of images, and this detector scores {self.noun}s")
+        raise InputError(_no_maps(self.noun))
 
     def map_scale(self, score: Score, threshold: float) -> tuple[float, float | None]:
         """Return the value at which a map is shown in full, and that from which it is anomalous."""
-        raise InputError(f"there are maps of images, and this detector scores {self.noun}s")
+        raise InputError(_no_maps(self.noun))
 
     def contributions(self, score: Score, vector: Samples, excess: Excess) -> NDArray[np.float32]:
         """Return what each value of a vector (F,) adds to how anomalous it is; else InputError."""
@@ -185,14 +187,24 @@ class Kind(ABC):
         """Return the kind that a file describes; ValueError when that contradicts itself."""
 
 
+def _no_maps(noun: str) -> str:
+    return f"there are maps of images, and this detector scores {noun}s: use feature_contributions"
+
+
 def read_shape(content: dict[str, Any], n_axes: int) -> tuple[int, ...]:
     """Return the shape of a sample as a file gives it; ValueError for an absurd one."""
     shape = tuple(content["input_shape"])
     if len(shape) != n_axes or not all(type(n) is int and n > 0 for n in shape):
         raise ValueError(f"samples of shape {shape}")
-    if np.prod(shape, dtype=float) > _MOST_VALUES:
+    if is_absurd(shape):
         raise ValueError(f"samples of shape {shape}")
     return shape
+
+
+def is_absurd(shape: tuple[int, ...]) -> bool:
+    """Whether samples of ``shape`` have too many values, or images too many channels."""
+    too_many_channels = len(shape) > 1 and shape[-1] > _MOST_CHANNELS
+    return too_many_channels or math.prod(shape) > _MOST_VALUES
 
 
 def by(shape: Sequence[int]) -> str:

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fitted import save_images
 from PIL import Image
 from tiny import TINY, TINY_OPTIONS
 
@@ -24,31 +26,21 @@ COMMANDS = [name for name in app if not name.startswith("-")]
 COLUMNS = ["path", "anomaly_score", "p_value", "is_anomalous"]
 
 
-def save_images(folder, images):
-    for i, image in enumerate(images):
-        path = folder / f"{i // 50}" / f"{i:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.squeeze()).save(path)
-    return folder
+@pytest.fixture(scope="module")
+def images(whole):
+    return whole.train
 
 
 @pytest.fixture(scope="module")
-def images(digits):
-    return digits[0][:300]
-
-
-@pytest.fixture(scope="module")
-def folder(images, tmp_path_factory):
+def folder(whole):
     """A folder of 300 PNG images in subfolders."""
-    return save_images(tmp_path_factory.mktemp("images"), images)
+    return Path(whole.source)
 
 
 @pytest.fixture(scope="module")
-def run(folder, tmp_path_factory):
+def run(whole):
     """The directory of a finished fit on `folder`."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["fit", str(folder), "--out", str(out), *TINY_OPTIONS]) == 0
-    return out
+    return whole.run
 
 
 @pytest.fixture
@@ -303,7 +295,7 @@ def test_messages_spell_settings_as_options():
         (["--learning-rate", "7"], "--learning-rate is 7.0: it must be at least 1e-06"),
         (["--decay", "nan"], "decay is nan: it must be"),
         (["--image-size", "9"], "--image-size is 9: take 0, 8, 16, 32, 64 or 128"),
-        (["--time-unit", "day"], "--time-unit is 'day': choose one of epoch, run"),
+        (["--detector-start", "day"], "--detector-start is 'day': choose one of average, random"),
         (["--augment", "mirror"], "unknown augmentation 'mirror': choose flip"),
         (["--device", "abacus"], "device 'abacus' cannot be used here: take auto or cpu"),
         (["--n-epochs", "1"], "--skip-epochs (1) leaves nothing of a history that ends at 1"),

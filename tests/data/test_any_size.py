@@ -3,10 +3,10 @@ import io
 import numpy as np
 import pytest
 import torch
+from archives import write_shard
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_shards import write_shard
 from tiny import on_disk
 
 from historyad.data import streams

@@ -11,7 +11,6 @@ from pathlib import Path
 import hostile
 import numpy as np
 import pytest
-from historyad.kinds.preprocessing import Preprocessing
 from PIL import Image
 
 import historyad
@@ -21,6 +20,7 @@ from historyad.data.decoding import decode_image, decode_many, image_shape
 from historyad.data.images import FORMATS, STRIP_PIXELS, find_images, image_pixels, read_image
 from historyad.data.plain import MOST_BYTES, is_plain
 from historyad.errors import InputError
+from historyad.kinds.whole import Whole
 
 ORIENTATION = 0x0112
 
@@ -244,15 +244,15 @@ def test_what_is_plain_is_decoded_without_a_process():
 
 
 def test_a_shape_of_no_use_is_refused_before_decoding(decoders):
-    prepare = Preprocessing("image", (8, 8, 1), 8)
+    kind = Whole((8, 8, 1), 8)
     cases = [hostile.png(3000, 3000), hostile.many_scans(), hostile.png(8, 9)]
     for data in cases:
         started = time.process_time()
         with pytest.raises(InputError, match="the detector was fitted on 8 x 8 x 1"):
-            decode_image(data, check=prepare.check, decoders=decoders, seconds=5)
+            decode_image(data, check=kind.check, decoders=decoders, seconds=5)
         assert time.process_time() - started < 0.1
     with pytest.raises(InputError, match="3 channels"):
-        decode_image(FILES["progressive"], check=prepare.check, decoders=decoders)
+        decode_image(FILES["progressive"], check=kind.check, decoders=decoders)
 
 
 def test_a_check_sees_the_shape_that_pixels_will_have(decoders):
@@ -269,9 +269,9 @@ def test_a_check_sees_the_shape_that_pixels_will_have(decoders):
 
 def test_an_image_that_is_to_be_turned_may_fit(decoders):
     for name in ("turned PNG", "turned JPEG"):
-        upright = Preprocessing("image", (40, 30, 3), 64)
+        upright = Whole((40, 30, 3), 64)
         assert decode_image(FILES[name], check=upright.check).shape == (40, 30, 3)
-        lying = Preprocessing("image", (30, 40, 3), 64)
+        lying = Whole((30, 40, 3), 64)
         with pytest.raises(InputError, match="40 x 30 x 3"):
             decode_image(FILES[name], check=lying.check)
 

@@ -3,30 +3,13 @@ import tarfile
 
 import numpy as np
 import pytest
+from archives import png, write_shard
 from hypothesis import given
-from PIL import Image
 from storing import damages
 from tiny import on_disk
 
 from historyad.data.shards import Shards, find_shards
 from historyad.errors import InputError
-
-
-def png(value, size=(6, 4)):
-    stream = io.BytesIO()
-    Image.new("L", size, value).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write_shard(path, members, **arguments):
-    """Write a tar file of (name, content)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", **arguments) as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture

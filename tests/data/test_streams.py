@@ -4,8 +4,8 @@ import threading
 import numpy as np
 import pytest
 import torch
+from archives import png, write_shard
 from PIL import Image
-from test_shards import png, write_shard
 from tiny import TINY, batches_of, tiny_config
 
 from historyad.cli import main

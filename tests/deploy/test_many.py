@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from archives import png, write_shard
 from PIL import Image
+from serving import encoded
 from storing import too_deep
-from test_shards import png, write_shard
-from test_streams import png_of
 from tiny import save_table, tiny_config
 
 from historyad.cli import main
@@ -152,7 +152,7 @@ def test_a_part_without_samples_has_columns(run, images, tmp_path):
 @pytest.fixture
 def shard(images, tmp_path):
     """A tar file of nine images, one damaged and one of another size."""
-    members = [(f"{i}.png", png_of(image)) for i, image in enumerate(images[:9])]
+    members = [(f"{i}.png", encoded(image)) for i, image in enumerate(images[:9])]
     members[2] = ("2.png", b"\x89PNG and no more")
     members[7] = ("7.png", png(1))
     return write_shard(tmp_path / "x.tar", members)
@@ -184,7 +184,7 @@ def test_parts_of_a_tar_file_leave_out_what_cannot_be_scored(run, shard, images,
 
 
 def test_a_damaged_tar_file_is_told_once(run, shard, images, tmp_path):
-    write_shard(tmp_path / "y.tar", [(f"{i}.png", png_of(images[i])) for i in range(9)])
+    write_shard(tmp_path / "y.tar", [(f"{i}.png", encoded(images[i])) for i in range(9)])
     shard.write_bytes(shard.read_bytes()[:1600])
     job = Job(run, str(tmp_path / "*.tar"), tmp_path / "out", 12)
     parts = [score_shard(job, i) for i in range(12)]
@@ -195,7 +195,7 @@ def test_a_damaged_tar_file_is_told_once(run, shard, images, tmp_path):
 def test_another_tar_file_does_not_continue_a_folder(run, shard, images, tmp_path):
     job = Job(run, str(shard), tmp_path / "out", 3)
     score_shard(job, 0)
-    write_shard(shard, [(f"{i}.png", png_of(images[i])) for i in range(20, 29)])
+    write_shard(shard, [(f"{i}.png", encoded(images[i])) for i in range(20, 29)])
     with pytest.raises(RunError, match="fingerprint = "):
         score_shard(job, 1)
 

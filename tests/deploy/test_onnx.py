@@ -9,20 +9,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from historyad.kinds.preprocessing import Preprocessing
 from PIL import Image
 from tiny import TINY, tiny_config
 
 from historyad import Model, __version__
 from historyad.cli import main
-from historyad.deploy.onnx import OUTPUTS, TOLERANCE, export_onnx
+from historyad.deploy.onnx import TOLERANCE, Graph, export_onnx
 from historyad.errors import ConfigError, InputError, RunError
-from historyad.method.batches import Batches
-from historyad.method.detector import Detector
-from historyad.method.networks import Critic, initialise
+from historyad.kinds.choose import choose_kind
+from historyad.method.networks import initialise
 from historyad.randomness import Stream, torch_generator
 from historyad.score.calibration import Calibration
-from historyad.score.views import fit_views, raw_views
+from historyad.score.decide import decide
+from historyad.score.result import FIGURES
+from historyad.score.score import DetectorScore
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "score_with_onnxruntime.py"
 
@@ -30,31 +30,30 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "score_with_onnxruntime.py"
 class Shifted(Model):
     """A model whose answers are not those of its network."""
 
-    def anomaly_score(self, samples):
-        return super().anomaly_score(samples) + 0.001
+    def __call__(self, samples, **options):
+        scored = super().__call__(samples, **options)
+        return dataclasses.replace(scored, anomaly_score=scored.anomaly_score + 0.001)
 
 
 def random_model(samples, image_size=0):
     """Return a model that was calibrated on ``samples`` but not trained, which takes no time."""
     config = tiny_config(image_size=image_size)
-    prepare = Preprocessing.fit(samples, image_size)
-    members = [Critic(prepare.network_shape, config.width, config.hidden) for _ in range(2)]
-    for seed, member in enumerate(members):
-        initialise(member, torch_generator(seed, Stream.WEIGHTS))
-    detector = Detector(members).eval()
-    scores = detector.anomaly_scores(samples, prepare)
-    calibration = Calibration.fit(scores, config.false_positive_rate)
-    return Model(detector, prepare, calibration, config, {"fingerprint": "abc"})
+    kind = choose_kind(samples, config)
+    d_tv = kind.networks(config).critic()
+    initialise(d_tv, torch_generator(0, Stream.WEIGHTS))
+    score = DetectorScore(kind, d_tv).eval()
+    calibration = Calibration.fit(score.of(samples).anomaly_score, config.false_positive_rate)
+    return Model(score, calibration, config, {"fingerprint": "abc"})
 
 
 def with_views(samples):
     """Return a model with all views, whose D_TV was not trained."""
-    model = random_model(samples)
-    assert isinstance(model.detector, Detector)
-    batches = Batches(samples, prepare=model.preprocessing, seed=0)
-    views = fit_views(model.detector, batches)
-    views.fit_scale(raw_views(views, samples, model.preprocessing))
-    return dataclasses.replace(model, detector=views)
+    model, rows = random_model(samples), np.arange(len(samples))
+    kind, config = model.kind, model.config
+    batches = kind.batches(samples, config)
+    score = kind.fit_score(model.score.d_tv, batches, samples, rows, config).eval()
+    calibration = decide(score, samples, rows, config.false_positive_rate)
+    return dataclasses.replace(model, score=score, calibration=calibration)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def exported(model, tmp_path_factory):
 def answers(path, samples):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (name,) = (given.name for given in session.get_inputs())
-    return session.run(list(OUTPUTS), {name: samples})
+    return session.run(list(FIGURES), {name: samples})
 
 
 def assert_same_answers(path, model, samples):
@@ -100,13 +99,12 @@ def test_onnxruntime_agrees_with_python(exported, model, images, n):
     assert_same_answers(exported, model, images[:n])
 
 
-@pytest.mark.parametrize("kind", ["grey", "colours", "large", "vectors"])
+@pytest.mark.parametrize("kind", ["grey", "colours", "large"])
 def test_the_views_are_in_the_graph(kind, images, tmp_path):
     samples = {
         "grey": images,
         "colours": np.concatenate([images, 255 - images, images // 2], 3),
         "large": images.repeat(5, 1).repeat(5, 2),
-        "vectors": images.reshape(len(images), -1).astype(np.float32),
     }[kind]
     model = with_views(samples)
     export_onnx(model, tmp_path / "model.onnx")
@@ -127,6 +125,17 @@ def test_a_score_equal_to_a_held_out_one_has_its_p_value(model, images, tmp_path
     export_onnx(dataclasses.replace(model, calibration=tied), path)
     score, p_value, _ = answers(path, images)
     np.testing.assert_array_equal(p_value, tied.p_value(score))
+
+
+def test_a_score_equal_to_the_threshold_is_normal(model, exported, images, tmp_path):
+    tied = Calibration.fit(answers(exported, images)[0], 0.05)
+    path = tmp_path / "tied.onnx"
+    export_onnx(dataclasses.replace(model, calibration=tied), path)
+    score, _, is_anomalous = answers(path, images)
+    equal = score == np.float32(tied.threshold)
+    assert equal.any()
+    assert not is_anomalous[equal].any()
+    np.testing.assert_array_equal(is_anomalous, score > np.float32(tied.threshold))
 
 
 def test_smaller_images_are_padded_in_the_graph(tmp_path):
@@ -161,6 +170,45 @@ def test_vectors_also_far_outside_what_was_seen(tmp_path):
     assert_same_answers(path, model, np.concatenate([vectors, 100 * vectors, extreme]))
 
 
+@pytest.fixture(scope="module")
+def of_vectors(images, tmp_path_factory):
+    """A model of vectors with all views, its graph, and vectors."""
+    vectors = images.reshape(len(images), -1).astype(np.float32)
+    model, path = with_views(vectors), tmp_path_factory.mktemp("vectors") / "model.onnx"
+    export_onnx(model, path)
+    return model, path, vectors
+
+
+def test_the_views_of_vectors_are_in_the_graph(of_vectors):
+    model, path, vectors = of_vectors
+    assert_same_answers(path, model, vectors[:50])
+
+
+def test_a_vector_of_which_a_value_is_unknown_is_anomalous_in_the_graph_too(of_vectors):
+    model, path, vectors = of_vectors
+    vectors, bad = vectors[:64].copy(), np.arange(64) % 2 == 0
+    vectors[np.flatnonzero(bad), np.arange(32)] = np.resize([np.nan, np.inf, -np.inf], 32)
+    score, p_value, is_anomalous = answers(path, vectors)
+    np.testing.assert_array_equal(np.isnan(score), bad)
+    assert is_anomalous[bad].all()
+    assert (p_value[bad] == 1 / (1 + len(model.calibration.scores))).all()
+    expected = model(vectors)
+    np.testing.assert_array_equal(np.isnan(expected.anomaly_score), bad)
+    np.testing.assert_array_equal(p_value, expected.p_value)
+    np.testing.assert_array_equal(is_anomalous, expected.is_anomalous)
+
+
+def test_a_graph_that_calls_the_unknown_normal_is_not_written(of_vectors, tmp_path, monkeypatch):
+    def forward(self, samples):
+        score = self.score(self.prepare(samples))
+        return score, self.p_value(score), score > self.threshold
+
+    monkeypatch.setattr(Graph, "forward", forward)
+    with pytest.raises(RunError, match="p-values equal, verdicts different"):
+        export_onnx(of_vectors[0], tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
 # --- the file
 
 
@@ -174,7 +222,7 @@ def test_the_graph_has_plain_convolutions_and_a_free_batch(exported):
     (given,) = graph.input
     assert given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim] == ["N", 8, 8, 1]
-    assert [output.name for output in graph.output] == list(OUTPUTS)
+    assert [output.name for output in graph.output] == list(FIGURES)
 
 
 def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported, model):

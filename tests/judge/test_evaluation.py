@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
+from archives import png, write_shard
 from PIL import Image
-from test_shards import png, write_shard
-from tiny import tiny_config
 
 from historyad.data.datasets import open_source
 from historyad.errors import InputError
@@ -16,22 +15,17 @@ from historyad.judge.evaluation import (
     table_of,
 )
 from historyad.judge.metrics import auprc, auroc, fpr_at_tpr
-from historyad.model.fit import fit_model
-from historyad.model.run import RunDirectory
 
 
 @pytest.fixture(scope="module")
-def sources():
-    """Normal vectors to fit and to test on, and anomalous ones."""
-    random = np.random.default_rng(0)
-    return [
-        open_source(random.normal(shift, 1, (n, 3))) for shift, n in ((0, 200), (0, 90), (4, 30))
-    ]
+def sources(columns):
+    """Vectors that were fitted on, normal ones to test on, and anomalous ones."""
+    return [*map(open_source, (columns.train, columns.normal, columns.anomalous))]
 
 
 @pytest.fixture(scope="module")
-def model(sources, tmp_path_factory):
-    return fit_model(sources[0], tiny_config(), RunDirectory(tmp_path_factory.mktemp("run")))
+def model(columns):
+    return columns.model
 
 
 def test_figures_are_those_of_the_scores_with_anomalous_as_the_positive_class():
@@ -56,8 +50,8 @@ def test_rates_are_those_at_the_models_own_threshold(model, sources):
     assert figures["false_positive_rate"] == (scores[0] > threshold).mean()
     assert figures["detection_rate"] == (scores[1] > threshold).mean()
     assert figures["requested_false_positive_rate"] == 0.05
-    assert figures["auroc"] == auroc(np.repeat([0, 1], [90, 30]), np.concatenate(scores))
-    assert figures["images_per_second"] == pytest.approx(120 / figures["seconds"])
+    assert figures["auroc"] == auroc(np.repeat([0, 1], [150, 50]), np.concatenate(scores))
+    assert figures["images_per_second"] == pytest.approx(200 / figures["seconds"])
 
 
 def test_the_same_evaluation_gives_the_same_figures(model, sources):
@@ -67,7 +61,7 @@ def test_the_same_evaluation_gives_the_same_figures(model, sources):
 
 
 def test_sources_that_the_model_does_not_know_are_refused(model, sources):
-    with pytest.raises(InputError, match="shape 2, the detector was fitted on 3"):
+    with pytest.raises(InputError, match="shape 2, the detector was fitted on 5"):
         evaluate_model(model, sources[1], open_source(np.zeros((5, 2))))
 
 
@@ -76,7 +70,7 @@ def test_the_table_puts_auprc_beside_its_prevalence(model, sources):
     rows = dict(table_of(figures))
     assert rows["AUPRC"].startswith(f"{figures['auprc']:.4f}  (")
     assert rows["AUPRC"].endswith("prevalence 0.250")
-    assert rows["samples"] == "90 normal, 30 anomalous"
+    assert rows["samples"] == "150 normal, 50 anomalous"
     assert "0.05 was asked for" in rows["false positives"]
 
 
@@ -98,11 +92,8 @@ def test_maps_are_judged_pixel_by_pixel_and_region_by_region():
 
 
 @pytest.fixture(scope="module")
-def of_crops(tmp_path_factory):
-    """A model of crops of 8 x 8 pixels."""
-    images = np.random.default_rng(0).integers(90, 160, (110, 20, 24, 1), dtype=np.uint8)
-    run = RunDirectory(tmp_path_factory.mktemp("crops"))
-    return fit_model(open_source(images), tiny_config(patch=8), run)
+def of_crops(crops):
+    return crops.model
 
 
 @pytest.fixture

@@ -2,15 +2,14 @@ import numpy as np
 import pytest
 from tiny import TINY, TRAINED
 
-from historyad import HistoryAD
+from historyad import HistoryAD, Model
 from historyad.errors import InputError
 from historyad.judge.explain import anomaly_map, feature_contributions, overlay
 
 
 @pytest.fixture(scope="module")
-def model(digits):
-    """A small detector, trained on digits."""
-    return HistoryAD(**TRAINED).fit(digits[0][:1000]).model_
+def model(trained):
+    return Model.load(trained)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def test_any_size_that_the_detector_accepts(size):
 def test_refusals_say_what_to_do(model, normal, vector_model):
     with pytest.raises(InputError, match="give it the same shape"):
         anomaly_map(model, normal[0, :4])
-    with pytest.raises(InputError, match="use feature_contributions"):
+    with pytest.raises(InputError, match="scores vectors: use feature_contributions"):
         anomaly_map(vector_model, normal[0])
     with pytest.raises(InputError, match="use anomaly_map"):
         feature_contributions(model, np.zeros(5))
@@ -110,10 +109,10 @@ def test_the_hue_grows_with_the_map_up_to_full():
 
 
 def test_only_the_feature_that_differs_from_its_median_contributes(vector_model):
-    medians = vector_model.preprocessing.center
+    medians = vector_model.kind.center
     for feature in range(5):
         vector = medians.copy()
-        vector[feature] += 30 * vector_model.preprocessing.scale[feature]
+        vector[feature] += 30 * vector_model.kind.spread[feature]
         contributions = feature_contributions(vector_model, vector)
         assert contributions.shape == (5,)
         assert abs(contributions[feature]) > 0.01
@@ -123,6 +122,6 @@ def test_only_the_feature_that_differs_from_its_median_contributes(vector_model)
 def test_contributions_are_falls_of_the_excess(vector_model):
     vector = np.array([1, -20, 300, 0.1, 0], np.float32)
     replaced = vector.copy()
-    replaced[1] = vector_model.preprocessing.center[1]
+    replaced[1] = vector_model.kind.center[1]
     excess, rest = vector_model.excess(vector_model.anomaly_score(np.stack([vector, replaced])))
     assert feature_contributions(vector_model, vector)[1] == pytest.approx(excess - rest, rel=1e-3)

@@ -2,26 +2,24 @@ import json
 
 import numpy as np
 import pytest
-from historyad.kinds.corruptions import image_corruptions
-from tiny import TINY, TRAINED
 
-from historyad import HistoryAD, Model
+from historyad import Model
 from historyad.cli import main
 from historyad.errors import InputError
-from historyad.judge.probe import draw_probe, probe_model, seen_from, table_of, wilson_interval
+from historyad.judge.probe import (
+    draw_probe,
+    missed_again,
+    probe_model,
+    seen_from,
+    table_of,
+    wilson_interval,
+)
+from historyad.kinds.damages import image_damages
 
 
 @pytest.fixture(scope="module")
-def run(digits, tmp_path_factory):
-    """The run of a small detector, trained on digits."""
-    out = tmp_path_factory.mktemp("runs") / "digits"
-    HistoryAD(**TRAINED).fit(digits[0][:1000], run=out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def model(run):
-    return Model.load(run)
+def model(trained):
+    return Model.load(trained)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +30,6 @@ def normal(digits):
 @pytest.fixture(scope="module")
 def result(model, normal):
     return probe_model(model, normal)
-
-
-@pytest.fixture(scope="module")
-def vector_model():
-    vectors = np.random.default_rng(0).standard_normal((600, 5)) * [1, 10, 100, 0.1, 1]
-    return HistoryAD(**TINY).fit(vectors).model_
 
 
 def curve_of(result, name):
@@ -51,7 +43,7 @@ def curve_of(result, name):
 def test_every_kind_is_tried_and_json_can_hold_the_result(result):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["n_samples"] == 200
-    assert [c["name"] for c in result["corruptions"]] == [k.name for k in image_corruptions(8, 8)]
+    assert [c["name"] for c in result["corruptions"]] == [k.name for k in image_damages(8, 8)]
     for curve in result["corruptions"]:
         assert len(curve["strengths"]) == len(curve["rate"]) == 9
         for low, rate, high in zip(curve["low"], curve["rate"], curve["high"], strict=True):
@@ -87,9 +79,8 @@ def test_the_order_of_memory_does_not_matter(model, normal, result, monkeypatch)
         assert curve_of(chunked, name) == curve_of(result, name)
 
 
-def test_vectors_are_damaged_in_units_of_their_spread(vector_model):
-    vectors = np.random.default_rng(1).standard_normal((300, 5)) * [1, 10, 100, 0.1, 1]
-    result = probe_model(vector_model, vectors.astype(np.float32))
+def test_vectors_are_damaged_in_units_of_their_spread(columns):
+    result = probe_model(columns.model, columns.normal)
     names = [curve["name"] for curve in result["corruptions"]]
     assert names == ["noise", "one feature shifted", "features swapped"]
     assert curve_of(result, "features swapped")["strengths"] == [0, 1, 2]
@@ -107,12 +98,22 @@ def test_refusals_say_what_to_do(model, normal):
 # --- what follows from rates
 
 
-def test_the_smallest_strength_seen_is_interpolated():
+@pytest.mark.parametrize(
+    ("rates", "seen", "missed"),
+    [
+        ([0.0, 0.9, 1.0], 15, None),
+        ([0.0, 0.95, 1.0], 10, None),
+        ([1.0, 1.0, 1.0], 0, None),
+        ([0.0, 0.5, 0.94], None, None),
+        ([0.0, 0.95, 0.2], None, 20),
+        ([1.0, 0.9, 1.0], 15, 10),
+        ([1.0, 0.2, 0.9], None, 10),
+    ],
+)
+def test_damage_is_seen_from_where_on_none_is_missed(rates, seen, missed):
     strengths = [0.0, 10.0, 20.0]
-    assert seen_from(strengths, [0.0, 0.9, 1.0]) == pytest.approx(15)
-    assert seen_from(strengths, [0.0, 0.95, 0.2]) == pytest.approx(10)
-    assert seen_from(strengths, [1.0, 1.0, 1.0]) == 0
-    assert seen_from(strengths, [0.0, 0.5, 0.94]) is None
+    assert seen_from(strengths, rates) == (None if seen is None else pytest.approx(seen))
+    assert missed_again(strengths, rates) == missed
 
 
 def test_at_the_ends_of_an_interval_the_share_is_1_96_standard_deviations_away():
@@ -137,6 +138,11 @@ def test_the_table_says_what_is_seen_and_what_is_not(result):
         start = "not within the range: " if curve["seen_from"] is None else "seen from "
         assert rows[curve["name"]].startswith(start)
         assert curve["unit"] in rows[curve["name"]]
+        said = f"; missed at {curve['missed_again']:g}, though less is seen"
+        if curve["missed_again"] is None:
+            assert "missed at" not in rows[curve["name"]]
+        else:
+            assert rows[curve["name"]].endswith(said)
 
 
 # --- picture and command
@@ -149,16 +155,16 @@ def test_a_picture_of_any_channels(model, result, normal, tmp_path, channels):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_of_vectors(vector_model, tmp_path):
+def test_a_picture_of_vectors(columns, tmp_path):
     vectors = np.zeros((10, 5), np.float32)
-    result = probe_model(vector_model, vectors)
-    draw_probe(result, vector_model, vectors[0], tmp_path / "probe.svg")
+    result = probe_model(columns.model, vectors)
+    draw_probe(result, columns.model, vectors[0], tmp_path / "probe.svg")
     assert "<svg" in (tmp_path / "probe.svg").read_text()
 
 
-def test_the_command(run, tmp_path, capsys):
+def test_the_command(trained, tmp_path, capsys):
     out, file = tmp_path / "out", tmp_path / "probe.json"
-    command = ["probe", str(run), "digits:test", "--out", str(out), "--json", str(file)]
+    command = ["probe", str(trained), "digits:test", "--out", str(out), "--json", str(file)]
     assert main([*command, "--limit", "20"]) == 0
     assert "covered patch" in capsys.readouterr().out
     assert (out / "probe.png").exists()
@@ -166,4 +172,4 @@ def test_the_command(run, tmp_path, capsys):
     assert found == json.loads((out / "probe.json").read_text())
     assert found["source"] == "digits:test"
     assert found["n_samples"] == 20
-    assert main(["probe", str(run), "digits:test", "--limit", "0"]) == 2
+    assert main(["probe", str(trained), "digits:test", "--limit", "0"]) == 2

@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 import os
 import re
@@ -8,8 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from archives import png, write_shard
 from PIL import Image
-from test_shards import png, write_shard
 from tiny import tiny_config
 from torch.utils.data import TensorDataset
 
@@ -19,8 +21,8 @@ from historyad.config import make_config
 from historyad.errors import InputError
 from historyad.judge.evaluation import judge
 from historyad.judge.report import write_report
-from historyad.judge.report.page import oddest
 from historyad.judge.report.pictures import as_picture
+from historyad.judge.report.samples import oddest
 from historyad.judge.report.settings import fit_command, nearest_preset
 from historyad.judge.report.training import seconds_of
 from historyad.model.run import RunDirectory
@@ -155,7 +157,14 @@ def test_it_shows_what_can_be_seen_and_the_oddest_training_samples(full, fitted)
     scores = model.anomaly_score(open_source(fitted[1]).samples)
     highest = f"{scores.max():+.3f}".replace("-", "−")
     assert f"{EVIL} {scores.argmax():03d}.png{highest}" in text
-    assert html.count('alt="') == 24 + 1  # and the film strip
+    shown = [attributes for tag, attributes in Page(html).elements if tag == "img"]
+    pictures = [image for image in shown if "latent" not in image["alt"]]
+    assert len(shown) == 1 + len(pictures)  # the film strip
+    assert len(pictures) == 2 * (24 + 3 * 6)  # training samples, and each end of the others
+    for picture, where in zip(pictures[::2], pictures[1::2], strict=True):
+        assert where["alt"] == f"{picture['alt']}: where it looks anomalous"
+        assert where["src"] != picture["src"]
+    assert "above the threshold" not in text  # of whole images, no place decides
 
 
 def test_the_oddest_of_a_stream_keep_their_names_beside_an_unreadable_one(fitted, tmp_path):
@@ -280,6 +289,43 @@ def test_a_report_on_vectors(tmp_path, n_features):
     assert not [tag for tag, _ in page.elements if tag == "img"]
 
 
+def test_samples_at_both_ends_are_shown_the_outermost_first(full):
+    html, model, sources = full
+    titles = re.findall(r"<h3>(.*?)</h3>(.*?)</div>\n(?=<h3>|<p)", html, re.DOTALL)
+    negatives, positives = (model.anomaly_score(s.samples) for s in sources.values())
+    expected = {
+        "Anomalous, with the highest scores": np.argsort(-positives)[:6],
+        "Anomalous, with the lowest scores": np.argsort(positives)[:6],
+        "Normal, with the highest scores": np.argsort(-negatives)[:6],
+    }
+    found = {title: re.findall(r'alt="(\d+)"', part) for title, part in titles}
+    assert found == {title: [*map(str, rows)] for title, rows in expected.items()}
+
+
+def test_a_report_on_crops_shows_where_and_what_lies_above_the_threshold(crops, tmp_path):
+    normal, anomalous = (
+        open_source(crops.source_of(part), any_size=True) for part in ("normal", "anomalous")
+    )
+    out = tmp_path / "report.html"
+    write_report(crops.run, out, model=crops.model, normal=normal, anomalous=anomalous)
+    page = Page(out.read_text())
+    text = " ".join(page.text.split())
+    assert "What lies within an outline is above the threshold" in text
+    assert "a crop of 8 x 8, scales 2" in text
+    assert "fresh samples of the history" not in text  # which are crops, and have no score
+    maps = [a["src"] for _, a in page.elements if a.get("alt", "").endswith("looks anomalous")]
+    hues = [hue_of(source, crops.anomalous) for source in maps]
+    assert min(hues[:6]) > 3 * max(hues[12:])
+
+
+def hue_of(source, images):
+    """Return how much colour there is in the square of the stripes of a map."""
+    data = base64.b64decode(source.partition(",")[2])
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
+    assert pixels.shape[:2] == images.shape[1:3]
+    return (pixels[12:22, 24:34, 0] - pixels[12:22, 24:34, 2]).mean()
+
+
 # --- parts
 
 
@@ -291,7 +337,7 @@ def test_the_nearest_preset_leaves_the_fewest_settings_to_name(fitted):
         # As a fit keeps it: with the length that an epoch of "0" images had.
         resolved = {} if preset == "quick" else {"epoch_images": 60_000}
         config = make_config(preset, **resolved, seed=7)
-        changed = Model(model.detector, model.preprocessing, model.calibration, config, source)
+        changed = Model(model.score, model.calibration, config, source)
         assert nearest_preset(changed) == (preset, [("seed", 7, 0)])
         assert fit_command(changed, folder).endswith(f"--preset {preset} --seed=7")
     for samples in (np.zeros((2, 3)), TensorDataset(torch.zeros(2, 3))):

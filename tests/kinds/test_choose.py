@@ -27,6 +27,17 @@ def test_the_kind_follows_from_the_samples_and_the_settings():
         choose_kind(VECTORS, tiny_config(patch=8))
 
 
+def test_samples_that_no_file_of_a_model_may_describe_are_refused_before_a_fit():
+    for shape in ((2**14, 2**14, 1), (8, 8, 1025), (2**27 + 1,)):
+        samples = np.broadcast_to(np.zeros(1, np.uint8), (2, *shape))
+        words = " x ".join(map(str, shape))
+        with pytest.raises(InputError, match=rf"samples of {words} values are too large: give sm"):
+            choose_kind(samples, tiny_config())
+    large = np.broadcast_to(np.zeros(1, np.uint8), (2, 6000, 6000, 3))
+    kind = choose_kind(large, tiny_config(patch=8))
+    assert read_kind(write_kind(kind), kind.tensors()).input_shape == (6000, 6000, 3)
+
+
 @pytest.mark.parametrize(
     ("samples", "values", "said"),
     [

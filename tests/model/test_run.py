@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from tiny import on_disk, tiny_config
 from torch import nn
 
 from historyad.checkpoints import Checkpoint
+from historyad.config import as_dict
 from historyad.data.datasets import open_source
 from historyad.errors import RunError
 from historyad.files import load_json, save_json, write_atomic
 from historyad.method.gan import make_adam
-from historyad.method.networks import Critic
+from historyad.method.networks import VectorNetworks
 from historyad.model.fit import fit_model
 from historyad.model.run import RunDirectory
 
@@ -31,8 +33,12 @@ def trained():
     return after_steps(2)
 
 
+def critic_of(n_features):
+    return VectorNetworks((n_features,), hidden=8, latent_dim=2).critic()
+
+
 def after_steps(n, seed=0):
-    network = Critic((3,), width=4, hidden=8)
+    network = critic_of(3)
     random = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         nn.init.normal_(parameter, generator=random)
@@ -95,7 +101,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, trained):
     with pytest.raises(
         RunError, match=r"checkpoint is damaged \((.|\n)*size mismatch(.|\n)*delete"
     ):
-        checkpoint.restore({"net": Critic((4,), width=4, hidden=8)}, {})
+        checkpoint.restore({"net": critic_of(4)}, {})
     with pytest.raises(RunError, match=r"Missing key"):
         checkpoint.restore({"other": trained[0]}, {})
 
@@ -120,7 +126,16 @@ def test_a_damaged_checkpoint_is_refused_or_means_the_same(tmp_path, trained, da
 
 # --- the run directory
 
-RECORD = {"config": {"width": 4, "seed": 0}, "source": {"fingerprint": "f"}, "command": "c"}
+CONFIG = tiny_config(width=4, decay=3.0)
+SOURCE = {"description": "here/", "fingerprint": "0" * 64, "n": 100, "n_train": 80, "unreadable": 0}
+
+
+def claimed(run):
+    """Return what the run holds, but for the versions."""
+    return {name: value for name, value in load_json(run.config).items() if name != "versions"}
+
+
+RECORD = {"config": as_dict(CONFIG), "source": SOURCE, "command": "c"}
 
 
 @pytest.fixture
@@ -128,42 +143,55 @@ def run(tmp_path):
     """A run directory that is being held and has been claimed."""
     run = RunDirectory(tmp_path / "run")
     with run.lock():
-        run.claim(RECORD)
+        run.claim(CONFIG, SOURCE, "c")
         yield run
 
 
 def test_a_run_is_claimed_again_by_the_same_config_and_source(run):
-    run.claim({**RECORD, "command": "another spelling", "versions": {}})
-    assert load_json(run.config) == RECORD
+    run.claim(CONFIG, SOURCE, "another spelling")
+    assert claimed(run) == RECORD
 
 
 @pytest.mark.parametrize(
-    ("part", "key", "value", "words"),
+    ("config", "source", "words"),
     [
-        ("config", "width", 8, "width = 4, not 8"),
-        ("config", "new", 1, "new = None, not 1"),
-        ("source", "fingerprint", "g", "fingerprint = 'f', not 'g'"),
+        ({"width": 8}, {}, "width = 4, not 8"),
+        ({"decay": 2.0}, {}, "decay = 3.0, not 2.0"),
+        ({}, {"fingerprint": "1" * 64}, "description = 'here/', not other samples, 'here/'"),
+        (
+            {},
+            {"fingerprint": "1" * 64, "description": "there/"},
+            "description = 'here/', not 'there/'",
+        ),
+        ({}, {"n": 99}, "n = 100, not 99"),
+        ({}, {"n_train": 79}, "n_train = 80, not 79"),
     ],
 )
-def test_a_run_of_another_config_or_source_is_refused(run, part, key, value, words):
-    other = {**RECORD, part: {**RECORD[part], key: value}}
+def test_a_run_of_another_config_or_source_is_refused(run, config, source, words):
     with pytest.raises(RunError, match=f"already holds a run with {words}: choose another --out"):
-        run.claim(other)
-    assert load_json(run.config) == RECORD
+        run.claim(replace(CONFIG, **config), {**SOURCE, **source})
+    assert claimed(run) == RECORD
+
+
+def test_a_setting_that_an_earlier_program_did_not_know_is_another_config(run):
+    config = {name: value for name, value in as_dict(CONFIG).items() if name != "width"}
+    save_json(run.config, {**RECORD, "config": config})
+    with pytest.raises(RunError, match="already holds a run with width = None, not 4"):
+        run.claim(CONFIG, SOURCE)
 
 
 @pytest.mark.parametrize("content", [[], 1, {}, {"config": []}, {"config": {}, "source": None}])
 def test_an_altered_config_file_is_refused(run, content):
     save_json(run.config, content)
     with pytest.raises(RunError, match=r"config.json was altered|already holds a run"):
-        run.claim(RECORD)
+        run.claim(CONFIG, SOURCE, "c")
 
 
 def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "photo.png").touch()
     run = RunDirectory(tmp_path)
     with pytest.raises(RunError, match="holds other files and no run: choose another"), run.lock():
-        run.claim(RECORD)
+        run.claim(CONFIG, SOURCE, "c")
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
 
@@ -172,14 +200,14 @@ def test_what_a_crash_before_the_first_file_leaves_is_not_foreign(tmp_path):
         (tmp_path / name).touch()
     run = RunDirectory(tmp_path)
     with run.lock():
-        run.claim(RECORD)
-    assert load_json(run.config) == RECORD
+        run.claim(CONFIG, SOURCE, "c")
+    assert claimed(run) == RECORD
 
 
 def test_what_a_killed_writer_left_is_removed_by_who_holds_the_run_next(tmp_path):
     run = RunDirectory(tmp_path)
     with run.lock():
-        run.claim(RECORD)
+        run.claim(CONFIG, SOURCE, "c")
         run.history.mkdir()
         left = [tmp_path / "detector.json.1.tmp", run.history / "1.safetensors.2.tmp"]
         for path in (*left, tmp_path / "table.csv.tmp"):
@@ -210,9 +238,8 @@ def test_the_folder_of_a_model_is_held_without_its_run(tmp_path):
 
 
 def test_a_run_is_known_by_its_data_and_not_by_what_else_describes_them(run):
-    source = {**RECORD["source"], "description": "elsewhere/", "unreadable": 1}
-    run.claim({**RECORD, "source": source})
-    assert load_json(run.config) == RECORD
+    run.claim(CONFIG, {**SOURCE, "description": "elsewhere/", "unreadable": 1})
+    assert claimed(run) == RECORD
 
 
 def test_one_process_holds_a_run_and_a_dead_one_holds_nothing(tmp_path):
@@ -234,7 +261,7 @@ with RunDirectory({str(tmp_path / "run")!r}).lock():
             pass
         holder.kill()
     with run.lock():
-        run.claim(RECORD)
+        run.claim(CONFIG, SOURCE, "c")
 
 
 def test_two_locks_in_one_process_exclude_each_other(run):
@@ -281,7 +308,7 @@ def files_of(run):
 def test_a_write_protected_disk_is_an_error_and_the_old_file_stays(disk):
     run = RunDirectory(disk.path / "run")
     with run.lock():
-        run.claim(RECORD)
+        run.claim(CONFIG, SOURCE, "c")
         run.append_log({"step": "gan"})
     disk.write_protect(True)
     for write in (
@@ -291,10 +318,10 @@ def test_a_write_protected_disk_is_an_error_and_the_old_file_stays(disk):
     ):
         with pytest.raises(RunError, match=r"cannot write .*make the directory writable"):
             write()
-    assert load_json(run.config) == RECORD
+    assert claimed(run) == RECORD
     disk.write_protect(False)
     with run.lock():
-        run.claim(RECORD)
+        run.claim(CONFIG, SOURCE, "c")
 
 
 def test_a_directory_under_a_file_cannot_be_written(tmp_path):

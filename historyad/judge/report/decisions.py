@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.sources import CHUNK, Source
+from historyad.data.sources import Source
 from historyad.judge import charts
 from historyad.judge.evaluation import judge
 from historyad.judge.probe import probe_model
+from historyad.judge.report.samples import Seen, look_through, show
 from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 
@@ -32,8 +33,9 @@ def decision_of(model: Model) -> dict[str, Any]:
 
 
 def trial_of(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
-    """Return figures and charts of the scores of samples whose labels are known."""
-    negatives, positives = scores_of(model, normal), scores_of(model, anomalous)
+    """Return figures, charts and examples of samples whose labels are known."""
+    good, bad = look_through(model, normal), look_through(model, anomalous)
+    negatives, positives = good.scores, bad.scores
     threshold = model.calibration.threshold
     n_false, n_found = int((negatives > threshold).sum()), int((positives > threshold).sum())
     at = {
@@ -64,8 +66,18 @@ def trial_of(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
         "names": (normal.description, anomalous.description),
         "reused": n_used_of(normal, model) > 0,
         "charts": drawn,
+        "examples": _examples(model, good, bad) if model.kind.is_picture else [],
         "slider": _slider(model.calibration.threshold, at, negatives, positives, drawn),
     }
+
+
+def _examples(model: Model, good: Seen, bad: Seen) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return samples that say most of a detector, (what they are, samples)."""
+    return [
+        ("Anomalous, with the highest scores", show(model, bad.highest)),
+        ("Anomalous, with the lowest scores", show(model, bad.lowest)),
+        ("Normal, with the highest scores", show(model, good.highest)),
+    ]
 
 
 def n_used_of(source: Source, model: Model) -> int:
@@ -146,8 +158,3 @@ def probe_of(
             for curve in found["corruptions"]
         ],
     }
-
-
-def scores_of(model: Model, source: Source) -> Array:
-    """Return the scores of all samples, (N,)."""
-    return np.concatenate([model.anomaly_score(chunk) for _, chunk in source.chunks(CHUNK)])

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from heapq import nlargest
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from historyad import __version__
-from historyad.data.sources import CHUNK, Source
+from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.files import load_json, write_atomic
 from historyad.judge.report.decisions import decision_of, probe_of, trial_of
 from historyad.judge.report.history import history_of
-from historyad.judge.report.pictures import thumbnail
+from historyad.judge.report.samples import oddest
 from historyad.judge.report.settings import fit_command, settings_of
 from historyad.judge.report.training import training_of
 from historyad.method.history import History
 from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
-
-_HIGHEST = 24  # training samples shown
 
 
 def write_report(
@@ -63,7 +56,7 @@ def write_report(
         "command": command,
         "fit_command": record.get("command") or fit_command(model, run),
         "versions": record.get("versions", {}),
-        "model": model.describe(),
+        "model": {"grid": None, "crops": None, **model.describe()},
         "settings": settings_of(model),
         "training": training_of(directory.read_log(), model.config),
         "history": history_of(history, model, train) if len(history) else None,
@@ -98,25 +91,3 @@ def _render(page: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html").render(page)
-
-
-def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
-    """Return the training samples that look most anomalous."""
-    found: list[tuple[float, str, NDArray[Any]]] = []
-    for names, samples in train.chunks(CHUNK, check=model.kind.check):
-        scores = model.anomaly_score(samples)
-        highest = np.argsort(-scores, kind="stable")[:_HIGHEST].tolist()
-        found += [(float(scores[row]), names[row], samples[row].copy()) for row in highest]
-        found = nlargest(_HIGHEST, found, key=itemgetter(0))
-    labels = {} if train.labels is None else dict(zip(train.names, train.labels, strict=True))
-    p_values = model.calibration.p_value(np.array([score for score, *_ in found]))
-    return [
-        {
-            "name": name,
-            "label": int(labels[name]) if name in labels else None,
-            "score": score,
-            "p_value": float(p_value),
-            "picture": thumbnail(sample) if model.kind.is_picture else None,
-        }
-        for (score, name, sample), p_value in zip(found, p_values, strict=True)
-    ]

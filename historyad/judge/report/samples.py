@@ -1,0 +1,76 @@
+"""Samples that the page shows: the ones that look odd, and where, and those on which it errs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from historyad.data.sources import CHUNK, Source
+from historyad.judge.explain import map_over
+from historyad.judge.report.pictures import thumbnail
+from historyad.model.model import Model
+
+Array = NDArray[Any]
+Entry = tuple[float, str, Array]  # score, name and sample
+
+_HIGHEST = 24  # training samples shown
+_EACH = 6  # of the samples with labels, from either end
+
+
+@dataclass
+class Seen:
+    """The scores of a source, (N,), and its samples at both ends of them, the outermost first."""
+
+    scores: Array = field(default_factory=lambda: np.empty(0, np.float32))
+    highest: Sequence[Entry] = ()
+    lowest: Sequence[Entry] = ()
+
+
+def look_through(model: Model, source: Source, n: int = _EACH) -> Seen:
+    """Score a source, of which only ``n`` samples from either end are kept."""
+    seen = Seen()
+    for names, samples in source.chunks(CHUNK, check=model.kind.check):
+        scores = model.anomaly_score(samples)
+        order = np.argsort(-scores, kind="stable").tolist()
+        high, low = (
+            [(float(scores[row]), names[row], samples[row].copy()) for row in rows]
+            for rows in (order[:n], order[::-1][:n])
+        )
+        seen.scores = np.concatenate([seen.scores, scores])
+        seen.highest = sorted([*seen.highest, *high], key=_score, reverse=True)[:n]
+        seen.lowest = sorted([*seen.lowest, *low], key=_score)[:n]
+    return seen
+
+
+def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
+    """Return the training samples that look most anomalous."""
+    found = show(model, look_through(model, train, _HIGHEST).highest)
+    labels = {} if train.labels is None else dict(zip(train.names, train.labels, strict=True))
+    return [{**sample, "label": labels.get(sample["name"])} for sample in found]
+
+
+def show(model: Model, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return what the page says of samples, with a picture and a map of those that are images."""
+    scores, names, samples = zip(*entries, strict=True)
+    is_picture = model.kind.is_picture
+    return [
+        {
+            "name": name,
+            "score": score,
+            "p_value": float(p_value),
+            "label": None,
+            "picture": thumbnail(sample) if is_picture else None,
+            "map": thumbnail(map_over(model, sample)) if is_picture else None,
+        }
+        for score, name, sample, p_value in zip(
+            scores, names, samples, model.calibration.p_value(np.array(scores)), strict=True
+        )
+    ]
+
+
+def _score(entry: Entry) -> float:
+    return entry[0]
