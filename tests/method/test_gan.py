@@ -140,16 +140,16 @@ def test_the_weight_of_a_rarer_penalty_is_multiplied_by_its_interval(images):
 
 def test_the_penalty_pulls_the_slope_of_the_critic_to_one(images):
     """With its sign flipped, it would push it away."""
-    config = tiny_config(gradient_penalty_weight=1000.0, penalty_interval=1)
+    config = tiny_config(gradient_penalty_weight=1000.0, penalty_interval=1, learning_rate=5e-3)
     batches = batches_of(images, config)
     gan = build_gan(batches.networks, config, "cpu")
     real, latents = batches.at(0, 64), torch.randn(64, config.latent_dim, generator=seeded(0))
     generated, mix = gan.generator(latents).detach(), torch.rand(64, generator=seeded(1))
     before = gradient_penalty(gan.critic, real, generated, mix)
-    for step in range(30):
+    for step in range(20):
         random = torch_generator(0, Stream.GAN, step)
         critic_step(gan, batches.at(step * 64, 64), random, config, penalised=True)
-    assert gradient_penalty(gan.critic, real, generated, mix) < before / 4
+    assert gradient_penalty(gan.critic, real, generated, mix) < before / 10
 
 
 def seeded(seed):
