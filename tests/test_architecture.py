@@ -15,8 +15,9 @@ TESTS = Path(__file__).parent
 
 # The table of contents: a file imports only from its own part and from those above it.
 PARTS = [
-    *("errors", "constants", "config", "randomness", "files", "checkpoints", "ranks", "layers"),
-    *("environment", "data", "method", "score", "kinds", "model", "judge", "deploy", "research"),
+    *("errors", "constants", "config", "randomness", "names", "regular", "files", "checkpoints"),
+    *("ranks", "layers", "environment"),
+    *("data", "method", "score", "kinds", "model", "judge", "deploy", "research"),
     *("cli", "__main__"),
 ]
 

@@ -69,7 +69,7 @@ def bomb(rng: random.Random) -> bytes:
 def post(body: bytes, kind: str = "image/png", length: int | None = None, more: str = "") -> bytes:
     """Return a request to score ``body``, whose length and type it may lie about."""
     length = len(body) if length is None else length
-    head = f"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{more}"
+    head = f"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{more}"
     return f"{head}Content-Length: {length}\r\nConnection: close\r\n\r\n".encode() + body
 
 

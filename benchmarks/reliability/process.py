@@ -38,9 +38,12 @@ class Service:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def memory(self) -> float:
-        """Resident memory in MB."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(text.split("VmRSS:")[1].split()[0]) / 1024
+        """Resident memory in MB, that of the processes it started included."""
+        own = Path(f"/proc/{self.process.pid}")
+        with contextlib.suppress(OSError):  # of one that has just ended
+            started = (own / "task" / own.name / "children").read_text().split()
+            return sum(map(_resident, [own.name, *started]))
+        return _resident(own.name)
 
     def cpu(self) -> float:
         """Seconds of processor time so far, all threads together."""
@@ -57,6 +60,11 @@ class Service:
         """End it with SIGTERM; return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
+
+
+def _resident(process: str) -> float:
+    text = Path(f"/proc/{process}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
 
 @contextlib.contextmanager

@@ -27,8 +27,8 @@ from benchmarks.pages import ROWS
 from benchmarks.performance.scoring import default_model
 from historyad.config import make_config
 from historyad.data.datasets import open_source
+from historyad.data.decoding import decode_image
 from historyad.data.folders import find_images
-from historyad.data.images import decode_image
 from historyad.data.sources import CHUNK
 from historyad.deploy.many import score_dataset, score_shard
 from historyad.deploy.parts import Job

@@ -98,8 +98,8 @@ def measure(method: str, root: Path, seed: int, runs: Path, arguments: argparse.
     good = fitted.score(normal.samples)
     score_seconds = time.perf_counter() - started
     scores = {kind: fitted.score(source.samples) for kind, source in defects.items()}
-    truth = root / "ground_truth"
-    masks = {k: np.stack(read_masks(truth / k, source)) for k, source in defects.items()}
+    marks = root / "ground_truth"
+    masks = {k: np.stack(read_masks(marks / k, source)) for k, source in defects.items()}
     if arguments.picture and method == OURS[0] and seed == 1:
         draw(fitted.maps, normal, good, defects, scores, masks, arguments.picture)
     return {
@@ -163,11 +163,11 @@ def _pixels(
     marked = {kind: mask.any((1, 2)) for kind, mask in masks.items()}
     maps = {kind: fitted.maps(defects[kind].samples[marked[kind]]) for kind in KINDS}
     truth = {kind: masks[kind][marked[kind]] for kind in KINDS}
-    all_maps, all_truth = (np.concatenate(list(found.values())) for found in (maps, truth))
+    everything, marks = (np.concatenate(list(x.values())) for x in (maps, truth))
     return {
-        "all": judge_maps(good, all_maps, [*all_truth]),
-        **{kind: judge_maps(good, maps[kind], [*truth[kind]]) for kind in KINDS},
-        "elsewhere": elsewhere(good, all_maps, all_truth),
+        "all": judge_maps(good, everything, list(marks)),
+        **{kind: judge_maps(good, maps[kind], list(truth[kind])) for kind in KINDS},
+        "elsewhere": elsewhere(good, everything, marks),
     }
 
 

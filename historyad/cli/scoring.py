@@ -228,7 +228,8 @@ def serve(
             f"historyad: whoever reaches {url} can use it; to ask for a token, set HISTORYAD_TOKEN",
             file=sys.stderr,
         )
-    run_server(model, settings, listener)
+    hosts = (*settings.allowed_host, host)
+    run_server(model, replace(settings, allowed_host=hosts), listener)
 
 
 def export(

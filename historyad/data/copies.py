@@ -69,7 +69,7 @@ def _digests(part: Iterable[NDArray[Any]]) -> Iterable[bytes]:
         # The salt tells shapes and types apart whose bytes are alike.
         form = f"{values.shape}{values.dtype.str}".encode()
         salt = blake2b(form, digest_size=blake2b.SALT_SIZE).digest()
-        yield blake2b(values, digest_size=_BYTES, salt=salt).digest()
+        yield blake2b(values.data, digest_size=_BYTES, salt=salt).digest()
 
 
 def _as_items(prints: NDArray[np.uint8]) -> NDArray[np.void]:

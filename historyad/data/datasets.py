@@ -37,11 +37,12 @@ import numpy as np
 
 from historyad.data.any_size import noted
 from historyad.data.arrays import load_npy, load_npz
+from historyad.data.decoding import decode_image
 from historyad.data.delimited import read_delimited
 from historyad.data.folders import find_images
 from historyad.data.frames import is_frame, read_arrow_file, read_frame
 from historyad.data.image_sources import Wanted, find_folder, open_files, open_folder
-from historyad.data.images import SUFFIXES, conform, decode_image, refuse_irregular
+from historyad.data.images import SUFFIXES, refuse_irregular
 from historyad.data.in_memory import (
     collect,
     from_array,
@@ -203,7 +204,7 @@ def _open_file(path: Path, key: str, labels: str, description: str, wanted: Want
         raise InputError(_missing(path, description))
     refuse_irregular(path)
     if kind in SUFFIXES:
-        image = conform(decode_image(path), wanted.mixed, wanted.channels)
+        image = decode_image(path, side=wanted.mixed, channels=wanted.channels)
         if not wanted.any_size:
             return Source("image", image[None], [path.name], description)
         names, samples = collect([(path.name, image)], skip_unreadable=wanted.skip_unreadable)

@@ -25,15 +25,12 @@ other integer array                   values must lie in 0..255
 Files have one channel (grey) or three (colour); arrays may have any number.
 """
 
-import io
-import os
+import contextlib
 import re
 import stat
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,35 +39,42 @@ from PIL import ExifTags, Image, ImageOps
 from historyad.errors import InputError
 
 Pixels = NDArray[np.uint8]
+Check = Callable[[tuple[int, ...]], None]  # InputError for samples of a shape that is of no use
 
 # Formats that are widely used for pictures and decoded by well-tested code; Pillow knows
 # many more, some of which start other programs (EPS) or have no length checks.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".pbm", ".pgm", ".pnm", ".ppm"}
-_TURNED = (5, 6, 7, 8)  # orientations of EXIF in which width and height change places
+STRIP_PIXELS = 1 << 20  # of a file, converted at a time
 CHUNK_VALUES = 1 << 24  # values converted at a time: bounds the temporaries to about 128 MB
 
 
-def decode_image(
-    data: Path | bytes, *, name: str | None = None, max_pixels: int = 50_000_000
+def read_image(
+    stream: BinaryIO,
+    name: str,
+    *,
+    max_pixels: int,
+    side: int | None = None,
+    channels: int | None = None,
+    check: Check | None = None,
+    before_decoding: Callable[[int], None] | None = None,
 ) -> Pixels:
-    """Pixels of one image file: uint8 (H, W, C), C = 1 (grey) or 3 (colour).
+    """Pixels of an image file, uint8 (H, W, C), made to `conform` to ``side`` and ``channels``.
 
-    ``data`` is a path or the file's content; ``name`` is what errors call it. The conversions are
-    those of the table above. Raises InputError, and nothing else, for whatever is not an image of
-    at most ``max_pixels`` pixels that the table accepts.
+    ``name`` is what errors call it. ``check`` raises InputError for a shape that is of no use, and
+    is asked before anything is decoded; ``before_decoding`` is told the number of pixels. Raises
+    InputError, and nothing else, for whatever is not an image of at most ``max_pixels`` pixels that
+    the table above accepts. Nothing bounds its time: that is `historyad.data.decoding`'s.
     """
-    name = name or (str(data) if isinstance(data, Path) else "image")
     try:
-        if isinstance(data, Path):
-            refuse_irregular(data)
-        with (
-            io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
-            Image.open(stream, formats=FORMATS) as image,
-        ):
+        with Image.open(stream, formats=FORMATS) as image:
             _check_before_decoding(image, name, max_pixels)
-            return image_pixels(image, name)
+            if check is not None:
+                _check_shape(image, side, channels, check)
+            if before_decoding is not None:
+                before_decoding(image.width * image.height)
+            pixels = conform(image_pixels(image, name), side, channels)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -78,33 +82,18 @@ def decode_image(
     # Pillow's decoders answer a damaged file with OSError, SyntaxError, ValueError, KeyError,
     # struct.error, MemoryError, ...: the list is open, and to the user it is one thing.
     except Exception as error:
-        raise InputError(
-            f"{name} cannot be read as an image ({_reason(error)}); "
-            f"save it again as one of {', '.join(FORMATS)}, or take it out"
-        ) from error
+        raise unreadable(name, error) from error
+    if check is not None:
+        check(pixels.shape)
+    return pixels
 
 
-def image_shape(data: Path | bytes) -> tuple[int, int, int] | None:
-    """Shape (H, W, C) of the pixels of `decode_image`, undecoded; None for no image.
-
-    Of a PNG that says only behind its pixels that it is to be turned, H and W change places.
-    """
-    try:
-        if isinstance(data, Path):
-            refuse_irregular(data)
-        with (
-            io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
-            Image.open(stream, formats=FORMATS) as image,
-        ):
-            grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-            # Not that of a PNG, which decodes it to look for more behind its pixels.
-            exif = Image.Image.getexif(image)
-            # Of a TIFF, Pillow says the size as it is shown.
-            turned = exif.get(ExifTags.Base.Orientation) in _TURNED and image.format != "TIFF"
-            height, width = image.size if turned else image.size[::-1]
-            return height, width, 1 if grey else 3
-    except Exception:  # as many as for `decode_image`
-        return None
+def unreadable(name: str, error: Exception) -> InputError:
+    """Return the error for a file that is no image, and say why."""
+    return InputError(
+        f"{name} cannot be read as an image ({_reason(error)}); "
+        f"save it again as one of {', '.join(FORMATS)}, or take it out"
+    )
 
 
 def refuse_irregular(path: Path) -> None:
@@ -122,12 +111,29 @@ def image_pixels(image: Image.Image, name: str) -> Pixels:
     # Pillow copies an image even where there is nothing to turn or to convert.
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
+    if image.width * image.height <= STRIP_PIXELS:
+        return _converted(image, name)
+    # In strips, since some conversions take thirty bytes for each pixel meanwhile.
+    pixels = np.empty((image.height, image.width, _channels_of(image.mode)), np.uint8)
+    step = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        pixels[top : top + step] = _converted(strip, name)
+    return pixels
+
+
+def _converted(image: Image.Image, name: str) -> Pixels:
     if image.mode == "F" or image.mode.startswith("I"):
         return _deep_grey(image, name)
     if image.has_transparency_data:
         return _over_black(image)
     mode = "L" if image.mode in ("1", "L") else "RGB"
     return _with_channel_axis(np.array(image if image.mode == mode else image.convert(mode)))
+
+
+def _channels_of(mode: str) -> int:
+    """Return whether pixels of an image of a mode of Pillow's are grey (1) or coloured (3)."""
+    return 1 if mode in ("1", "L", "LA", "La", "F") or mode.startswith("I") else 3
 
 
 def as_uint8(array: np.ndarray[Any, Any], name: str) -> Pixels:
@@ -205,48 +211,32 @@ def mirrored(start: int, size: int, length: int) -> NDArray[np.intp]:
     return inside
 
 
-def decode_many(
-    paths: Sequence[Path],
-    *,
-    side: int | None = None,
-    channels: int | None = None,
-    look_ahead: int = 64,
-) -> Iterator[Pixels | InputError]:
-    """Decode ``paths`` in order, in a few threads, at most ``look_ahead`` ahead of the consumer.
-
-    Yields pixels as `decode_image` does, or the InputError that says why there are none. Each
-    image is made to `conform` to ``side`` and ``channels`` in the thread that decodes it.
-    """
-
-    def decode(path: Path) -> Pixels | InputError:
-        try:
-            image = decode_image(path)
-        except InputError as error:
-            return error
-        return conform(image, side, channels)
-
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
-    pending: deque[Future[Pixels | InputError]] = deque()
-    try:
-        for path in paths:
-            pending.append(pool.submit(decode, path))
-            if len(pending) > look_ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:  # also where the consumer stops early
-        pool.shutdown(cancel_futures=True)
-
-
 def _check_before_decoding(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise InputError(
             f"{name} has {image.width} x {image.height} pixels, more than {max_pixels:,}; reduce it"
         )
-    # The second frame of an MPO, which phones and cameras write, is a preview or a depth map.
-    n_frames = getattr(image, "n_frames", 1)
-    if n_frames > 1 and image.format != "MPO":
-        raise InputError(f"{name} has {n_frames} frames; save each frame as a file of its own")
+    # To count them would take time for each, of which there may be a hundred thousand. The second
+    # frame of an MPO, which phones and cameras write, is a preview or a depth map.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise InputError(f"{name} has more than one frame; save each frame as a file of its own")
+
+
+def _check_shape(image: Image.Image, side: int | None, channels: int | None, check: Check) -> None:
+    """Raise what ``check`` says of the shape that the pixels will have, as far as is known."""
+    n = channels or _channels_of(image.mode)
+    upright = (side or image.height, side or image.width, n)
+    try:
+        check(upright)
+    except InputError:
+        turned = (upright[1], upright[0], n)
+        if turned == upright:
+            raise
+        # Some formats say only behind the pixels that they are to be turned.
+        with contextlib.suppress(InputError):
+            check(turned)
+            return
+        raise
 
 
 def _deep_grey(image: Image.Image, name: str) -> Pixels:
@@ -323,5 +313,7 @@ def _reduce(images: Pixels, side: int) -> Pixels:
 
 def _reason(error: Exception) -> str:
     """Pillow's message without the memory address it prints for a stream."""
+    if isinstance(error, MemoryError) or str(error).endswith("error -9"):  # of a decoder in C
+        return "it takes more memory than its size explains"
     text = re.sub(r"\s*<_io\.[^>]*>", "", str(error)).strip()
     return text or type(error).__name__

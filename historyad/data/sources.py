@@ -14,8 +14,9 @@ import numpy as np
 
 from historyad import ranks
 from historyad.data.arrays import Labels, Samples
-from historyad.data.images import Pixels, decode_many
-from historyad.data.streams import Check, ImageStream, any_shape, fitting, in_chunks
+from historyad.data.decoding import decode_many
+from historyad.data.images import Check, Pixels
+from historyad.data.streams import ImageStream, any_shape, fitting, in_chunks
 from historyad.errors import InputError
 
 Kind = Literal["image", "vector"]
@@ -159,28 +160,30 @@ class Folder:
         # What has no row is of row 0, as in `Source.unreadable_in`.
         self.unreadable[:] = [] if start else self.closed
         paths = self.paths[start:stop]
-        for path, image in zip(paths, self._ahead(paths, look_ahead), strict=True):
+        for path, image in zip(paths, self._ahead(paths, look_ahead, check), strict=True):
             name = self.name_of(path)
-            try:
-                if isinstance(image, InputError):
-                    raise image
-                check(image.shape)
-            except InputError as error:
-                self.unreadable.append((name, str(error)))
+            if isinstance(image, InputError):
+                self.unreadable.append((name, str(image)))
             else:
                 yield name, image
 
-    def _ahead(self, paths: Sequence[Path], look_ahead: int) -> Iterator[Pixels | InputError]:
+    def _ahead(
+        self, paths: Sequence[Path], look_ahead: int, check: Check
+    ) -> Iterator[Pixels | InputError]:
         """Decode in order, as far ahead as memory is for images like the first."""
         for done, path in enumerate(paths, 1):
-            (image,) = self._decode([path], 0)
+            (image,) = self._decode([path], 0, check)
             yield image
             if not isinstance(image, InputError):
-                yield from self._decode(paths[done:], fitting(look_ahead, image.nbytes))
+                yield from self._decode(paths[done:], fitting(look_ahead, image.nbytes), check)
                 return
 
-    def _decode(self, paths: Sequence[Path], look_ahead: int) -> Iterator[Pixels | InputError]:
-        return decode_many(paths, side=self.mixed, channels=self.channels, look_ahead=look_ahead)
+    def _decode(
+        self, paths: Sequence[Path], look_ahead: int, check: Check
+    ) -> Iterator[Pixels | InputError]:
+        return decode_many(
+            paths, side=self.mixed, channels=self.channels, check=check, look_ahead=look_ahead
+        )
 
 
 def alike(images: Iterable[tuple[str, Pixels]]) -> Iterator[tuple[str, Pixels]]:

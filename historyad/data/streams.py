@@ -21,11 +21,12 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.images import Pixels, conform, decode_image
+from historyad.data.decoding import decode_image
+from historyad.data.images import Check, Pixels, conform
 from historyad.data.shards import printable
 from historyad.errors import InputError
+from historyad.regular import read_regular
 
-Check = Callable[[tuple[int, ...]], None]  # InputError for samples of a shape that is of no use
 Chunk = tuple[Sequence[str], Pixels]
 
 # Decoded images of a folder that are at most this large are held in memory. A number, and not a
@@ -35,6 +36,7 @@ IN_MEMORY_BYTES = 1 << 31
 _PART_SAMPLES = 1024  # held at a time by who goes through all samples
 PART_BYTES = 1 << 26
 _SAMPLED_FILES = 256  # of which the content goes into the fingerprint
+_MOST_FILE_BYTES = 1 << 30
 
 
 def in_parts(samples: NDArray[Any], rows: NDArray[np.intp]) -> Iterator[NDArray[Any]]:
@@ -220,7 +222,9 @@ class ImageStream:
             # Whoever decodes it says what cannot be read.
             with suppress(InputError, OSError):
                 content = self.files.read(int(number))
-                digest.update(content.read_bytes() if isinstance(content, Path) else bytes(content))
+                if isinstance(content, Path):
+                    content = read_regular(content, _MOST_FILE_BYTES)
+                digest.update(bytes(content))
         return digest.hexdigest()
 
     def _fill(self, images: Pixels, rows: NDArray[np.intp], places: NDArray[np.intp]) -> None:
@@ -268,9 +272,7 @@ class ImageStream:
         content: Path | bytes | Pixels = b""
         try:
             content = self.files.read(number)
-            image = content if isinstance(content, np.ndarray) else decode_image(content)
-            image = conform(image, self._side, self._channels)
-            check(image.shape)
+            image = self._pixels(content, check)
         except InputError as error:
             named = isinstance(content, Path) and str(error).startswith(str(content))
             name = "" if named else f"{self.files.name(number)}: "
@@ -282,6 +284,12 @@ class ImageStream:
             self._note(number, f"{name}{error}")
             return None
         return image
+
+    def _pixels(self, content: Path | bytes | Pixels, check: Check) -> Pixels:
+        if isinstance(content, np.ndarray):  # decoded already
+            check(content.shape)
+            return conform(content, self._side, self._channels)
+        return decode_image(content, side=self._side, channels=self._channels, check=check)
 
     def _note(self, number: int, reason: str) -> None:
         with self._lock:

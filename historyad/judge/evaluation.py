@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.data.any_size import parts_of
-from historyad.data.images import decode_image
+from historyad.data.decoding import decode_image
 from historyad.data.sources import CHUNK, Source
 from historyad.errors import InputError
 from historyad.judge.explain import anomaly_map

@@ -191,7 +191,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         if hasattr(self, "feature_names_in_"):  # of an earlier fit
             del self.feature_names_in_
         if source.columns:
-            self.feature_names_in_ = np.array(source.columns, object)
+            self.feature_names_in_: NDArray[Any] = np.array(source.columns, object)
         return source
 
 

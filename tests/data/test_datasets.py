@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 from tiny import write_idx
 
-from historyad.data import images, in_memory, sources, streams
+from historyad.data import decoding, in_memory, sources, streams
 from historyad.data.datasets import open_source, open_stream
 from historyad.data.named_sets import SETS
 from historyad.data.sources import Folder, Source
@@ -131,14 +131,14 @@ def test_mixed_images_on_a_grid(folder):
 def test_stream_decodes_ahead_but_never_the_whole_folder(folder, monkeypatch):
     decoded, finished = [], threading.Semaphore(0)
     before = set(threading.enumerate())
-    decode = images.decode_image
+    decode = decoding.decode_image
 
-    def decode_and_tell(path):
+    def decode_and_tell(path, **options):
         decoded.append(path)
         finished.release()
-        return decode(path)
+        return decode(path, **options)
 
-    monkeypatch.setattr("historyad.data.images.decode_image", decode_and_tell)
+    monkeypatch.setattr("historyad.data.decoding.decode_image", decode_and_tell)
     chunks = open_stream(folder).chunks(2)
     next(chunks)
     for _ in range(4):  # the consumer is busy; the next chunk is decoded meanwhile
@@ -150,9 +150,10 @@ def test_stream_decodes_ahead_but_never_the_whole_folder(folder, monkeypatch):
 
 def test_a_stream_of_large_images_does_not_decode_far_ahead(folder, monkeypatch):
     decoded = []
-    decode = images.decode_image
+    decode = decoding.decode_image
     monkeypatch.setattr(
-        "historyad.data.images.decode_image", lambda path: decoded.append(path) or decode(path)
+        "historyad.data.decoding.decode_image",
+        lambda path, **options: decoded.append(path) or decode(path, **options),
     )
     monkeypatch.setattr(streams, "PART_BYTES", 24)  # those of one image
     (folder / "a/00.png").write_bytes(b"damaged")

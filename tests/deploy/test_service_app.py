@@ -479,7 +479,7 @@ def test_a_body_that_does_not_come_is_given_up(model):
         socket.create_connection((client.base_url.host, client.base_url.port)) as raw,
     ):
         raw.sendall(
-            b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
             b"Content-Length: 100\r\n\r\nabc"
         )
         assert raw.recv(100).startswith(b"HTTP/1.1 408")
@@ -490,7 +490,7 @@ def test_a_client_that_leaves_does_no_harm(client, png):
     for end in (10, 130, 140):
         with socket.create_connection(address) as raw:
             request = (
-                b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+                b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
                 + f"Content-Length: {len(png)}\r\n\r\n".encode()
                 + png
             )
@@ -652,7 +652,7 @@ def test_a_service_that_ends_is_alive_and_not_ready(model):
 
     async def ask():
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return [(await client.get(path)).status_code for path in ("/healthz", "/readyz")]
 
     async def live():

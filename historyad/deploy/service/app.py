@@ -32,8 +32,11 @@ from starlette.requests import ClientDisconnect
 
 from historyad import __version__
 from historyad.config import settings as hyperparameters
+from historyad.deploy.service.answers import HeldAnswer
 from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.bodies import content_type, read_files, read_vectors
+from historyad.deploy.service.budget import Budget
+from historyad.deploy.service.guard import Guard
 from historyad.deploy.service.metrics import CountRequests, Metrics
 from historyad.deploy.service.schema import REQUEST_BODY, Answer
 from historyad.deploy.service.scorer import Scorer
@@ -100,6 +103,7 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
     _add_state(app, scorer, metrics, settings)
     _add_page(app)
     _add_errors(app)
+    app.add_middleware(Guard, hosts=None if settings.token else settings.allowed_host)
     paths = {route.path for route in app.routes if hasattr(route, "path")}
     app.add_middleware(CountRequests, metrics=metrics, paths=paths, headers=_HEADERS)
     return app
@@ -107,6 +111,7 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
 
 def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Settings) -> None:
     in_work = 0
+    received = Budget(settings.max_received_bytes)
 
     @contextlib.contextmanager
     def admitted() -> Any:
@@ -127,23 +132,26 @@ def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Setting
         The status is 422 when no sample could be scored.
         """
         scorer.check_room()  # before the body is read
-        with admitted():
-            end = asyncio.get_running_loop().time() + settings.deadline
-            calibration = scorer.calibration(false_positive_rate)
+        end = asyncio.get_running_loop().time() + settings.deadline
+        calibration = scorer.calibration(false_positive_rate)
+        with contextlib.ExitStack() as until_sent, received.counting() as count:
             if content_type(request) == "application/json":
-                vectors = await _by(end, read_vectors(request, settings), 408)
-                results = await _by(end, scorer.score_vectors(vectors, calibration), 503)
+                vectors = await _by(end, read_vectors(request, settings, count), 408)
+                with admitted():
+                    results = await _by(end, scorer.score_vectors(vectors, calibration), 503)
             else:
-                files = await _by(end, read_files(request, settings), 408)
-                results = await _by(end, scorer.score_files(files, calibration, with_map), 503)
-        metrics.count_results(results)
-        answer = {
-            "threshold": calibration.threshold,
-            "false_positive_rate": calibration.false_positive_rate,
-            "results": results,
-        }
-        status = 422 if all("error" in result for result in results) else 200
-        return Response(json.dumps(answer), status, media_type="application/json")
+                files = await _by(end, read_files(request, settings, count), 408)
+                with admitted():
+                    work = scorer.score_files(files, calibration, until_sent if with_map else None)
+                    results = await _by(end, work, 503)
+            metrics.count_results(results)
+            answer = {
+                "threshold": calibration.threshold,
+                "false_positive_rate": calibration.false_positive_rate,
+                "results": results,
+            }
+            status = 422 if all("error" in result for result in results) else 200
+            return HeldAnswer(json.dumps(answer), status, until_sent.pop_all())
 
     app.post(
         "/score",
@@ -180,7 +188,7 @@ def _add_state(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Setting
     @app.get("/readyz")
     async def ready() -> dict[str, str]:
         """Answer 200 while what is sent will be scored within the deadline."""
-        if not scorer.batcher.is_running or scorer.batcher.busy_for > settings.deadline:
+        if not scorer.is_ready:
             raise HTTPException(503, "not scoring", {"Retry-After": "1"})
         return {"status": "ready"}
 

@@ -88,12 +88,12 @@ class Batcher:
             self._changed.notify()
         return work.answer
 
-    def close(self) -> None:
-        """Refuse new work, finish what is queued and end the thread."""
+    def close(self, seconds: float | None = None) -> None:
+        """Refuse new work, finish what is queued and end the thread: within ``seconds``, or not."""
         with self._changed:
             self._open = False
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
@@ -124,7 +124,8 @@ class Batcher:
             if batch[0].alone is not None:
                 batch[0].answer.set_result(batch[0].alone(batch[0].samples))
                 return
-            scores = self._score(np.concatenate([work.samples for work in batch]))
+            samples = [work.samples for work in batch]
+            scores = self._score(np.concatenate(samples) if len(batch) > 1 else samples[0])
         except Exception as error:  # whatever it is, those who wait learn of it and others go on
             for work in batch:
                 work.answer.set_exception(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from starlette.datastructures import UploadFile
 from starlette.types import Message
 
 from historyad.data.datasets import open_source
+from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.settings import Settings
 from historyad.errors import InputError
 
 Files = list[tuple[str, bytes]]
+Count = Callable[[int], None]  # is told of bytes as they come; QueueFullError for too many
 
 # A parsed number takes up to 30 times the room that it has in JSON.
 _MOST_JSON_BYTES = 4 * 2**20
@@ -27,13 +30,14 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_files(request: Request, settings: Settings) -> Files:
+async def read_files(request: Request, settings: Settings, count: Count) -> Files:
     """Return the name and the content of each image that was sent.
 
-    Raises HTTPException: 400 (not a form), 413 (too large), 415 (of another type), 422 (no file).
+    Raises HTTPException: 400 (not a form), 413 (too large), 415 (of another type), 422 (no file),
+    503 (there is no room).
     """
     kind = content_type(request)
-    request = _bounded(request, settings.max_body_bytes)
+    request = _bounded(request, settings.max_body_bytes, count)
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [("image", await request.body())]
     if kind != "multipart/form-data":
@@ -47,7 +51,7 @@ async def read_files(request: Request, settings: Settings) -> Files:
             max_files=settings.max_files, max_fields=settings.max_files
         ) as form:
             files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-            named = [(file.filename or "image", await file.read()) for file in files]
+            named = [await _named(file) for file in files]
     except FormParserError as error:
         raise HTTPException(400, f"not a form: {error}") from error
     if not named:
@@ -55,12 +59,21 @@ async def read_files(request: Request, settings: Settings) -> Files:
     return named
 
 
-async def read_vectors(request: Request, settings: Settings) -> NDArray[np.float32]:
+async def _named(file: UploadFile) -> tuple[str, bytes]:
+    """Return a file that was sent, held once."""
+    content = await file.read()
+    await file.close()
+    return file.filename or "image", content
+
+
+async def read_vectors(request: Request, settings: Settings, count: Count) -> NDArray[np.float32]:
     """Return the vectors (N, F) of ``{"vectors": [[...], ...]}``.
 
-    Raises HTTPException: 400 (not JSON), 413 (too large), 422 (not such an object).
+    Raises HTTPException: 400 (not JSON), 413 (too large), 422 (not such an object), 503 (there is
+    no room).
     """
-    body = await _bounded(request, min(settings.max_body_bytes, _MOST_JSON_BYTES)).body()
+    most = min(settings.max_body_bytes, _MOST_JSON_BYTES)
+    body = await _bounded(request, most, count).body()
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -95,10 +108,11 @@ def _as_vectors(rows: list[list[Any]]) -> NDArray[np.float32]:
     return open_source(array).samples
 
 
-def _bounded(request: Request, limit: int) -> Request:
+def _bounded(request: Request, limit: int, count: Count) -> Request:
     """Return the request with a body that ends in 413 once more than ``limit`` bytes came.
 
-    They are counted as they come, since a client may announce any length or none.
+    It ends in 503 where ``count`` finds no room. Bytes are counted as they come, since a client may
+    announce any length or none.
     """
     received = 0
 
@@ -110,6 +124,12 @@ def _bounded(request: Request, limit: int) -> Request:
             await _discard(request, message, limit)
             reason = f"the body is larger than {limit:,} bytes: send less at a time"
             raise HTTPException(413, reason, {"Connection": "close"})
+        try:
+            count(len(message.get("body", b"")))
+        except QueueFullError:
+            await _discard(request, message, limit)
+            close = {"Retry-After": "1", "Connection": "close"}
+            raise HTTPException(503, "busy: try again", close) from None
         return message
 
     return Request(request.scope, receive)

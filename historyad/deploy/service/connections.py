@@ -5,63 +5,109 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS = 512
 
 
-class BoundedConnection(H11Protocol):
-    """A connection of ``seconds_per_step``: for the headers of a request, and then its answer.
+class Connections:
+    """ASGI application around another, and the connections to it, by their clients' addresses.
 
-    Whoever is slower, or does not read the answer, is cut off. Where all connections are taken, a
-    new one takes the place of the one that has been without a request for longest.
+    Each has ``seconds_per_step``: for the headers of a request, and then its answer. Whoever is
+    slower, or does not read the answer, is cut off. Where all connections are taken, a new one
+    takes the place of the one that has been without a request for longest.
     """
 
-    seconds_per_step: float
-    _end: asyncio.TimerHandle
+    def __init__(self, app: ASGIApp, seconds_per_step: float) -> None:
+        self._app = app
+        self._seconds = seconds_per_step
+        self._open: dict[Any, BoundedConnection] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and begin a step of its connection before and after it."""
+        connection = self._open.get(scope.get("client"))
+        if connection is None:
+            await self._app(scope, receive, send)
+            return
+        connection.begin_step(is_idle=False)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            connection.begin_step(is_idle=True)
+
+    def protocol(self) -> type[asyncio.Protocol]:
+        """Return the class of which uvicorn makes one object for each connection."""
+        connections, seconds = self._open, self._seconds
+
+        class Connection(BoundedConnection):
+            def __init__(self, **arguments: Any) -> None:
+                super().__init__(H11Protocol(**arguments), connections, seconds)
+
+        return Connection
+
+
+class BoundedConnection(asyncio.Protocol):
+    """The protocol ``inner``, with a clock that runs from step to step."""
+
+    def __init__(
+        self, inner: asyncio.Protocol, connections: dict[Any, BoundedConnection], seconds: float
+    ) -> None:
+        self._inner = inner
+        self._connections = connections
+        self._seconds = seconds
+        self._is_idle = True
+        self._is_lost = False
+        self._transport: asyncio.Transport
+        self._end: asyncio.TimerHandle
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the headers of a request."""
-        super().connection_made(transport)
-        self._end = self._step()
-        if len(self.connections) > MOST_CONNECTIONS:
+        self._transport = transport
+        self._client = tuple((transport.get_extra_info("peername") or ())[:2])
+        self._end = self._clock()
+        self._connections[self._client] = self
+        self._inner.connection_made(transport)
+        if len(self._connections) > MOST_CONNECTIONS:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
+        self._is_lost = True
         self._end.cancel()
-        super().connection_lost(exc)
+        if self._connections.get(self._client) is self:
+            del self._connections[self._client]
+        self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; once the headers are complete, the answer has its time."""
-        before = self.cycle
-        super().data_received(data)
-        if self.cycle is not before:
-            self._next_step()
+        """Take what came."""
+        self._inner.data_received(data)
 
-    def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
-        super().on_response_complete()
-        self._next_step()
+    def eof_received(self) -> bool | None:
+        """Take note that no more will come."""
+        return self._inner.eof_received()
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is no request to be answered."""
-        return self.cycle is None or self.cycle.response_complete
+    def pause_writing(self) -> None:
+        """Send no more until the client has read."""
+        self._inner.pause_writing()
 
-    def _step(self) -> asyncio.TimerHandle:
-        return self.loop.call_later(self.seconds_per_step, self._cut_off)
+    def resume_writing(self) -> None:
+        """Send on."""
+        self._inner.resume_writing()
 
-    def _next_step(self) -> None:
-        self._end.cancel()
-        self._end = self._step()
+    def begin_step(self, *, is_idle: bool) -> None:
+        """Begin to wait for the answer to a request, or for the next one."""
+        if not self._is_lost:
+            self._is_idle = is_idle
+            self._end.cancel()
+            self._end = self._clock()
 
-    def _cut_off(self) -> None:
+    def _clock(self) -> asyncio.TimerHandle:
         # Not closed, which would wait until the client has read what is left.
-        self.transport.abort()
+        return asyncio.get_running_loop().call_later(self._seconds, self._transport.abort)
 
     def _make_room(self) -> None:
-        idle = [c for c in self.connections if isinstance(c, BoundedConnection) and c.is_idle]
+        idle = [connection for connection in self._connections.values() if connection._is_idle]
         oldest = min(idle, key=lambda connection: connection._end.when())  # of which this is one
-        oldest._cut_off()
-        self.connections.discard(oldest)
+        del self._connections[oldest._client]
+        oldest._transport.abort()

@@ -8,9 +8,9 @@ import contextlib
 import io
 import itertools
 import math
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 
-from historyad.data.images import FORMATS, Pixels, conform, decode_image
+from historyad.data.images import Pixels
 from historyad.deploy.service.batcher import Batcher, QueueFullError
 from historyad.deploy.service.bodies import Files
+from historyad.deploy.service.budget import Budget
+from historyad.deploy.service.reader import Reader
 from historyad.deploy.service.settings import Settings
 from historyad.errors import InputError
 from historyad.model.model import Model
@@ -29,11 +31,14 @@ from historyad.score.result import Scored
 
 Result = dict[str, Any]
 
-_PORTION = 16  # files decoded by a thread at a time: handing over one costs as much as decoding it
+_PORTION_BYTES = 1 << 25  # of decoded images that are scored at a time
+_COPIES = 2  # of decoded images: alone, and with those of their shape
+_MAP_BYTES = 4  # that a pixel of a map takes in the answer, at most
+_SECONDS_TO_CLOSE = 0.5
 
 
 class Scorer:
-    """Decodes in a few threads, scores in one; `close` ends them when all work is done."""
+    """Decodes images with a `Reader` and scores in one thread; `close` ends both."""
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self.model = model
@@ -43,7 +48,9 @@ class Scorer:
             self.max_work_pixels = max(settings.max_work_pixels, model.kind.work_pixels)
         self._in_work = 0  # samples, counted in the event loop alone, and pixels likewise
         self._pixels_in_work = 0
-        self._decoders = ThreadPoolExecutor(settings.decode_threads, "decoder")
+        self._reader = Reader(model.kind, settings, self.max_work_pixels)
+        self._decoded = Budget(settings.max_decoded_bytes)
+        self._maps = Budget(settings.max_decoded_bytes)
         self.batcher = Batcher(
             model.anomaly_score,
             batch_size=settings.batch_size,
@@ -56,9 +63,17 @@ class Scorer:
         await asyncio.wrap_future(self.batcher.submit(sample))
 
     def close(self) -> None:
-        """Finish what was accepted and end the threads."""
-        self.batcher.close()
-        self._decoders.shutdown()
+        """End the threads and the processes: nobody waits for an answer any more."""
+        self._reader.close()
+        self.batcher.close(_SECONDS_TO_CLOSE)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what is sent now will be scored within the deadline, by all that is known."""
+        most = self._settings.deadline
+        # What waits to be decoded is given up at its deadline, and so never has waited for longer.
+        in_time = self.batcher.busy_for <= most and self._reader.waited <= most / 2
+        return self.batcher.is_running and in_time
 
     def calibration(self, false_positive_rate: float | None) -> Calibration:
         """Return the model's calibration, or one at another rate; InputError when it is too low."""
@@ -74,21 +89,44 @@ class Scorer:
             raise QueueFullError
 
     async def score_files(
-        self, files: Files, calibration: Calibration, with_maps: bool = False
+        self,
+        files: Files,
+        calibration: Calibration,
+        held: contextlib.ExitStack | None = None,
     ) -> list[Result]:
         """Return, for each file, its verdict or the error that its content gave.
 
-        Raises InputError for a model of vectors, QueueFullError while there is no room, and
-        HTTPException 413 for images that there will never be room for.
+        With ``held`` also its map; who closes it gives back the room for these. Raises InputError
+        for a model of vectors, QueueFullError while there is no room, and HTTPException 413 for
+        images that there will never be room for.
         """
         if not self.model.kind.is_picture:
             raise InputError('this model scores vectors: send {"vectors": [[...], ...]} as JSON')
-        pixels = await self._pixels_to_work_on(files)
+        end = time.monotonic() + self._settings.deadline
+        pixels = await self._pixels_to_work_on(files, end)
         if pixels > (most := self.max_work_pixels or math.inf):
             reason = f"the images have {pixels:,} pixels together, more than {most:,}"
             raise HTTPException(413, f"{reason}: send fewer at a time")
+        shown = self._bytes_of(pixels, len(files))
+        size = max(1, len(files) * _PORTION_BYTES // max(1, shown))
         with self._taken_on(len(files), pixels):
-            decoded = await self._decode(files)
+            if held is not None:
+                await self._hold_maps(shown, len(files), held)
+            portions = [files[i : i + size] for i in range(0, len(files), size)]
+            parts = [
+                await self._score_portion(
+                    portion, calibration, end, pixels, with_maps=held is not None
+                )
+                for portion in portions
+            ]
+        return list(itertools.chain(*parts))
+
+    async def _score_portion(
+        self, files: Files, calibration: Calibration, end: float, pixels: int, *, with_maps: bool
+    ) -> list[Result]:
+        """Return the results of some files, of which the images are held until it is done."""
+        async with self._decoded.holding(_COPIES * self._bytes_of(pixels, len(files))):
+            decoded = await self._reader.decode(files, end)
             images = [image for image in decoded if not isinstance(image, InputError)]
             verdicts = await self._score_images(images, calibration)
             if with_maps:
@@ -99,6 +137,23 @@ class Scorer:
             {"name": name, **({"error": str(i)} if isinstance(i, InputError) else next(rest))}
             for (name, _), i in zip(files, decoded, strict=True)
         ]
+
+    def _bytes_of(self, pixels: int, n_files: int) -> int:
+        """Return what images take when decoded: of crops by their pixels, else by the model."""
+        height, width, channels = self.model.kind.input_shape
+        if self.max_work_pixels is not None:
+            return pixels * channels
+        if self.model.kind.grid is not None:
+            height = width = self.model.kind.grid
+        return n_files * height * width * channels
+
+    async def _hold_maps(self, n_bytes: int, n_files: int, held: contextlib.ExitStack) -> None:
+        """Take room for the maps of images that are ``n_bytes`` large, until ``held`` closes."""
+        channels = self.model.kind.input_shape[2]
+        n_bytes = n_bytes // channels * _MAP_BYTES
+        if n_bytes > self._maps.most and n_files > 1:
+            raise HTTPException(413, "the maps are too large together: send fewer images at a time")
+        held.callback(self._maps.give_back, await self._maps.take_in_turn(n_bytes))
 
     async def score_vectors(
         self, vectors: NDArray[np.float32], calibration: Calibration
@@ -127,13 +182,11 @@ class Scorer:
             self._in_work -= n
             self._pixels_in_work -= pixels
 
-    async def _pixels_to_work_on(self, files: Files) -> int:
+    async def _pixels_to_work_on(self, files: Files, end: float) -> int:
         """Return how many pixels of files will be worked on, by their headers; 0: no matter."""
-        most = self.max_work_pixels
-        if most is None:
+        if self.max_work_pixels is None:
             return 0
-        sizes = await self._in_pool(lambda: [_pixels_of(data) for _, data in files])
-        return sum(n for n in sizes if n <= most)  # what is larger will be refused undecoded
+        return sum(await self._reader.count_pixels(files, end))
 
     async def _score_images(self, images: list[Pixels], calibration: Calibration) -> list[Result]:
         """Return a verdict for each image; those of one size are scored together."""
@@ -158,41 +211,7 @@ class Scorer:
         job = self.batcher.submit(image[None], lambda images: self.model.maps(images)[0])
         values = await asyncio.wrap_future(job)
         full, _ = self.model.map_scale
-        return str(await self._in_pool(lambda: _png_url(overlay(image, values, full=full))))
-
-    async def _decode(self, files: Files) -> list[Pixels | InputError]:
-        portions = [files[i : i + _PORTION] for i in range(0, len(files), _PORTION)]
-        jobs = (self._in_pool(self._decode_portion, portion) for portion in portions)
-        return list(itertools.chain(*await asyncio.gather(*jobs)))
-
-    def _decode_portion(self, files: Files) -> list[Pixels | InputError]:
-        return [self._decode_one(name, data) for name, data in files]
-
-    def _decode_one(self, name: str, data: bytes) -> Pixels | InputError:
-        """Return the pixels as a source would hold them, all of the shape that the model takes."""
-        kind = self.model.kind
-        most = min(self._settings.max_pixels, self.max_work_pixels or math.inf)
-        try:
-            image = decode_image(data, name=name, max_pixels=int(most))
-            image = conform(image, kind.grid, None)
-            kind.check(image.shape)
-        except InputError as error:
-            return error
-        return image
-
-    async def _in_pool(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._decoders, function, *arguments
-        )
-
-
-def _pixels_of(data: bytes) -> int:
-    """Return how many pixels an image says that it has; 0 of what is none, as decoding will say."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.width * image.height
-    except Exception:  # Pillow's decoders raise whatever comes
-        return 0
+        return await self._reader.run(lambda: _png_url(overlay(image, values, full=full)))
 
 
 def _png_url(image: Pixels) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import socket
 import sys
+import threading
 import warnings
+from types import FrameType
 
 import uvicorn
 
 from historyad.deploy.service.app import create_app
-from historyad.deploy.service.connections import MOST_CONNECTIONS, BoundedConnection
+from historyad.deploy.service.connections import MOST_CONNECTIONS, Connections
 from historyad.deploy.service.settings import Settings
 from historyad.errors import InputError
 from historyad.model.model import Model
@@ -40,22 +43,35 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
 
 def make_server(model: Model, settings: Settings) -> uvicorn.Server:
     """Return a server of `create_app` that ends gracefully: it answers what it accepted."""
-
-    class Connection(BoundedConnection):
-        seconds_per_step = 2 * settings.deadline  # so that the deadline's answer comes first
-
+    # Twice the deadline, so that its answer comes first.
+    connections = Connections(create_app(model, settings), 2 * settings.deadline)
     config = uvicorn.Config(
-        create_app(model, settings),
-        http=Connection,
+        connections,
+        http=connections.protocol(),
         ws="none",
         log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
-        timeout_graceful_shutdown=math.ceil(settings.deadline) + 1,
+        timeout_graceful_shutdown=math.ceil(settings.deadline),
     )
-    return uvicorn.Server(config)
+    return _Server(config, settings.deadline)
+
+
+class _Server(uvicorn.Server):
+    """A server that has ended a second after the deadline, whatever still runs."""
+
+    def __init__(self, config: uvicorn.Config, deadline: float) -> None:
+        super().__init__(config)
+        self._deadline = deadline
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end. All requests that were accepted are answered at their deadline."""
+        super().handle_exit(sig, frame)
+        end = threading.Timer(self._deadline + 1, os._exit, [0])
+        end.daemon = True
+        end.start()
 
 
 def run_server(model: Model, settings: Settings, listener: socket.socket) -> None:

@@ -45,14 +45,48 @@ class Settings:
     ] = 256
     batch_size: Annotated[int, Parameter(help="Most samples scored in one call.")] = 128
     decode_threads: Annotated[int, Parameter(help="Threads that decode images.")] = 2
+    decode_seconds: Annotated[
+        int,
+        Parameter(
+            help="Seconds of the processor that an image may take to decode, where its kind bounds "
+            "them less."
+        ),
+    ] = 4
     deadline: Annotated[float, Parameter(help="Seconds after which a request is given up.")] = 10.0
+    max_received_bytes: Annotated[
+        int,
+        Parameter(
+            help="Bytes of request bodies that are held at the same time; more are answered 503."
+        ),
+    ] = 2**27
+    max_decoded_bytes: Annotated[
+        int,
+        Parameter(
+            help="Bytes of decoded images, and of maps, that are held at the same time; requests "
+            "wait their turn."
+        ),
+    ] = 2**28
+    allowed_host: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Name by which browsers and programs may ask for this service, besides its "
+            "addresses, localhost and --host; repeat it for several. With a token, any.",
+            negative="",
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a limit that lets nothing through."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name != "token" and not value > 0:
+            if field.name not in ("token", "allowed_host") and not value > 0:
                 raise ConfigError(f"{field.name} is {value}: it must be above 0")
+        if self.max_body_bytes > self.max_received_bytes:
+            raise ConfigError(
+                f"max_body_bytes ({self.max_body_bytes}) is above max_received_bytes "
+                f"({self.max_received_bytes}), so that the largest request would never be read: "
+                "lower the one or raise the other"
+            )
         if self.max_files > self.max_samples:
             raise ConfigError(
                 f"max_files ({self.max_files}) is above max_samples ({self.max_samples}), so that "
