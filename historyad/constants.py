@@ -65,6 +65,7 @@ class Constants:
     fewest_components: int = 64
     feature_gaussian_components: int = 192
     pca_samples: int = 20_000  # from which components are estimated
+    images_for_a_variance: int = 10  # that it takes to tell one of the coarse distance from others
     # Ridges are shares of the mean variance. Vectors have few values, and each was scaled: none may
     # decide alone.
     image_ridge: float = 0.003
@@ -90,6 +91,8 @@ class Constants:
     map_scale_images: int = 100  # held-out images that put the views of a cell on one scale
     worst_pixels: int = 256  # area of the map that makes the score of an image: 16 x 16 pixels
     crop_bytes: int = 2**28  # of all crops that are trained on
+    # Columns
+    constant_step: float = 10.0  # of a value unlike a constant, by the root of how many columns
     # Local contrast; lengths are parts of a crop's side: 4 and 12 pixels for crops of 32
     contrast_detail: float = 1 / 8
     contrast_surroundings: float = 3 / 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 from historyad.data.rows import ShuffledSamples
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.damages import Damage, vector_damages
@@ -22,13 +24,18 @@ from historyad.score.score import DetectorScore, Score
 from historyad.score.views import Views, normal_samples
 
 _IQR_OF_NORMAL = 1.349  # interquartile range of N(0, 1)
+_ROUNDING = 1e-6  # of a value: some units in the last place of a float32
 _TINY, _HUGE = (float(getattr(np.finfo(np.float32), edge)) for edge in ("tiny", "max"))
 _BATCH = 128  # vectors with a value replaced, scored at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Columns(Kind):
-    """Vectors (F,) with the median and the spread of each column over the training samples."""
+    """Vectors (F,) with the median and the spread of each column over the training samples.
+
+    The spread of a constant column is 0: that it varies at all has never been seen, whatever its
+    unit.
+    """
 
     center: NDArray[np.float32]
     spread: NDArray[np.float32]
@@ -63,11 +70,23 @@ class Columns(Kind):
         """Return asinh((x - center) / spread), float32 (N, F).
 
         asinh is linear near the centre and logarithmic far out: an outlier stays far, and finite.
+        A new value of a constant column is as far from it as `constant_step` says, to either side.
         """
         self.check_samples(samples)
         # In double precision, since a difference of two float32 may be too large for a third.
-        scaled = (samples.astype(np.float64) - self.center) / self.spread
-        return np.arcsinh(scaled).astype(np.float32)
+        difference = samples.astype(np.float64) - self.center
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scaled = np.arcsinh(difference / self.spread)
+            side = difference / np.abs(difference)  # NaN stays NaN, and infinity becomes it
+        same = np.abs(difference) <= self.rounding
+        stepped = np.where(same, 0, constant_step(len(self.spread)) * side)
+        return np.where(self.spread > 0, scaled, stepped).astype(np.float32)
+
+    @property
+    def rounding(self) -> NDArray[np.float64]:
+        """How far from the value of a constant column rounding alone leads."""
+        rounding: NDArray[np.float64] = _ROUNDING * np.abs(self.center.astype(np.float64))
+        return rounding
 
     def floats(self, prepared: Samples, device: torch.device | str = "cpu") -> Tensor:
         """Return the same numbers as a tensor."""
@@ -111,21 +130,38 @@ class Columns(Kind):
             return DetectorScore(self, d_tv)
         return Views(self, d_tv, VectorCompanions.build(self.input_shape[0], **sizes))
 
+    @property
+    def _varies(self) -> NDArray[np.bool_]:
+        """Which columns are damaged: all that vary, and if there are none, all."""
+        varies = self.spread > 0
+        return varies if varies.any() else ~varies
+
     def damages(self, shape: tuple[int, ...]) -> list[Damage]:
         """Return the damages of vectors of ``shape``, (F,)."""
-        return vector_damages(*shape)
+        return vector_damages(int(self._varies.sum()))
 
     def damage(self, damage: Damage, samples: Samples, strength: float, random: Random) -> Samples:
-        """Return copies of vectors damaged in units of the spread seen in training."""
-        z = (samples.astype(np.float64) - self.center) / self.spread
-        damaged = self.center + self.spread * damage.apply(z, strength, random)
+        """Return copies of vectors damaged in units of the spread seen in training.
+
+        Constant columns, whose least change is anomalous, stay as they are.
+        """
+        varies = self._varies
+        center, spread = self.center[varies], np.where(self.spread > 0, self.spread, 1)[varies]
+        damaged = samples.astype(np.float64)
+        z = (damaged[:, varies] - center) / spread
+        damaged[:, varies] = center + spread * damage.apply(z, strength, random)
         return damaged.astype(np.float32)
 
     def example(self, n: int, random: Random, shape: tuple[int, ...] | None = None) -> Samples:
-        """Return normal draws and, every second, some that are a hundred times as far out."""
+        """Return normal draws and, every second, some that are a hundred times as far out.
+
+        In these, constant columns have other values.
+        """
         z = random.standard_normal((n, *self.input_shape))
         z[1::2] *= 100
-        return (self.center + self.spread * z).astype(np.float32)
+        found = self.center + self.spread * z
+        found[1::2] += np.where(self.spread > 0, 0, z[1::2])
+        return found.astype(np.float32)
 
     def unusual(self, shape: tuple[int, ...]) -> list[Samples]:
         """Return the example with NaN or an infinity in one value of each vector."""
@@ -172,7 +208,7 @@ class Columns(Kind):
         """Return the kind that a file describes; ValueError when that contradicts itself."""
         shape = read_shape(content, 1)
         center, spread = (tensors[name].numpy() for name in ("center", "spread"))
-        if not center.shape == spread.shape == shape or not (spread > 0).all():
+        if not center.shape == spread.shape == shape or not (spread >= 0).all():
             raise ValueError(f"the scaling of {center.shape} columns of {shape}")
         return cls(shape, center, spread)
 
@@ -182,29 +218,55 @@ class _Scaling(nn.Module):
 
     center: Tensor
     spread: Tensor
+    rounding: Tensor
 
     def __init__(self, kind: Columns) -> None:
         super().__init__()
-        self.register_buffer("center", torch.tensor(kind.center, dtype=torch.float64))
-        self.register_buffer("spread", torch.tensor(kind.spread, dtype=torch.float64))
+        self.step = constant_step(len(kind.spread))
+        for name in ("center", "spread", "rounding"):
+            self.register_buffer(name, torch.tensor(getattr(kind, name), dtype=torch.float64))
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Map float32 (N, F) to float32 (N, F)."""
-        z = (vectors.double() - self.center) / self.spread
+        difference = vectors.double() - self.center
+        size = difference.abs()
+        side = difference / size
+        stepped = torch.where(size <= self.rounding, 0.0, self.step * side)
+        z = size / self.spread
         # asinh(z) spelled out, since onnxruntime has no asinh in double precision.
-        size = z.abs()
-        return (z.sign() * (size + (size * size + 1).sqrt()).log()).float()
+        scaled = difference.sign() * (z + (z * z + 1).sqrt()).log()
+        return torch.where(self.spread > 0, scaled, stepped).float()
+
+
+def constant_step(n_columns: int) -> float:
+    """Return what a new value of a constant column is worth, in spreads of a column that varies.
+
+    Normal rows differ by about the root of the number of columns: this is ten times as much.
+    """
+    return CONSTANTS.constant_step * math.sqrt(n_columns)
 
 
 def _robust_scaling(
     vectors: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return median and spread of each column: interquartile range, else deviation, else 1."""
+    """Return median and spread of each column: interquartile range, else `_rare_spread`."""
     low, center, high = np.quantile(vectors.astype(np.float64), [0.25, 0.5, 0.75], axis=0)
-    deviation = vectors.std(axis=0, dtype=np.float64)
-    # What is below some units in the last place of a float32 is rounding, not spread.
-    noise = 1e-6 * np.abs(center)
+    noise = _ROUNDING * np.abs(center)
     spread = (high - low) / _IQR_OF_NORMAL
-    spread = np.where(spread > noise, spread, deviation)
-    spread = np.where(spread > noise, spread, 1)
-    return center.astype(np.float32), np.clip(spread, _TINY, _HUGE).astype(np.float32)
+    for column in np.flatnonzero(spread <= noise):
+        spread[column] = _rare_spread(vectors[:, column] - center[column], noise[column])
+    spread = np.where(spread > 0, np.clip(spread, _TINY, _HUGE), 0)
+    return center.astype(np.float32), spread.astype(np.float32)
+
+
+def _rare_spread(differences: NDArray[np.float64], noise: float) -> float:
+    """Return the spread of a column of which more than half is one value, 0 if all of it is.
+
+    It is the root of the share of other values times the median of how far these are: about their
+    root mean square, and one that is far out does not hide the others.
+    """
+    others = np.abs(differences)
+    others = others[others > noise]
+    if not len(others):
+        return 0.0
+    return math.sqrt(len(others) / len(differences)) * float(np.median(others))

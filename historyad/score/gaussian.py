@@ -85,7 +85,9 @@ class ImageGaussian(nn.Module):
 
     In the fine distance every component has its own variance. In the coarse one only the largest
     few have, of all axes together, and the others share their mean: it says how much there is to
-    be seen, and the fine one, besides, what normal images never show.
+    be seen, and the fine one, besides, what normal images never show. These few are no more than
+    the images estimate: images that were fitted on lie within their own span, where new ones do
+    not, and would look plainer than any of these if each of its directions counted by itself.
     """
 
     axes: Tensor
@@ -106,7 +108,8 @@ class ImageGaussian(nn.Module):
         variances = np.stack([pca.explained_variance_ for pca in pcas])
         rest = np.array([pca.noise_variance_ for pca in pcas])
         n_rest = min(len(x), n_values // n_axes) - variances.shape[1]
-        few, few_rest = _sharing(variances, rest, n_rest, _room(n_values))
+        most = max(1, min(_room(n_values), len(x) // CONSTANTS.images_for_a_variance))
+        few, few_rest = _sharing(variances, rest, n_rest, most)
         fine, coarse = _ridge(x, ridge), _ridge(x, coarse_ridge)
         precisions = np.stack([1 / (variances + fine), 1 / (few + coarse)], axis=-1)
         rest_precisions = np.stack([1 / (rest + fine), 1 / (few_rest + coarse)], axis=-1)

@@ -59,24 +59,76 @@ def test_scaling_is_robust_and_linear_near_the_centre(normal_table):
     np.testing.assert_allclose(clean.prepare(steps)[:, 0], np.arange(-0.1, 0.1, 0.01), atol=1e-3)
 
 
-def test_a_constant_column_has_no_scale_of_its_own(normal_table):
+def test_a_constant_column_has_no_spread(normal_table):
     """0.1 has no exact mean in floats: rounding must not pass for spread."""
-    assert columns_of(normal_table).spread[3] == 1
-    assert columns_of(np.zeros((5, 1), np.float32)).spread[0] == 1
+    assert columns_of(normal_table).spread[3] == 0
+    assert columns_of(np.zeros((5, 1), np.float32)).spread[0] == 0
 
 
-def test_a_column_that_is_mostly_constant_is_scaled_by_its_deviation():
+def test_a_new_value_of_a_constant_column_is_as_far_in_any_unit():
+    for unit in (2.0**-100, 2.0**-20, 1.0, 1000.0, 2.0**100):
+        for value in (0, 20, -3):
+            kind = columns_of(np.full((50, 4), value * unit, np.float32))
+            new = np.float32([[value + step] for step in (0.5, -0.5, 0, 1e-9 * value)]) * unit
+            found = kind.prepare(np.repeat(new, 4, axis=1).astype(np.float32))
+            assert (found == np.float32([[20.0], [-20.0], [0], [0]])).all()
+
+
+def test_what_is_not_finite_stays_so_in_a_constant_column():
+    kind = columns_of(np.float32([[1, 2], [1, 3], [1, 4]]))
+    bad = np.float32([[np.nan, 3], [np.inf, 3], [-np.inf, 3]])
+    assert np.isnan(kind.prepare(bad)[:, 0]).all()
+    assert torch.isnan(kind.onnx((2,))(torch.from_numpy(bad))[:, 0]).all()
+
+
+@given(tables, st.data())
+def test_a_graph_prepares_alike(table, data):
+    kind = columns_of(table)
+    graph = kind.onnx(table.shape[1:])
+    other = data.draw(arrays(np.float32, table.shape, elements=float32s))
+    for samples in (table, other):
+        found = graph(torch.from_numpy(samples)).numpy()
+        np.testing.assert_allclose(found, kind.prepare(samples), rtol=1e-4, atol=1e-4)
+
+
+def test_examples_leave_constant_columns_in_every_second_row():
+    kind = columns_of(np.float32([[7, 2], [7, 3], [7, 4]]))
+    found = kind.example(8, np.random.default_rng(0))
+    assert (found[::2, 0] == 7).all()
+    assert (found[1::2, 0] != 7).all()
+
+
+def test_constant_columns_are_not_damaged():
+    kind = columns_of(np.float32([[7, 2, 1], [7, 3, 5], [7, 4, 8]]))
+    rows = np.float32([[7, 4, 1]] * 50)
+    for damage in kind.damages((3,)):
+        damaged = kind.damage(damage, rows, damage.strengths[-1], np.random.default_rng(0))
+        assert (damaged[:, 0] == 7).all()
+        assert (damaged[:, 1:] != rows[:, 1:]).any(1).all()
+
+
+def test_one_value_far_out_does_not_hide_the_rare_ones_of_a_column():
     table = np.zeros((100, 1), np.float32)
     table[:10] = 5
-    assert columns_of(table).spread[0] == pytest.approx(table.std())
+    plain = columns_of(table).spread[0]
+    assert plain == pytest.approx(5 * 0.1**0.5)  # their root mean square
+    table[0] = 1e9
+    assert columns_of(table).spread[0] == plain
 
 
-def test_units_do_not_matter(normal_table):
-    plain = columns_of(normal_table).prepare(normal_table)
-    small = normal_table * np.float32(2**-40)  # a power of two: no rounding
-    np.testing.assert_allclose(
-        columns_of(small).prepare(small)[:, :3], plain[:, :3], rtol=1e-4, atol=1e-4
-    )
+@given(
+    arrays(np.float32, (12, 3), elements=st.integers(-3, 3).map(float)),
+    st.lists(st.integers(-30, 30), min_size=3, max_size=3),
+    st.lists(st.integers(-64, 64), min_size=3, max_size=3),
+)
+def test_units_and_origins_do_not_matter(table, exponents, shifts):
+    """Of columns of whole numbers, whose multiples by powers of two and shifts are exact."""
+    other = ((table + np.float32(shifts)) * 2.0 ** np.float32(exponents)).astype(np.float32)
+    far = np.float32([[5, -7, 0], [0, 0, 1000]])
+    far_other = ((far + np.float32(shifts)) * 2.0 ** np.float32(exponents)).astype(np.float32)
+    one, two = columns_of(table), columns_of(other)
+    for samples, moved in ((table, other), (far, far_other)):
+        np.testing.assert_allclose(one.prepare(samples), two.prepare(moved), rtol=1e-5, atol=1e-6)
 
 
 @given(tables, st.data())
@@ -137,7 +189,7 @@ def test_what_is_decided_is_read_again_from_json(normal_table):
 def test_json_that_contradicts_itself_is_refused():
     content, ones = {"input_shape": [3]}, torch.ones(3)
     Columns.from_json(content, {"center": ones, "spread": ones})
-    for center, spread in ((ones[:2], ones), (ones, ones[:2]), (ones, 0 * ones), (ones, -ones)):
+    for center, spread in ((ones[:2], ones), (ones, ones[:2]), (ones, -ones), (ones, ones * torch.nan)):
         with pytest.raises(ValueError, match="the scaling of"):
             Columns.from_json(content, {"center": center, "spread": spread})
     for shape in ([8, 8, 1], [3.0], [0], [], [2**28]):
