@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from historyad.cli.console import say
 from historyad.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,4 +94,4 @@ def open_stream_for(model: Model, source: str, data_root: Path | None) -> Source
 def report_unreadable(samples: Source | Folder) -> None:
     """Name on standard error every sample that could not be read, and why."""
     for name, reason in samples.unreadable:
-        print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
+        say(f"historyad: skipped {name}: {reason}", file=sys.stderr)

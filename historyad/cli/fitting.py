@@ -22,7 +22,7 @@ from historyad.cli.common import (
     open_samples,
     report_unreadable,
 )
-from historyad.cli.console import print_table, progress
+from historyad.cli.console import print_table, progress, say
 from historyad.config import PRESETS, Config, make_config, settings
 
 if TYPE_CHECKING:
@@ -96,13 +96,13 @@ def fit(
         if not distributed.is_main():
             return
     skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
-    print(
+    say(
         f"{out}: {len(samples):,} normal samples{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
         f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
         f"{time.monotonic() - started:.0f} s"
     )
-    print(f"next: historyad score {out} SOURCE")
+    say(f"next: historyad score {out} SOURCE")
 
 
 def _mention_crops(samples: Source, config: Config) -> None:
@@ -114,7 +114,7 @@ def _mention_crops(samples: Source, config: Config) -> None:
     prepare = Preprocessing.fit(samples.samples, config.image_size)
     height, width = prepare.input_shape[:2]
     if prepare.shrinks and min(height, width) >= _PATCH << (_SCALES - 1):
-        print(
+        say(
             f"note: images of {width} x {height} pixels are reduced to {prepare.side} x "
             f"{prepare.side}; defects of a few pixels are seen in crops: "
             f"--patch {_PATCH} --scales {_SCALES}",
@@ -131,7 +131,7 @@ def _mention_dark(samples: Source) -> None:
         return
     highest = int(pixels.max())
     if highest <= _TWELVE_BITS:
-        print(
+        say(
             f"note: values reach only {highest} of 255: scale 12-bit data to 0..65535, which "
             "16-bit files hold, and 8-bit data to 0..255",
             file=sys.stderr,

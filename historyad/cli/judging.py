@@ -18,7 +18,7 @@ from historyad.cli.common import (
     open_for,
     report_unreadable,
 )
-from historyad.cli.console import print_table
+from historyad.cli.console import print_table, say
 from historyad.errors import RunError
 
 
@@ -58,7 +58,7 @@ def evaluate(
         for name in (normal, anomalous)
     )
     if was_used(good, model):
-        print(
+        say(
             f"note: the detector was fitted or calibrated on {normal}: these figures are too good",
             file=sys.stderr,
         )
@@ -139,7 +139,7 @@ def probe(
     if out is not None:
         save_json(out / "probe.json", record)
         draw_probe(found, model, opened.samples[0], out / "probe.png")
-        print(f"written: {out / 'probe.png'}, {out / 'probe.json'}")
+        say(f"written: {out / 'probe.png'}, {out / 'probe.json'}")
 
 
 def report(
@@ -176,4 +176,4 @@ def report(
         anomalous=anomalies,
         command=command_line(),
     )
-    print(f"written: {out}")
+    say(f"written: {out}")

@@ -16,8 +16,9 @@ from historyad.cli.common import (
     command_line,
     parse_seeds,
 )
-from historyad.cli.console import print_table, progress
+from historyad.cli.console import print_table, progress, say
 from historyad.errors import InputError, RunError
+from historyad.names import shown
 
 
 def benchmark(
@@ -85,15 +86,14 @@ def benchmark(
             address=address,
             data_root=data_root,
             command=command_line(),
-            on_row=lambda row: print(
+            on_row=lambda row: say(
                 f"{row['split']:<24} {row['method']:<22} seed {row['seed']}  "
                 f"AUROC {row['auroc']:.4f}  AUPRC {row['auprc']:.4f} "
-                f"(prevalence {row['prevalence']:.3f})  fit {row['fit_seconds']:.1f} s",
-                flush=True,
+                f"(prevalence {row['prevalence']:.3f})  fit {row['fit_seconds']:.1f} s"
             ),
         )
     except RunError as error:  # some fits, for reasons of their own
-        print(f"historyad: {error}", file=sys.stderr)
+        print(f"historyad: {shown(error, keep=chr(10))}", file=sys.stderr)
         status = OUR_ERROR
     _show_standings(out)
     return status
@@ -106,8 +106,8 @@ def _show_standings(out: Path) -> None:
 
     cells = cells_of(read_rows(out / "rows.jsonl"))
     if cells:
-        print("\n" + markdown(overview(cells)), end="")
-        print("written: " + ", ".join(map(str, write_standings(cells, out))))
+        print("\n" + shown(markdown(overview(cells)), keep="\n"), end="")
+        say("written: " + ", ".join(map(str, write_standings(cells, out))))
 
 
 def reproduce(
@@ -163,8 +163,8 @@ def reproduce(
                 on_progress=on_progress,
             )
         for row in rows:
-            print(summary(row))
-        print(f"{name}: drawn in {out / name}.png and .svg", flush=True)
+            say(summary(row))
+        say(f"{name}: drawn in {out / name}.png and .svg")
 
 
 def demo(
@@ -180,4 +180,4 @@ def demo(
     with progress() as on_progress:
         rows, advice = run_demo(anomaly, out, on_progress)
     print_table(rows)
-    print(advice)
+    print(shown(advice, keep="\n"))
