@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from historyad.errors import RunError
+from historyad.regular import read_regular
 
 # More is not read, and so not written either.
 _MAX_JSON_BYTES = 64 * 2**20
@@ -60,7 +61,7 @@ def save_json(path: Path, value: Any) -> None:
 def load_json(path: Path) -> Any:
     """Read JSON; RunError when it is missing, too large or damaged."""
     try:
-        return json.loads(_read(path, _MAX_JSON_BYTES))
+        return json.loads(read_file(path, _MAX_JSON_BYTES))
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged (not JSON: {error}): restore it or fit again") from error
 
@@ -82,7 +83,7 @@ def load_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
 
     Raises RunError when the file is missing or damaged, or its checksum is not ``sha256``.
     """
-    data = _read(path, _MAX_TENSOR_BYTES)
+    data = read_file(path)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise RunError(f"{path} was altered (its checksum differs): restore it or fit again")
     try:
@@ -99,7 +100,7 @@ def read_rows(table: Path) -> list[dict[str, Any]]:
     Raises RunError for damage anywhere else.
     """
     rows: list[dict[str, Any]] = []
-    lines = table.read_bytes().splitlines(keepends=True) if table.exists() else []
+    lines = read_file(table).splitlines(keepends=True) if table.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
@@ -126,7 +127,7 @@ def append_rows(table: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     lines = _lines(rows)
     try:
         table.parent.mkdir(parents=True, exist_ok=True)
-        if table.exists() and not table.read_bytes().endswith(b"\n"):
+        if table.exists() and not read_file(table).endswith(b"\n"):
             save_rows(table, read_rows(table))
         with table.open("ab") as file:
             file.write(lines)
@@ -138,12 +139,13 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int = _MAX_TENSOR_BYTES) -> bytes:
+    """Return the content of a file of a run.
+
+    Raises RunError for what is missing, unreadable, no regular file, or larger than ``limit``.
+    """
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise RunError(f"{path} has {size:,} bytes, more than the {limit:,} a run can have")
-        return path.read_bytes()
+        return read_regular(path, limit)
     except FileNotFoundError:
         raise missing(path) from None
     except OSError as error:

@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+_MORE = 1 << 20
+
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading, also behind links; OSError for a pipe, a device, a folder."""
@@ -26,13 +28,18 @@ def read_regular(path: Path, limit: int) -> bytes:
     """Return the content of a regular file; OSError when it has more than ``limit`` bytes."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # One byte more than it says that it has, or as many as are allowed: it may be growing.
-        content = file.read(min(max(size, 0), limit) + 1)
-        if len(content) == size + 1 <= limit:
-            content += file.read(limit + 1 - len(content))
-    if max(size, len(content)) > limit:
-        raise OSError(errno.EFBIG, f"it has {max(size, len(content)):,} bytes, more than {limit:,}")
+        _refuse_large(size, limit)
+        content = file.read(size + 1)
+        if len(content) > size:  # it has more than it says, or is growing
+            content += file.read(_MORE)
+            limit = min(limit, size + _MORE)
+    _refuse_large(len(content), limit)
     return content
+
+
+def _refuse_large(n: int, limit: int) -> None:
+    if n > limit:
+        raise OSError(errno.EFBIG, f"it has {n:,} bytes, more than the {limit:,} that are read")
 
 
 def _refuse_others(mode: int) -> None:

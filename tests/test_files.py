@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -233,6 +234,15 @@ def test_what_would_not_be_read_is_not_written(tmp_path, monkeypatch, save, valu
     ):
         save(tmp_path / "x", value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("load", [load_json, load_tensors, read_rows])
+def test_files_without_an_end_are_not_read(tmp_path, load):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(RunError, match=rf"{name} cannot be read: it is no regular file"):
+            load(tmp_path / name)
 
 
 @pytest.mark.parametrize("load", [load_json, load_tensors])

@@ -87,6 +87,7 @@ def check_hostile(options: argparse.Namespace, images: np.ndarray) -> Iterator[R
 def occupied(running: Service, hostile: list[bytes], valid: bytes, seconds: float) -> Row:
     """Send ``hostile`` at once, ask for a valid image meanwhile, and end the service during it."""
     Client(running).post(valid, "image/png")
+    before, running.peak = running.memory(), 0.0
     with ThreadPoolExecutor(len(hostile)) as pool:
         asked = [pool.submit(_quiet_post, running, data) for data in hostile]
         time.sleep(0.5)
@@ -115,7 +116,7 @@ def occupied(running: Service, hostile: list[bytes], valid: bytes, seconds: floa
         "valid requests": _counts(statuses),
         "slowest of them, s": round(slowest, 2),
         "/readyz": _counts(readiness),
-        "memory growth at its peak, MB": round(running.peak),
+        "memory growth at its peak, MB": round(running.peak - before),
         "SIGTERM to the end, s": round(ended, 1),
         "exit status": status,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import traceback
@@ -10,6 +11,7 @@ from cyclopts import App, CycloptsError
 
 from historyad import __version__
 from historyad.cli.common import OUR_ERROR, USER_ERROR
+from historyad.cli.console import say
 from historyad.cli.demo import demo
 from historyad.cli.fitting import calibrate, fit
 from historyad.cli.judging import evaluate, inspect, probe, report
@@ -17,6 +19,7 @@ from historyad.cli.research import benchmark, reproduce
 from historyad.cli.scoring import drift, export, score, serve
 from historyad.config import settings
 from historyad.errors import HistoryADError
+from historyad.names import shown
 
 __all__ = ["app", "main"]
 
@@ -45,24 +48,30 @@ for _command in (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 2 for a user's mistake, 1 for ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no umlauts shows escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
-    except (HistoryADError, CycloptsError) as error:
-        print(f"historyad: {_in_flags(str(error))}", file=sys.stderr)
+    except HistoryADError as error:
+        say(f"historyad: {_in_flags(str(error))}", file=sys.stderr)
+        return USER_ERROR
+    except CycloptsError as error:  # of several lines, as of a list of commands
+        print(f"historyad: {shown(_in_flags(str(error)), keep=chr(10))}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         words = sys.argv[1:] if arguments is None else arguments
         hint = "; the same command continues" if _continues(words) else ""
-        print(f"historyad: interrupted{hint}", file=sys.stderr)
+        say(f"historyad: interrupted{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as after `| head`
         sys.stderr.close()
         return 0
     except Exception:
-        traceback.print_exc()
-        print(f"historyad {__version__}: this is our mistake, please report it", file=sys.stderr)
+        print(shown(traceback.format_exc(), keep="\n"), end="", file=sys.stderr)
+        say(f"historyad {__version__}: this is our mistake, please report it", file=sys.stderr)
         return OUR_ERROR
     return status if isinstance(status, int) else 0
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from historyad.cli.console import say
 from historyad.errors import InputError
 
 if TYPE_CHECKING:
@@ -151,13 +152,13 @@ def mention_shadowed(source: str) -> None:
     from historyad.data.datasets import shadowed
 
     if note := shadowed(source):
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
 
 
 def report_unreadable(samples: Source | Folder) -> None:
     """Name on standard error what could not be read, and why, and count what was left out."""
     for name, reason in samples.unreadable:
-        print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
+        say(f"historyad: skipped {name}: {reason}", file=sys.stderr)
     report_left_out(samples)
 
 
@@ -166,7 +167,7 @@ def report_left_out(samples: Source | Folder) -> None:
     from historyad.data.folders import describe
 
     if samples.left_out:
-        print(
+        say(
             f"historyad: left out of {samples.description}: {describe(samples.left_out)}",
             file=sys.stderr,
         )

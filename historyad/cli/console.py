@@ -5,7 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
+
+from historyad.names import shown
+
+
+def say(line: object, *, file: TextIO | None = None) -> None:
+    """Print a line, which stays one line of text whatever the names in it are made of."""
+    print(shown(line), file=file, flush=True)
 
 
 @contextmanager
@@ -74,7 +81,7 @@ def _plain_progress() -> Any:
         title, tenth = _title(record), int(10 * record["epoch"] / record["of"])
         if shown.get(title) != tenth:
             shown[title] = tenth
-            print(f"{title}: {_progress(record)}", file=sys.stderr, flush=True)
+            say(f"{title}: {_progress(record)}", file=sys.stderr)
 
     return on_progress
 
@@ -83,4 +90,4 @@ def print_table(rows: list[tuple[str, str]]) -> None:
     """Print each name with its value, the values below each other."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {value}")

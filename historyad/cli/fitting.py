@@ -24,7 +24,7 @@ from historyad.cli.common import (
     open_samples,
     report_unreadable,
 )
-from historyad.cli.console import print_table, progress
+from historyad.cli.console import print_table, progress, say
 from historyad.config import PRESETS, Config, given, make_config, overrides, settings
 
 if TYPE_CHECKING:
@@ -105,15 +105,15 @@ def fit(
         if not ranks.is_main():
             return
     skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
-    print(
+    say(
         f"{out}: {len(samples):,} normal samples{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
         f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
     if copies := model.source.get("copies"):
-        print(f"{copies:,} are copies of another sample: copies were kept together")
-    print(f"next: historyad score {out} SOURCE")
+        say(f"{copies:,} are copies of another sample: copies were kept together")
+    say(f"next: historyad score {out} SOURCE")
 
 
 def _mention_crops(samples: Source, config: Config) -> None:
@@ -122,7 +122,7 @@ def _mention_crops(samples: Source, config: Config) -> None:
 
     said = hint(samples.samples, config)
     if said:
-        print(f"note: {said}", file=sys.stderr)
+        say(f"note: {said}", file=sys.stderr)
 
 
 def _mention_dark(samples: Source) -> None:
@@ -134,7 +134,7 @@ def _mention_dark(samples: Source) -> None:
         return
     highest = int(pixels.max())
     if highest <= _TWELVE_BITS:
-        print(
+        say(
             f"note: values reach only {highest} of 255: scale 12-bit data to 0..65535, which "
             "16-bit files hold, and 8-bit data to 0..255",
             file=sys.stderr,

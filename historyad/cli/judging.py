@@ -20,7 +20,7 @@ from historyad.cli.common import (
     open_for,
     report_unreadable,
 )
-from historyad.cli.console import print_table, progress
+from historyad.cli.console import print_table, progress, say
 from historyad.errors import RunError
 
 
@@ -69,7 +69,7 @@ def evaluate(
         for name in (normal, anomalous)
     )
     if n_used := n_used_of(good, model):
-        print(
+        say(
             f"note: the detector was fitted or calibrated on {n_used:,} samples of {normal}: these "
             "figures are too good",
             file=sys.stderr,
@@ -166,7 +166,7 @@ def probe(
     if out is not None:
         save_json(out / "probe.json", record)
         draw_probe(found, model, opened.samples[0], out / "probe.png")
-        print(f"written: {out / 'probe.png'}, {out / 'probe.json'}")
+        say(f"written: {out / 'probe.png'}, {out / 'probe.json'}")
 
 
 def report(
@@ -216,4 +216,4 @@ def report(
             command=command_line(),
             on_progress=on_progress,
         )
-    print(f"written: {out}")
+    say(f"written: {out}")

@@ -16,8 +16,9 @@ from historyad.cli.common import (
     command_line,
     parse_seeds,
 )
-from historyad.cli.console import progress
+from historyad.cli.console import progress, say
 from historyad.errors import InputError, RunError
+from historyad.names import shown
 
 
 def benchmark(
@@ -87,21 +88,20 @@ def benchmark(
             address=address,
             data_root=data_root,
             command=command_line(),
-            on_row=lambda row: print(
+            on_row=lambda row: say(
                 f"{row['split']:<24} {row['method']:<22} seed {row['seed']}  "
                 f"AUROC {row['auroc']:.4f}  AUPRC {row['auprc']:.4f} "
-                f"(prevalence {row['prevalence']:.3f})  fit {row['fit_seconds']:.1f} s",
-                flush=True,
+                f"(prevalence {row['prevalence']:.3f})  fit {row['fit_seconds']:.1f} s"
             ),
         )
     except RunError as error:  # some fits, for reasons of their own
-        print(f"historyad: {error}", file=sys.stderr)
+        print(f"historyad: {shown(error, keep=chr(10))}", file=sys.stderr)
         status = OUR_ERROR
     rows = read_rows(out / "rows.jsonl")
     if rows:
         frame = standings.frame_of(rows)
-        print("\n" + standings.in_markdown(standings.overview(frame)), end="")
-        print("written: " + ", ".join(map(str, standings.write_standings(frame, out))))
+        print("\n" + shown(standings.in_markdown(standings.overview(frame)), keep="\n"), end="")
+        say("written: " + ", ".join(map(str, standings.write_standings(frame, out))))
     return status
 
 
@@ -158,5 +158,5 @@ def reproduce(
                 on_progress=on_progress,
             )
         for row in rows:
-            print(summary(row))
-        print(f"{name}: drawn in {out / name}.png and .svg", flush=True)
+            say(summary(row))
+        say(f"{name}: drawn in {out / name}.png and .svg")

@@ -31,7 +31,7 @@ from historyad.cli.common import (
     report_left_out,
     report_unreadable,
 )
-from historyad.cli.console import print_table
+from historyad.cli.console import print_table, say
 from historyad.deploy.service.settings import Settings
 from historyad.deploy.tables import open_table
 from historyad.errors import InputError
@@ -121,10 +121,12 @@ def score(
         ),
     ] = None,
 ) -> int:
-    """Score samples: path, anomaly_score (about -1 normal, +1 anomalous), p_value, is_anomalous.
+    """Score samples: path, anomaly_score (about -0.8 normal, +1 anomalous), p_value, is_anomalous.
 
     What one process cannot score in time is scored in parts, with --engine or --shard. The same
-    command continues after an interruption; parts that are there are not scored again.
+    command continues after an interruption; parts that are there are not scored again. In .jsonl
+    and Parquet a path is as it is; on the terminal and in .csv, what is not printed is escaped, and
+    an apostrophe stands before what a spreadsheet would take for a formula.
     """
     parts = parts or PartOptions()
     parts.check()
@@ -153,7 +155,7 @@ def score(
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
     counts = _write(out, columns, rows)
     report_unreadable(samples)
-    print(_summary(counts["scored"], counts["anomalous"], len(samples.unreadable)), file=sys.stderr)
+    say(_summary(counts["scored"], counts["anomalous"], len(samples.unreadable)), file=sys.stderr)
     if fdr is not None:
         _report_discoveries(counts, fdr, len(model.calibration.scores))
     return USER_ERROR if strict and samples.unreadable else 0
@@ -222,9 +224,9 @@ def serve(
     settings = settings or ServiceSettings()
     model = load_model(run, device)
     listener, url = listen(host, port)
-    print(f"{run}: serving at {url}", flush=True)
+    say(f"{run}: serving at {url}")
     if not (settings.token or url.startswith("http://127.")):
-        print(
+        say(
             f"historyad: whoever reaches {url} can use it; to ask for a token, set HISTORYAD_TOKEN",
             file=sys.stderr,
         )
@@ -305,11 +307,17 @@ def _summary(scored: int, anomalous: int, unreadable: int) -> str:
 
 def _report_discoveries(counts: Counter[str], rate: float, n_held_out: int) -> None:
     found, scored = counts["discoveries"], counts["scored"]
-    print(f"{found:,} discoveries at a false discovery rate of {rate:g}", file=sys.stderr)
+    say(f"{found:,} discoveries at a false discovery rate of {rate:g}", file=sys.stderr)
     # k p-values at their smallest, 1 / (n + 1), are discoveries if that is <= Q k / N.
     least = math.ceil(scored / (rate * (n_held_out + 1)))
-    if least > max(1, found):
-        print(
+    if least > scored:
+        say(
+            f"with {n_held_out:,} held-out samples, none of {scored:,} can be a discovery, however "
+            "anomalous: calibrate on more, or ask for a higher rate",
+            file=sys.stderr,
+        )
+    elif least > max(1, found):
+        say(
             f"with {n_held_out:,} held-out samples, only {least:,} or more "
             f"of {scored:,} can be discoveries: calibrate on more, or score fewer at a time",
             file=sys.stderr,
@@ -320,10 +328,10 @@ def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -
     """Score one part, or all on an engine; say what became of them and return the exit status."""
     from historyad.deploy.many import score_dataset, score_shard
 
-    def say(part: Part) -> None:
+    def on_part(part: Part) -> None:
         for name, reason in part.unreadable:
-            print(f"historyad: skipped {name}: {reason}", file=sys.stderr)
-        print(f"part {part.number}: {part.scored:,} scored", file=sys.stderr, flush=True)
+            say(f"historyad: skipped {name}: {reason}", file=sys.stderr)
+        say(f"part {part.number}: {part.scored:,} scored", file=sys.stderr)
 
     if options.shard is None:
         parts = score_dataset(
@@ -331,7 +339,7 @@ def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -
             address=options.address,
             actors=options.actors,
             device=device,
-            on_part=say,
+            on_part=on_part,
             on_open=report_left_out,
         )
     else:
@@ -340,23 +348,29 @@ def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -
             raise InputError(f"'{options.shard}' is no shard: write 0/10 for the first of ten")
         job = replace(job, parts=int(of))
         parts = [score_shard(job, int(number), device=device, on_open=report_left_out)]
-        say(parts[0])
+        on_part(parts[0])
     unreadable = sum(len(part.unreadable) for part in parts)
     scored, anomalous = (sum(getattr(part, n) for part in parts) for n in ("scored", "anomalous"))
-    print(f"{_summary(scored, anomalous, unreadable)}; in {job.out}", file=sys.stderr)
+    say(f"{_summary(scored, anomalous, unreadable)}; in {job.out}", file=sys.stderr)
     return USER_ERROR if strict and unreadable else 0
 
 
 def _write_maps(model: Model, names: Sequence[str], images: Any, folder: Path) -> None:
+    import io
+
     from PIL import Image
 
+    from historyad.files import write_atomic
     from historyad.judge.explain import picture
+    from historyad.names import within
 
     for name, image in zip(names, images, strict=True):
+        drawn = io.BytesIO()
+        Image.fromarray(picture(model, image)).save(drawn, "PNG")
         # The whole name, since a.bmp and a.jpg are two images.
-        path = folder / (name if name.endswith(".png") else f"{name}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(model, image)).save(path)
+        write_atomic(
+            within(folder, name if name.endswith(".png") else f"{name}.png"), drawn.getvalue()
+        )
 
 
 def _with_discoveries(rows: Iterator[Row], rate: float) -> Iterator[Row]:

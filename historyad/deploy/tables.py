@@ -1,24 +1,31 @@
-"""Tables of scores as files: CSV or JSON lines, whole or absent."""
+"""Tables of scores as files: CSV or JSON lines, whole or absent.
+
+JSON lines hold names as they are; in CSV they are cells as of `historyad.names.as_cell`.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
+from uuid import uuid4
 
 from historyad.errors import InputError
+from historyad.names import as_cell
 
 
 @contextmanager
 def open_table(out: str, columns: tuple[str, ...]) -> Iterator[Any]:
     """Yield a function that writes one row, as CSV or, to a .jsonl file, as JSON lines.
 
-    A file gets its name when it is complete; what an error or an interruption leaves of it ends in
-    .tmp, and an older file of that name stays until then.
+    A file gets its name when it is complete, and an older file of that name stays until then. Two
+    that write the same do not meet: the last one's is whole. What an interruption leaves ends in
+    .tmp.
     """
     if out == "-":
         yield _csv_writer(sys.stdout, columns)
@@ -26,19 +33,26 @@ def open_table(out: str, columns: tuple[str, ...]) -> Iterator[Any]:
     path = Path(out)
     if path.suffix not in (".csv", ".jsonl"):
         raise InputError(f"cannot write {out}: name a .csv or .jsonl file, or - for the terminal")
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             write = _json_writer(file) if path.suffix == ".jsonl" else _csv_writer(file, columns)
             yield write
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise InputError(f"cannot write {out}: {error.strerror}") from error
+    except Exception:
+        temporary.unlink()
+        raise
 
 
 def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Any:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(as_cell, columns))
 
     return lambda row: writer.writerow(map(_cell, row.values()))
 
@@ -47,6 +61,8 @@ def _cell(value: str | float | bool) -> str | int:
     """Return a value as CSV shows it: scores to six places, verdicts as 0 or 1."""
     if isinstance(value, float):
         return f"{value:.6f}"
+    if isinstance(value, str):
+        return as_cell(value)
     return int(value) if isinstance(value, bool) else value
 
 

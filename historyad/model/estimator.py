@@ -95,7 +95,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         return self
 
     def anomaly_score(self, X: Any) -> NDArray[np.float64]:
-        """Return the anomaly score of each sample, (N,): about -1 normal, +1 anomalous."""
+        """Return the anomaly score of each sample, (N,): about -0.8 normal, +1 anomalous."""
         check_is_fitted(self)
         return self.model_.anomaly_score(self._open(X, reset=False).samples).astype(np.float64)
 

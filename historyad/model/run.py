@@ -28,6 +28,7 @@ from historyad.files import (
     cannot_write,
     load_json,
     missing,
+    read_file,
     save_json,
     save_rows,
 )
@@ -131,7 +132,9 @@ class RunDirectory:
     @contextlib.contextmanager
     def _hold(self) -> Iterator[None]:
         try:
-            file = (self.path / "lock").open("w")
+            # Without O_NONBLOCK, a pipe of that name would wait for somebody to read from it.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK
+            file = os.fdopen(os.open(self.path / "lock", flags, 0o666), "w")
         except OSError as error:
             raise cannot_write(self.path, error) from error
         with file:
@@ -164,7 +167,7 @@ class RunDirectory:
         if not self.log.exists():
             return []
         records = []
-        for line in self.log.read_text().splitlines():
+        for line in read_file(self.log).splitlines():
             with contextlib.suppress(ValueError):
                 records.append(json.loads(line))
         return records
@@ -191,7 +194,7 @@ class RunDirectory:
 
     def mend_log(self) -> None:
         """Drop a last line that a crash cut short, so that the next one starts on its own."""
-        if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):
+        if self.log.exists() and not read_file(self.log).endswith(b"\n"):
             save_rows(self.log, self.read_log())
 
 

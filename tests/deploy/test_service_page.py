@@ -212,6 +212,23 @@ def test_the_table_can_be_saved(page, files, downloads):
     assert set(rows[0]) == {"path", "anomaly_score", "p_value", "is_anomalous"}
 
 
+def test_names_in_the_table_are_no_formulas(page, files, tmp_path, downloads):
+    names = {
+        "=HYPERLINK(1).png": "'=HYPERLINK(1).png",
+        "-1,2.png": "'-1,2.png",
+        'ü"x".png': 'ü"x".png',
+        "a\x1b[2J\u202e.png": r"a\x1b[2J\u202e.png",
+    }
+    for name in names:
+        (tmp_path / name).write_bytes(files[0].read_bytes())
+    choose_and_wait(page, sorted(tmp_path.iterdir()))
+    (downloads / "scores.csv").unlink(missing_ok=True)
+    find(page, "save").click()
+    wait(page, (downloads / "scores.csv").exists)
+    with (downloads / "scores.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["path"] for row in csv.DictReader(file)} == set(names.values())
+
+
 def test_clearing_leaves_nothing(page, files):
     choose_and_wait(page, files[:3])
     find(page, "clear").click()

@@ -254,9 +254,12 @@ def test_score_adds_a_column_of_discoveries(fitted, tmp_path, suffix, capsys):
 
 def test_score_says_when_there_can_be_no_discoveries(fitted, capsys):
     train = str(fitted / "train.npy")
+    assert main(["score", str(fitted / "run"), train, "--fdr", "0.02"]) == 0
+    # 300 / (0.02 * 61) = 245.9
+    assert "only 246 or more of 300 can be discoveries" in capsys.readouterr().err
     assert main(["score", str(fitted / "run"), train, "--fdr", "0.01"]) == 0
     # 300 / (0.01 * 61) = 491.8
-    assert "only 492 or more of 300 can be discoveries" in capsys.readouterr().err
+    assert "none of 300 can be a discovery" in capsys.readouterr().err
 
 
 def test_score_refuses_a_rate_of_one(fitted, capsys):

@@ -189,7 +189,12 @@ def test_what_is_decided_is_read_again_from_json(normal_table):
 def test_json_that_contradicts_itself_is_refused():
     content, ones = {"input_shape": [3]}, torch.ones(3)
     Columns.from_json(content, {"center": ones, "spread": ones})
-    for center, spread in ((ones[:2], ones), (ones, ones[:2]), (ones, -ones), (ones, ones * torch.nan)):
+    for center, spread in (
+        (ones[:2], ones),
+        (ones, ones[:2]),
+        (ones, -ones),
+        (ones, ones * torch.nan),
+    ):
         with pytest.raises(ValueError, match="the scaling of"):
             Columns.from_json(content, {"center": center, "spread": spread})
     for shape in ([8, 8, 1], [3.0], [0], [], [2**28]):

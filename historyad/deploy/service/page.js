@@ -201,8 +201,18 @@ const short = (value) => String(Number(value.toPrecision(2)));
 const percent = (share) => `${short(100 * share)} %`;
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3);
 
+// A name as a cell of a table: text on one line, and no formula of a spreadsheet's.
+function quoted(name) {
+  const shown = name.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, escaped);
+  return `"${(/^[=+\-@＝＋－＠]/.test(shown) ? `'${shown}` : shown).replaceAll('"', '""')}"`;
+}
+
+function escaped(character) {
+  const code = character.codePointAt(0).toString(16);
+  return code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`;
+}
+
 function save() {
-  const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
   const rows = items.filter(isScored).map((item) => {
     const { anomaly_score: score, p_value: pValue } = item.result;
     return [quoted(item.file.name), score.toFixed(6), pValue.toFixed(6), Number(isAnomalous(item))];

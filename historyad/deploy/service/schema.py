@@ -11,7 +11,7 @@ class Verdict(BaseModel):
     """One sample: the three figures, or the error that its content gave."""
 
     name: str = Field(description="Name of the file, or number of the vector.")
-    anomaly_score: float | None = Field(None, description="About -1 normal, +1 anomalous.")
+    anomaly_score: float | None = Field(None, description="About -0.8 normal, +1 anomalous.")
     p_value: float | None = Field(None, description="Share of normal inputs at least as odd.")
     is_anomalous: bool | None = Field(None, description="anomaly_score > threshold.")
     map: str | None = Field(None, description="PNG as a data: URL, where it was asked for.")

@@ -60,7 +60,7 @@ def make_server(model: Model, settings: Settings) -> uvicorn.Server:
 
 
 class _Server(uvicorn.Server):
-    """A server that has ended a second after the deadline, whatever still runs."""
+    """A server that ends soon after the deadline, whatever still runs."""
 
     def __init__(self, config: uvicorn.Config, deadline: float) -> None:
         super().__init__(config)
@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end. All requests that were accepted are answered at their deadline."""
         super().handle_exit(sig, frame)
-        end = threading.Timer(self._deadline + 1, os._exit, [0])
+        end = threading.Timer(self._deadline + 0.5, os._exit, [0])
         end.daemon = True
         end.start()
 
