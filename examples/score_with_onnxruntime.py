@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def pixels_of(file):
+def pixels_of(file: str) -> NDArray[np.uint8]:
     """Pixels as the command line reads them: uint8 (height, width, 1 or 3)."""
     # From its bytes: some TIFFs that are opened by name are turned twice.
-    image = Image.open(io.BytesIO(Path(file).read_bytes()), formats=FORMATS)
+    image: Image.Image = Image.open(io.BytesIO(Path(file).read_bytes()), formats=FORMATS)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         sys.exit(f"{file} has several frames: save each as a file of its own")
     image = ImageOps.exif_transpose(image)

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.data import streams
-from historyad.data.decoding import image_shape
-from historyad.data.images import Pixels
+from historyad.data.images import Pixels, image_shape
 from historyad.data.streams import Files, ImageStream
 from historyad.errors import InputError
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from historyad import ranks
 from historyad.data.arrays import Labels, Samples
 from historyad.data.decoding import decode_many
 from historyad.data.images import Check, Pixels
@@ -69,6 +68,8 @@ class Source:
 
     def share_unreadable(self) -> None:
         """Let every rank know what others could not read of a stream, of which each sees a part."""
+        from historyad import ranks  # slow to import, and most sources do without
+
         if ranks.world_size() > 1 and isinstance(self.samples, ImageStream):
             self.samples.look_at(ranks.union(self.samples.unreadable_rows))
 

@@ -60,10 +60,11 @@ def picture(model: Model, image: Pixels) -> Pixels:
     `Model.map_scale`. Of a detector of crops, what lies above the threshold has an outline.
     """
     image = _with_channels(image)
+    shown = map_over(model, image)  # first, since it refuses what has no map
     nothing = np.zeros(image.shape[:2], np.float32)
     plain = overlay(image, nothing) if image.shape[2] != 3 else image
     gap = np.full((len(image), _GAP, 3), 255, np.uint8)
-    return np.concatenate([plain, gap, map_over(model, image)], axis=1)
+    return np.concatenate([plain, gap, shown], axis=1)
 
 
 def map_over(model: Model, image: Pixels) -> Pixels:

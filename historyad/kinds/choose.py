@@ -26,7 +26,8 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
 
     Raises InputError or ConfigError for samples and settings that do not fit each other.
     """
-    shape = tuple(samples.shape[1:])
+    # Of images of several sizes, one says what they look like.
+    shape = tuple(samples[0].shape if None in samples.shape else samples.shape[1:])
     if is_absurd(shape):  # which no model is loaded for
         raise InputError(
             f"samples of {by(shape)} values are too large: give smaller ones, and images of fewer "
@@ -38,8 +39,7 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
         return Columns.choose(samples if rows is None else samples[rows], config)
     parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
     if config.patch:
-        # Of images of several sizes, one says what they look like.
-        return Crops.choose(samples[0].shape, config)
+        return Crops.choose(shape, config)
     return Whole.choose(shape, config.image_size)
 
 

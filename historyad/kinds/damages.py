@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # which imports its parts, slow ones among them, where they are first used
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Samples = NDArray[Any]
 Images = NDArray[np.uint8]
@@ -79,7 +79,9 @@ def add_noise(images: Images, strength: float, random: Random) -> Images:
 
 def blur(images: Images, strength: float, random: Random) -> Images:
     """Convolve with a Gaussian of standard deviation ``strength`` pixels."""
-    return _to_uint8(ndimage.gaussian_filter(images.astype(np.float32), (0, strength, strength, 0)))
+    return _to_uint8(
+        scipy.ndimage.gaussian_filter(images.astype(np.float32), (0, strength, strength, 0))
+    )
 
 
 def brighten(images: Images, strength: float, random: Random) -> Images:
@@ -154,7 +156,7 @@ def rotate(images: Images, strength: float, random: Random) -> Images:
     left = random.random(len(images)) < 0.5
     for chosen, angle in ((left, strength), (~left, -strength)):
         if chosen.any():
-            rotated[chosen] = ndimage.rotate(
+            rotated[chosen] = scipy.ndimage.rotate(
                 rotated[chosen], angle, axes=(1, 2), reshape=False, order=1, mode="nearest"
             )
     return _to_uint8(rotated)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import scipy  # which imports its parts, slow ones among them, where they are first used
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from historyad.data.images import Pixels, reduced_size
 
@@ -68,7 +68,9 @@ def _occlude(grid: Pixels, patches: list[tuple[slice, slice]]) -> Pixels:
     sigma = _REACH * (rows.stop - rows.start)
 
     def blur(images: NDArray[np.floating]) -> Any:
-        return gaussian_filter(images, (0, sigma, sigma, 0), mode="constant", truncate=2)
+        return scipy.ndimage.gaussian_filter(
+            images, (0, sigma, sigma, 0), mode="constant", truncate=2
+        )
 
     filled = np.where(outside, grid, blur(outside * grid) / blur(outside))
     return np.rint(filled).astype(np.uint8)

@@ -44,9 +44,9 @@ def recorded_interval(config: Config) -> tuple[float, float]:
     (e^(-beta t) - e^(-beta n)) / (e^(-beta alpha) - e^(-beta n)), falls below ``mass_tolerance``.
     """
     start, end, rate = config.skip_epochs, config.n_epochs, config.decay
-    if config.mass_tolerance == 0 or rate == 0:
-        return start, end
     total = 1 - math.exp(-rate * (end - start))
+    if config.mass_tolerance == 0 or total == 0:  # or all snapshots weigh alike
+        return start, end
     left = math.exp(-rate * (end - start)) + config.mass_tolerance * total
     return start, min(end, start - math.log(left) / rate)
 

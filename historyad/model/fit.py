@@ -105,7 +105,7 @@ def calibrate_model(
     source = align(source, model.feature_names)
     rows = np.flatnonzero(~model.was_trained_on(source))
     n_known = len(source) - len(rows)
-    if not len(rows):
+    if not len(rows) or source.fingerprint == model.source.get("fingerprint"):
         raise InputError(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"

@@ -67,6 +67,7 @@ def test_new_scores_replace_the_held_out_ones_and_nothing_else(fitted, run, caps
         "fingerprint": new.fingerprint,
         "n": 200,
         "unreadable": 0,
+        "known": 0,
     }
     assert (after.source, after.config.seed) == (before.source, before.config.seed)
     assert (run / TENSORS).read_bytes() == tensors

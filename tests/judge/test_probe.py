@@ -138,11 +138,11 @@ def test_the_table_says_what_is_seen_and_what_is_not(result):
         start = "not within the range: " if curve["seen_from"] is None else "seen from "
         assert rows[curve["name"]].startswith(start)
         assert curve["unit"] in rows[curve["name"]]
-        said = f"; missed at {curve['missed_again']:g}, though less is seen"
-        if curve["missed_again"] is None:
+        again = curve["missed_again"]
+        if again is None:
             assert "missed at" not in rows[curve["name"]]
         else:
-            assert rows[curve["name"]].endswith(said)
+            assert rows[curve["name"]].endswith(f"; missed at {again:g}, though less is seen")
 
 
 # --- picture and command

@@ -163,7 +163,8 @@ def test_it_shows_what_can_be_seen_and_the_oddest_training_samples(full, fitted)
     assert len(pictures) == 2 * (24 + 3 * 6)  # training samples, and each end of the others
     for picture, where in zip(pictures[::2], pictures[1::2], strict=True):
         assert where["alt"] == f"{picture['alt']}: where it looks anomalous"
-        assert where["src"] != picture["src"]
+    # Of a typical sample the map is empty; of the oddest it is not.
+    assert pictures[0]["src"] != pictures[1]["src"]
     assert "above the threshold" not in text  # of whole images, no place decides
 
 
@@ -291,14 +292,14 @@ def test_a_report_on_vectors(tmp_path, n_features):
 
 def test_samples_at_both_ends_are_shown_the_outermost_first(full):
     html, model, sources = full
-    titles = re.findall(r"<h3>(.*?)</h3>(.*?)</div>\n(?=<h3>|<p)", html, re.DOTALL)
+    titles = [part.split("</h3>", 1) for part in html.split("<h3>")[1:]]
     negatives, positives = (model.anomaly_score(s.samples) for s in sources.values())
     expected = {
         "Anomalous, with the highest scores": np.argsort(-positives)[:6],
         "Anomalous, with the lowest scores": np.argsort(positives)[:6],
         "Normal, with the highest scores": np.argsort(-negatives)[:6],
     }
-    found = {title: re.findall(r'alt="(\d+)"', part) for title, part in titles}
+    found = {t: re.findall(r'alt="(\d+)"', part.split("<script")[0]) for t, part in titles}
     assert found == {title: [*map(str, rows)] for title, rows in expected.items()}
 
 

@@ -11,7 +11,7 @@ from historyad.method.losses import (
     gradient_penalty,
     total_variation_estimate,
 )
-from historyad.method.networks import Critic, initialise
+from historyad.method.networks import ImageNetworks, initialise
 from historyad.method.theory import minimum_loss, optimal_detector, total_variation
 
 REAL = np.array([-3.0, -1.0, -0.5, 0.25])
@@ -102,7 +102,7 @@ def test_mix_0_is_real_and_1_is_generated():
 
 def test_gradient_penalty_changes_the_critics_gradients():
     random = torch.Generator().manual_seed(0)
-    critic = Critic((1, 8, 8), 4, 8)
+    critic = ImageNetworks((1, 8, 8), 4, 8, 2).critic()
     initialise(critic, random)
     real, generated = torch.randn(2, 6, 1, 8, 8, generator=random)
     penalty = gradient_penalty(critic, real, generated, torch.rand(6, generator=random))
