@@ -165,7 +165,7 @@ def test_it_shows_what_can_be_seen_and_the_oddest_training_samples(full, fitted)
         assert where["alt"] == f"{picture['alt']}: where it looks anomalous"
     # Of a typical sample the map is empty; of the oddest it is not.
     assert pictures[0]["src"] != pictures[1]["src"]
-    assert "above the threshold" not in text  # of whole images, no place decides
+    assert "within an outline" not in text  # of whole images, no place decides
 
 
 def test_the_oddest_of_a_stream_keep_their_names_beside_an_unreadable_one(fitted, tmp_path):
