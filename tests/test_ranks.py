@@ -359,7 +359,7 @@ def test_a_rank_that_disagrees_is_refused_at_the_start(tmp_path, what):
         sys.exit(main())
         """)
     )
-    x = np.zeros((300, 8, 8), np.uint8)
+    x = np.random.default_rng(0).integers(0, 255, (300, 8, 8), dtype=np.uint8)
     for name, value in (("a.npy", 0), ("b.npy", 1)):
         np.save(tmp_path / name, x + value)
     here, there = (tmp_path / "a.npy", tmp_path / "b.npy")
