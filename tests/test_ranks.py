@@ -381,7 +381,7 @@ def test_a_rank_that_disagrees_is_refused_at_the_start(tmp_path, what):
 
 
 def test_the_commands_of_the_page_show_what_it_shows(tmp_path):
-    page = (Path(__file__).parents[1] / "docs" / "ranks.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "distributed.md").read_text()
     blocks = re.findall(
         r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```$', page, flags=re.MULTILINE | re.DOTALL
     )
