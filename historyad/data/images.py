@@ -49,6 +49,7 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".pbm", ".pgm", ".pnm", ".ppm"}
 _TURNED = (5, 6, 7, 8)  # orientations of EXIF in which width and height change places
 STRIP_PIXELS = 1 << 20  # of a file, converted at a time
+_TURNED = (5, 6, 7, 8)  # orientations of EXIF in which width and height change places
 CHUNK_VALUES = 1 << 24  # values converted at a time: bounds the temporaries to about 128 MB
 
 
@@ -250,7 +251,8 @@ def _check_before_decoding(image: Image.Image, name: str, max_pixels: int) -> No
 def _check_shape(image: Image.Image, side: int | None, channels: int | None, check: Check) -> None:
     """Raise what ``check`` says of the shape that the pixels will have, as far as is known."""
     n = channels or _channels_of(image.mode)
-    upright = (side or image.height, side or image.width, n)
+    height, width = image.size if _is_turned(image) else image.size[::-1]
+    upright = (side or height, side or width, n)
     try:
         check(upright)
     except InputError:
@@ -262,6 +264,16 @@ def _check_shape(image: Image.Image, side: int | None, channels: int | None, che
             check(turned)
             return
         raise
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether width and height change places, as far as is known before anything is decoded."""
+    if image.format == "TIFF":  # of which Pillow says the size as it is shown
+        return False
+    exif = Image.Exif()  # not the image's own, which would look no further behind the pixels
+    with contextlib.suppress(Exception):  # as many as for damaged pixels
+        exif.load(image.info.get("exif", b""))
+    return exif.get(ExifTags.Base.Orientation) in _TURNED
 
 
 def _deep_grey(image: Image.Image, name: str) -> Pixels:

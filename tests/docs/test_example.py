@@ -13,7 +13,7 @@ from pictures import encoded, every_kind, turned
 from PIL import Image
 from tiny import on_disk
 
-from historyad.data.images import decode_image
+from historyad.data.decoding import decode_image
 from historyad.errors import InputError
 
 ROOT = Path(__file__).parents[2]
