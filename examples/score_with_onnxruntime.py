@@ -12,13 +12,13 @@ from PIL import Image, ImageOps
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def pixels_of(file: str) -> NDArray[np.uint8]:
+def pixels_of(file: str | Path) -> NDArray[np.uint8]:
     """Pixels as the command line reads them: uint8 (height, width, 1 or 3)."""
     # From its bytes: some TIFFs that are opened by name are turned twice.
-    image: Image.Image = Image.open(io.BytesIO(Path(file).read_bytes()), formats=FORMATS)
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+    opened = Image.open(io.BytesIO(Path(file).read_bytes()), formats=FORMATS)
+    if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":
         sys.exit(f"{file} has several frames: save each as a file of its own")
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(opened)
     is_deep = image.mode == "F" or image.mode.startswith("I")
     is_grey = image.mode in ("1", "L", "LA")
     if image.mode in ("La", "RGBa") or (is_deep and image.has_transparency_data):
