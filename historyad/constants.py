@@ -90,6 +90,20 @@ class Constants:
     map_ridge: float = 0.01
     map_scale_images: int = 100  # held-out images that put the views of a cell on one scale
     worst_pixels: int = 256  # area of the map that makes the score of an image: 16 x 16 pixels
+    # Cells of a backbone's maps
+    backbone_side: int = 224  # of the square that lite0 sees, unless set
+    level_brightness: float = 127.0  # mean grey level of every image
+    level_contrast: float = 45.0  # and the deviation
+    level_least: float = 4.0  # deviation; what has less shows nothing
+    cell_bytes: int = 2**29  # of the cells that are kept in half precision for training
+    cells_fitted: int = 30_000  # that companions are fitted on
+    cell_bank: int = 4096  # of these, kept as neighbours
+    cell_components: int = 64  # on which distances are taken
+    coreset_dimensions: int = 24  # of the random projection in which they are chosen
+    images_for_places: int = 10  # fewer say nothing of a place
+    place_prior: float = 10.0  # images, as which all places together count in each
+    place_ridge: float = 0.01  # of the mean variance
+    worst_cells: int = 10  # that make the score of an image
     crop_bytes: int = 2**28  # of all crops that are trained on
     # Columns
     constant_step: float = 10.0  # of a value unlike a constant, by the root of how many columns

@@ -76,6 +76,14 @@ def fit_crops(folder):
     return fit("crops", folder, settings, **samples)
 
 
+def fit_features(folder):
+    """The same textures in the features of a network that sees them in 4 x 4 cells."""
+    settings = {**TINY, "epoch_images": 2048, "backbone": "lite0", "backbone_side": 64}
+    normal = textures(15, seed=5)
+    samples = {"train": textures(110), "normal": normal, "anomalous": striped(normal)[0]}
+    return fit("features", folder, settings, **samples)
+
+
 def fit_columns(folder):
     """Five independent columns of different spreads; anomalous ones are far outside."""
     rows = np.random.default_rng(0).standard_normal((500, 5)).astype(np.float32)
