@@ -62,7 +62,10 @@ class Lite0Backbone:
         with torch.device("meta"):  # no weights are drawn, only to be replaced
             network = Lite0()
         network.load_state_dict(weights, assign=True)
-        return cls(side, network.eval().requires_grad_(False))
+        network.eval().requires_grad_(False)
+        # Twice as fast on a CPU; the stubs do not know this overload.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(side, network)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -74,7 +77,8 @@ class Lite0Backbone:
         """Map grey values (N, 3, side, side) to maps of strides 16 and 32."""
         if self.network.stem.weight.device != x.device:
             self.network.to(x.device)
-        maps: list[Tensor] = self.network((x - 127) / 128)
+        x = ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
+        maps: list[Tensor] = self.network(x)
         return maps
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +87,7 @@ class Lite0Backbone:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights."""
-        return dict(self.network.state_dict())
+        return {name: one.contiguous() for name, one in self.network.state_dict().items()}
 
 
 def open_backbone(name: str, side: int = 0) -> Backbone:

@@ -128,8 +128,8 @@ def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for number, (_, _, factor, _) in enumerate(_BLOCKS):
         parts = (*_PARTS[factor == 1 :], _LAST)  # the first block does not widen
         names += [
-            (f"blocks.{number}.{ours}", *(f"_blocks.{number}.{name}" for name in theirs))
-            for ours, *theirs in parts
+            (f"blocks.{number}.{ours}", f"_blocks.{number}.{theirs}", f"_blocks.{number}.{norm}")
+            for ours, theirs, norm in parts
         ]
     found = {}
     for ours, convolution, norm in names:
