@@ -219,7 +219,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 # What is learnt of the cells of a backbone is another history: in place of the values above.
-_OF_CELLS: dict[str, dict[str, Any]] = {
+OF_CELLS: dict[str, dict[str, Any]] = {
     "default": {
         "hidden": 256,
         "epoch_images": 256_000,  # cells: 1,000 steps
@@ -235,7 +235,7 @@ _OF_CELLS: dict[str, dict[str, Any]] = {
         "detector_epochs": 3.0,
     },
 }
-_OF_CELLS["quick"] = {**_OF_CELLS["default"], "epoch_images": 64_000}
+OF_CELLS["quick"] = {**OF_CELLS["default"], "epoch_images": 64_000}
 
 
 def settings() -> dict[str, Field[Any]]:
@@ -296,7 +296,7 @@ def make_config(preset: str = "default", **values: Any) -> Config:
             raise ConfigError(f"unknown setting '{name}'{_nearest(name, settings())}")
     start = PRESETS[preset]
     if values.get("backbone", "none") != "none":
-        start = _OF_CELLS.get(preset, start)
+        start = OF_CELLS.get(preset, start)
     config = Config(**{**start, **values})
     validate(config)
     return config

@@ -86,17 +86,23 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", choices=[*SETS], default=[*SETS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--method", nargs="+", choices=[OURS, *PEERS], default=[OURS, *PEERS])
+    parser.add_argument("--preset", choices=("default", "quick"), default="default")
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--cells", type=Path, default=Path("cells"), help="folder to keep them in")
     data = os.environ.get("HISTORYAD_DATA", ".")
     parser.add_argument("--data-root", type=Path, default=Path(data))
     arguments = parser.parse_args()
-    done = {(r["set"], r["fit"], r["seed"], r["side"]) for r in read_rows(arguments.out)}
+    done = {
+        (r["set"], r["fit"], r["seed"], r["side"])
+        for r in read_rows(arguments.out)
+        if r["fit"] in PEERS or r["preset"] == arguments.preset
+    }
     for name, seed in itertools.product(arguments.set, arguments.seeds):
         wanted = [m for m in arguments.method if (name, m, seed, arguments.side) not in done]
         if not wanted:
             continue
         config = make_config(
+            arguments.preset,
             backbone="lite0",
             backbone_side=arguments.side,
             seed=seed,
@@ -107,6 +113,7 @@ def main() -> None:
         for method in wanted:
             for row in measured(method, data, config):
                 facts = {"set": name, "fit": method, "seed": seed, "side": arguments.side}
+                facts["preset"] = arguments.preset
                 keep(arguments.out, {**facts, **row})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -57,6 +58,11 @@ class Features(ImageKind):
         return True
 
     @property
+    def work_pixels(self) -> int | None:
+        """Pixels of an image such as those of the fit: what it takes to reduce one grows."""
+        return math.prod(self.input_shape[:2])
+
+    @property
     def n_features(self) -> int:
         """Features of a cell."""
         return self.backbone.n_features
@@ -103,7 +109,7 @@ class Features(ImageKind):
 
     def extract(self, samples: Samples, rows: NDArray[np.intp], device: Any = "cpu") -> Cells:
         """Return the cells of ``rows`` of images, (n, places, features) in half precision."""
-        n_places = int(np.prod(self.backbone.grid))
+        n_places = math.prod(self.backbone.grid)
         most = max(2, CONSTANTS.cell_bytes // (2 * n_places * self.n_features))
         some = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
         found = np.empty((len(some), n_places, self.n_features), np.float16)
@@ -148,7 +154,12 @@ class Features(ImageKind):
         return _FULL * total, total
 
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:
-        """Return the way from images of ``shape`` to cells."""
+        """Return the way from images of ``shape`` to cells; InputError for a backbone in a file."""
+        if getattr(self.backbone, "network", None) is None:
+            raise InputError(
+                f"a detector with the backbone {self.backbone.name} cannot be exported, as with "
+                "lite0: score with historyad score, historyad serve or Model.anomaly_score"
+            )
         return _Cells(self)
 
     def describe(self) -> dict[str, Any]:

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 from fitted import striped, textures
+from PIL import Image
 from tiny import TINY
 
 from historyad import HistoryAD
+from historyad.errors import InputError
 from historyad.judge.explain import anomaly_map
 from historyad.judge.metrics import auroc
 from historyad.score import features as module
@@ -18,10 +20,17 @@ def model(features):
     return features.model
 
 
-def test_what_is_damaged_is_found_and_its_map_shows_where(model, features):
+@pytest.fixture(scope="module")
+def tiny(tiny_backbone):
+    """A model with cells of 4 pixels."""
+    settings = {**TINY, "backbone": str(tiny_backbone), "epoch_images": 2048}
+    return HistoryAD(**settings).fit(textures(110)).model_
+
+
+def test_what_is_damaged_is_found_and_its_map_shows_where(tiny, features):
     bad, mask = striped(features.normal)
-    scored = model(bad, maps=True)
-    scores = [features.model.anomaly_score(features.normal), scored.anomaly_score]
+    scored = tiny(bad, maps=True)
+    scores = [tiny.anomaly_score(features.normal), scored.anomaly_score]
     assert auroc(np.repeat([0, 1], len(bad)), np.concatenate(scores)) > 0.9
     for values in scored.maps:
         assert values.shape == mask.shape
@@ -57,12 +66,14 @@ def test_images_of_any_size_are_seen_alike(model):
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
-def test_views_of_a_cell_are_on_one_scale(model, features):
+def test_views_of_a_cell_are_on_one_scale(model):
     assert model.score.cell_views[:2] == ("history", "neighbours")
-    raw = torch.stack([model.score.raw(image)[0] for image in features.train[:100]], 1)
+    raw = torch.stack([model.score.raw(image)[0] for image in textures(30, seed=7)], 1)
     (scale,) = model.score.cell_scales
     z = scale(raw.flatten(1))
-    assert (z.median(1).values.abs() < 0.6).all()
+    assert (z.median(1).values.abs() < 0.3).all()
+    assert ((z > 1).float().mean(1) < 0.2).all()
+    assert ((z > 1).float().mean(1) > 0).all()
     assert model.view_names == ("map",)
 
 
@@ -90,15 +101,15 @@ def test_places_are_chosen_where_images_are_aligned(constants):
 
 def test_a_coreset_covers_what_a_random_draw_misses():
     random = torch.Generator().manual_seed(0)
-    x = torch.randn(2000, 30, generator=random)
-    x[7] += 5  # a rare good cell
+    x = torch.randn(2000, 3, generator=random) ** 3 @ torch.randn(3, 30, generator=random)
+    x[7] += 50  # a rare good cell
     x[1000:] = x[:1000] + 0.01
     chosen = coreset(x, 200, 0)
     assert len(chosen.unique()) == 200
     assert 7 in chosen or 1007 in chosen
     assert len((chosen % 1000).unique()) == 200  # nothing twice
-    far = torch.cdist(x, x[chosen]).amin(1).max()
-    assert far < torch.cdist(x, x[:200]).amin(1).max()
+    far = [float(torch.cdist(x, x[rows]).amin(1).max()) for rows in (chosen, torch.arange(500))]
+    assert far[0] < far[1] / 2
     assert len(coreset(x[:5], 200, 0)) == 5
 
 
@@ -111,3 +122,15 @@ def test_cells_are_standardised_by_all_of_them():
     assert (x[:, 2] == 0).all()
     assert drawn(cells, 50, 0).shape == (50, 3)
     assert (drawn(cells, 50, 0) != drawn(cells, 50, 1)).any()
+
+
+def test_images_of_several_sizes_are_fitted_on_with_the_backbone_that_auto_takes():
+    sizes = [(64, 80), (72, 64), (90, 70)]
+    images = [Image.fromarray(textures(1, *sizes[i % 3], seed=i)[0, :, :, 0]) for i in range(60)]
+    settings = {**TINY, "false_positive_rate": 0.1, "epoch_images": 1024, "backbone": "auto"}
+    detector = HistoryAD(**settings, backbone_side=64).fit(images)
+    assert detector.model_.config.backbone == "lite0"
+    scores = [detector.anomaly_score([image])[0] for image in images[:3]]
+    np.testing.assert_array_equal(detector.anomaly_score(images[:3]), scores)
+    with pytest.raises(InputError, match="the images have several sizes, and no backbone suits"):
+        HistoryAD(**settings).fit([image.crop((0, 0, image.width, 40)) for image in images[::-1]])

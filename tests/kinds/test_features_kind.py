@@ -28,7 +28,7 @@ def images(*shape, seed=0):
 
 def test_networks_see_the_cells_of_images_of_any_size(kind, config):
     assert kind.networks(config).shape == (20,)
-    assert (kind.side, kind.grid, kind.work_pixels, kind.takes_any_size) == (32, None, None, True)
+    assert (kind.side, kind.grid, kind.work_pixels, kind.takes_any_size) == (32, None, 2000, True)
     for shape in ((40, 50, 3), (7, 900, 3)):
         kind.check(shape)
         assert kind.cells(images(*shape)).shape == (20, 8, 8)
@@ -83,6 +83,11 @@ def test_what_is_decided_is_read_again_from_json(kind):
     for fields in ({"input_shape": [40, 50, 2]}, {"input_shape": [0, 50, 3]}, {"input_shape": [3]}):
         with pytest.raises(ValueError, match=r"channels|samples of shape"):
             Features.from_json({**content, **fields}, kind.tensors())
+
+
+def test_a_backbone_in_a_file_is_not_exported(kind):
+    with pytest.raises(InputError, match=r"backbone tiny.onnx cannot be exported, as with lite0:"):
+        kind.onnx((40, 50, 3))
 
 
 def test_auto_takes_the_network_for_photos_where_it_is_there(monkeypatch):
