@@ -126,6 +126,9 @@ class Config:
     learning_rate: float = _setting(
         5e-4, "Initial learning rate of Adam in step 1.", low=1e-6, high=0.1
     )
+    generator_learning_rate: float = _setting(
+        0.0, "Initial learning rate of the generator. 0 takes learning_rate.", low=0.0, high=0.1
+    )
     critic_steps: int = _setting(5, "Critic steps per generator step.", low=1, high=100)
     gradient_penalty_weight: float = _setting(
         10.0, "Weight of the critic's gradient penalty.", low=0.0, high=1000.0
@@ -221,21 +224,26 @@ PRESETS: dict[str, dict[str, Any]] = {
 # What is learnt of the cells of a backbone is another history: in place of the values above.
 OF_CELLS: dict[str, dict[str, Any]] = {
     "default": {
-        "hidden": 256,
-        "epoch_images": 256_000,  # cells: 1,000 steps
-        "batch_size": 256,
-        "n_epochs": 4.0,
-        "skip_epochs": 0.4,
-        "decay": 0.75,
-        "saves_per_epoch": 22,
-        "mass_tolerance": 0.0,
+        "hidden": 64,
+        "latent_dim": 304,
+        "epoch_images": 38_400,  # cells: 600 steps
+        "n_epochs": 1.0,
+        "saves_per_epoch": 30,
+        "learning_rate": 1e-3,
+        "generator_learning_rate": 4e-3,
+        "critic_steps": 2,
         "penalty_interval": 2,
         "gradient_penalty_weight": 5.0,
+        "skip_epochs": 0.0,
+        "decay": 0.0,
+        "mass_tolerance": 0.0,
+        "wide_share": 0.0,
         "detector_start": "random",
-        "detector_epochs": 3.0,
+        "detector_epochs": 2.5,
+        "detector_learning_rate": 2e-3,
     },
 }
-OF_CELLS["quick"] = {**OF_CELLS["default"], "epoch_images": 64_000}
+OF_CELLS["quick"] = {**OF_CELLS["default"], "epoch_images": 19_200}
 
 
 def settings() -> dict[str, Field[Any]]:

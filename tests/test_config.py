@@ -152,8 +152,8 @@ def test_backbones():
 
 def test_with_a_backbone_a_preset_has_another_history():
     plain, of_cells = make_config(), make_config(backbone="lite0")
-    assert (plain.batch_size, of_cells.batch_size) == (64, 256)
-    assert make_config("quick", backbone="lite0").epoch_images == of_cells.epoch_images // 4
+    assert (plain.hidden, of_cells.hidden) == (512, 64)
+    assert make_config("quick", backbone="lite0").epoch_images == of_cells.epoch_images // 2
     assert make_config(backbone="lite0", batch_size=32).batch_size == 32
     assert make_config(backbone="none") == plain
 

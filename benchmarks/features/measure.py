@@ -44,6 +44,7 @@ from historyad.method.history import History, resolve
 from historyad.model.split import split_rows
 from historyad.score.calibration import Calibration
 from historyad.score.features import FeatureScore, stretched
+from historyad.score.scale import Scale
 
 SETS = {"tiles": "magnetic_tile_full", "cookies": "cookies", "screw": "mvtec_screw"}
 RATES = {"tiles": 0.01, "cookies": 0.2, "screw": 0.05}  # of false alarms that are asked for
@@ -89,8 +90,8 @@ def main() -> None:
     parser.add_argument("--preset", choices=("default", "quick"), default="default")
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--cells", type=Path, default=Path("cells"), help="folder to keep them in")
-    data = os.environ.get("HISTORYAD_DATA", ".")
-    parser.add_argument("--data-root", type=Path, default=Path(data))
+    root = os.environ.get("HISTORYAD_DATA", ".")
+    parser.add_argument("--data-root", type=Path, default=Path(root))
     arguments = parser.parse_args()
     done = {
         (r["set"], r["fit"], r["seed"], r["side"])
@@ -152,11 +153,11 @@ def ours(
         d_tv = train_detector(batches, history)
     train_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    score = FeatureScore.fit(kind, d_tv, batches.standard, batches.cells, config.seed).eval()
+    score = FeatureScore.fit(kind, d_tv, batches.residuals, batches.cells, config.seed).eval()
     fit_seconds = time.perf_counter() - started
-    names = score.cell_views
+    names = (*score.cell_views, "residual")
+    scale = Scale(len(names))
     normal = views_of(score, data.train.cells[held_out])
-    (scale,) = score.cell_scales
     scale.fit(torch.from_numpy(normal).flatten(1), smallest=score.smallest_spreads())
     found = [views_of(score, part.cells) for part in data.tested]
     rows = []
@@ -187,11 +188,16 @@ def ours(
 
 @torch.inference_mode()
 def views_of(score: FeatureScore, cells: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Return the views of cells (N, places, features), (views, N, places)."""
+    """Return the views of cells (N, places, features), (views, N, places).
+
+    And last how far their residuals are from those of good images, by a Gaussian.
+    """
     parts = []
     for start in range(0, len(cells), 64):
         x = _floats(cells[start : start + 64]).transpose(1, 2)[..., None]
-        parts.append(score.views_of(x)[..., 0])
+        standard = score.residuals.standard(x.movedim(1, 0).flatten(1)).T
+        residual = score.residuals(standard).norm(dim=1).view(1, len(x), -1)
+        parts.append(torch.cat([score.views_of(x)[..., 0], residual]))
     found: NDArray[np.float32] = torch.cat(parts, 1).numpy()
     return found
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from historyad.randomness import Stream, torch_generator
-from historyad.score.features import coreset
+from historyad.score.coreset import coreset
 from historyad.score.places import Places
 
 _MOST_CELLS = 30_000  # from which a coreset is chosen
@@ -57,7 +57,9 @@ class PatchCore:
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the distances."""
-        return torch.cat([torch.cdist(part, self.bank[None]).amin(2) for part in x.split(_PART)])
+        return torch.cat(
+            [torch.cdist(part, self.bank[None]).amin(2) for part in torch.split(x, _PART)]
+        )
 
     def scores(self, x: Tensor) -> Tensor:
         """Return the largest distance, less where the nearest has few neighbours about it."""
@@ -119,10 +121,9 @@ class SimpleNet:
         random = torch_generator(self.seed, Stream.PEER)
         with torch.random.fork_rng(devices=[]):
             self.adapter = nn.Linear(n, n)
-            self.discriminator = nn.Sequential(
-                nn.Linear(n, n), nn.BatchNorm1d(n), nn.LeakyReLU(0.2), nn.Linear(n, 1, bias=False)
-            )
-        for layer in (self.adapter, self.discriminator[0], self.discriminator[3]):
+            hidden, last = nn.Linear(n, n), nn.Linear(n, 1, bias=False)
+            self.discriminator = nn.Sequential(hidden, nn.BatchNorm1d(n), nn.LeakyReLU(0.2), last)
+        for layer in (self.adapter, hidden, last):
             nn.init.xavier_normal_(layer.weight, generator=random)
         adam = Adam(
             [
@@ -150,7 +151,7 @@ class SimpleNet:
         with torch.no_grad():
             parts = [
                 -self.discriminator(self.adapter(self._scaled(p.flatten(0, 1))))
-                for p in x.split(_PART)
+                for p in torch.split(x, _PART)
             ]
         return torch.cat(parts).view(x.shape[:2])
 

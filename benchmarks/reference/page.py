@@ -64,7 +64,7 @@ def _settings() -> str:
     of_cells = ", ".join(f"`{name}` {value}" for name, value in OF_CELLS["default"].items())
     return table(["setting", "default", "presets", "meaning"], rows) + (
         f"\nWith a `backbone`, the preset `default` learns the history of cells instead, with "
-        f"{of_cells}; `quick` is that with a quarter of the steps.\n"
+        f"{of_cells}; `quick` is that with half as many steps.\n"
     )
 
 

@@ -55,7 +55,7 @@ class Counts:
     def sums(self, times: NDArray[np.intp]) -> tuple[NDArray[np.float64], ...]:
         """Return the sums over images, each taken so many times (n,)."""
         parts = (self.normal, self.anomalous, self.regions, self.n_regions)
-        return tuple(times @ part for part in parts)
+        return tuple(np.asarray(times @ part, np.float64) for part in parts)
 
 
 def judge_dataset(
@@ -77,7 +77,7 @@ def judge_dataset(
     )
     threshold = model.calibration.threshold
     false_alarms = float((good > threshold).mean())
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for kind, (scores, counts) in looked.items():
         caught = scores > threshold
         low, high = wilson_interval(np.array([caught.sum()]), len(caught))
@@ -97,7 +97,7 @@ def judge_dataset(
 
 def judge_counts(normal: Counts, anomalous: Counts, seed: int = 0) -> dict[str, float]:
     """Return pixel AUROC and AUPRO with their 95 % bootstrap intervals over images."""
-    found = {}
+    found: dict[str, float] = {}
     measures: dict[str, Callable[..., float]] = {"pixel_auroc": _pixel_auroc, "aupro": _aupro}
     for name, measure in measures.items():
         random = np.random.default_rng(seed)
@@ -154,13 +154,19 @@ def _looked(
 
 def _stacked(found: list[tuple[NDArray[np.float64], ...]]) -> Counts:
     if not found:
-        return Counts(*(np.empty((0, _BINS)) for _ in range(3)), np.empty(0))
-    return Counts(*map(np.stack, zip(*found, strict=True)))
+        nothing = np.empty((0, _BINS))
+        return Counts(nothing, nothing, nothing, np.empty(0))
+    normal, anomalous, regions, n_regions = (np.stack(part) for part in zip(*found, strict=True))
+    return Counts(normal, anomalous, regions, n_regions)
 
 
 def _together(parts: list[Counts]) -> Counts:
-    names = ("normal", "anomalous", "regions", "n_regions")
-    return Counts(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return Counts(
+        np.concatenate([part.normal for part in parts]),
+        np.concatenate([part.anomalous for part in parts]),
+        np.concatenate([part.regions for part in parts]),
+        np.concatenate([part.n_regions for part in parts]),
+    )
 
 
 def _redrawn(n: int, random: np.random.Generator) -> NDArray[np.intp]:

@@ -21,15 +21,17 @@ from historyad.errors import InputError
 from historyad.kinds.images import ImageKind
 from historyad.kinds.kind import Excess, Samples, by, read_shape
 from historyad.method.batches import Batches
-from historyad.method.networks import Critic, VectorNetworks
+from historyad.method.networks import Critic, VectorNetworks, WideVectorNetworks
 from historyad.score.batching import side_by_side
-from historyad.score.features import Cells, FeatureScore, standard_of, standardise
+from historyad.score.coreset import Cells
+from historyad.score.features import FeatureScore
+from historyad.score.residuals import Residuals
 from historyad.score.result import Map
-from historyad.score.scale import Scale
 from historyad.score.score import Score
 
 _FULL = 3.0  # thresholds at which the hue of a map is full
 _CHANNELS = (1, 3)
+_HALF_MOST = 65504.0  # the largest number of half precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +74,9 @@ class Features(ImageKind):
         self.check_channels(shape)
 
     def networks(self, config: Config) -> VectorNetworks:
-        """Return multilayer perceptrons for cells."""
-        return VectorNetworks((self.n_features,), config.hidden, config.latent_dim)
+        """Return multilayer perceptrons for what is left of cells."""
+        n_values = min(self.n_features, CONSTANTS.residual_values)
+        return WideVectorNetworks((n_values,), config.hidden, config.latent_dim)
 
     def prepare(self, samples: Samples) -> NDArray[np.float32]:
         """Return images as the backbone sees them, float32 (N, 3, side, side)."""
@@ -136,12 +139,12 @@ class Features(ImageKind):
         """Return the maps of D_TV, alone or with companions fitted on the cells."""
         assert isinstance(batches, CellBatches)
         if config.views == "history":
-            return FeatureScore(self, d_tv, batches.standard)
-        return FeatureScore.fit(self, d_tv, batches.standard, batches.cells, config.seed)
+            return FeatureScore(self, d_tv, batches.residuals)
+        return FeatureScore.fit(self, d_tv, batches.residuals, batches.cells, config.seed)
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose companions have these sizes."""
-        return FeatureScore.build(self, d_tv, sizes)
+        return FeatureScore.build(self, d_tv, sizes or {})
 
     def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
         """Return the detector's own maps, whose worst cells make the score."""
@@ -190,23 +193,15 @@ class Features(ImageKind):
         return cls(shape, backbone.side, backbone)
 
 
-_HALF_MOST = 65504.0  # the largest number of half precision
-
-
 class CellBatches(Batches):
-    """Shuffled batches of ``cells`` of images (n, places, features), each on one scale."""
+    """Shuffled batches of the residuals of ``cells`` of images (n, places, features)."""
 
     def __init__(
         self, cells: Cells, networks: VectorNetworks, seed: int, device: torch.device | str
     ) -> None:
         self.cells = cells
-        self.standard: Scale = standard_of(cells)
-        flat = cells.reshape(-1, cells.shape[-1])
-
-        def prepare(some: NDArray[Any]) -> NDArray[Any]:
-            return standardise(some, self.standard).numpy()
-
-        reader = ShuffledSamples(flat, np.arange(len(flat)), seed, prepare)
+        self.residuals, learnt = Residuals.fit(cells, networks.shape[0], seed)
+        reader = ShuffledSamples(learnt.numpy(), np.arange(len(learnt)), seed)
         super().__init__(reader, networks, seed=seed, device=device)
 
 

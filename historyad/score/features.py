@@ -3,7 +3,8 @@
 =============  =================================================================================
 view           what it says of a cell
 =============  =================================================================================
-`history`      output of D_TV, trained to tell good cells from the history of a GAN of such cells
+`history`      output of D_TV on what is left of a cell beside its nearest good ones: trained to
+               tell this of further good images from the history of a GAN of it
 `neighbours`   distance to the nearest of a coreset of good cells, on principal components
 `place`        distance to a Gaussian of the cells in the same place of good images, where these are
                aligned
@@ -19,11 +20,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,19 +31,20 @@ from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.data.order import stretches
 from historyad.method.networks import Critic
-from historyad.randomness import Stream, numpy_generator, torch_generator
+from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
 from historyad.score.bounded import bounded_score
+from historyad.score.coreset import Cells, coreset, drawn, standardise
 from historyad.score.gaussian import Gaussian, principal_components
 from historyad.score.mapped import Mapped
 from historyad.score.neighbours import Bank
 from historyad.score.places import Places
+from historyad.score.residuals import Residuals
 from historyad.score.result import Map
 from historyad.score.scale import Scale
 from historyad.score.score import Input
 
 T = TypeVar("T")
-Cells = NDArray[np.float16]  # of images, (N, places, features), as they are kept
 
 
 class CellSource(Input, Protocol):
@@ -58,20 +59,20 @@ class CellSource(Input, Protocol):
 
 
 class FeatureScore(Mapped):
-    """Maps of what D_TV and its companions say of cells, standardised by ``standard``."""
+    """Maps of what D_TV says of the ``residuals`` of cells, and its companions of the cells."""
 
     def __init__(
         self,
         kind: CellSource,
         d_tv: Critic,
-        standard: Scale,
+        residuals: Residuals,
         bank: Bank | None = None,
         gaussian: Gaussian | Places | None = None,
     ) -> None:
         super().__init__()
         self.kind: CellSource = kind
         self.d_tv = d_tv
-        self.standard = standard
+        self.residuals = residuals
         self.bank = bank
         self.gaussian = gaussian
         self.cell_scales = nn.ModuleList([Scale(1 if bank is None else 3)])
@@ -80,10 +81,11 @@ class FeatureScore(Mapped):
     @classmethod
     @torch.no_grad()
     def fit(
-        cls, kind: CellSource, d_tv: Critic, standard: Scale, cells: Cells, seed: int
+        cls, kind: CellSource, d_tv: Critic, residuals: Residuals, cells: Cells, seed: int
     ) -> FeatureScore:
         """Return ``d_tv`` with companions fitted on ``cells`` of good images; no scale is set."""
         device = d_tv.device
+        standard = residuals.standard
         some = drawn(cells, CONSTANTS.cells_fitted, seed)
         x = standardise(some, standard).to(device)
         pca = principal_components(x, CONSTANTS.cell_components)
@@ -93,28 +95,30 @@ class FeatureScore(Mapped):
             gaussian = _aligned(cells, standard, bank, seed)
         if gaussian is None:
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
-        return cls(kind, d_tv, standard.to(device), bank, gaussian.to(device))
+        return cls(kind, d_tv, residuals.to(device), bank, gaussian.to(device))
 
     @classmethod
-    def build(cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int] | None) -> FeatureScore:
+    def build(cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int]) -> FeatureScore:
         """Return an unfitted one of these sizes, to be loaded into."""
         n = kind.n_features
-        if sizes is None:
-            return cls(kind, d_tv, Scale(n))
+        residuals = Residuals(n, sizes["known"], sizes["values"])
+        if "bank" not in sizes:
+            return cls(kind, d_tv, residuals)
         bank = Bank(n, sizes["bank"], n_components=CONSTANTS.cell_components)
         gaussian = (
             Places(sizes["places"], len(bank.components))
             if "places" in sizes
             else Gaussian(n, sizes["components"])
         )
-        return cls(kind, d_tv, Scale(n), bank, gaussian)
+        return cls(kind, d_tv, residuals, bank, gaussian)
 
     @property
-    def sizes(self) -> dict[str, int] | None:
-        """The sizes of the companions; None where D_TV is alone."""
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the residuals, and of the companions where there are some."""
+        found = self.residuals.sizes
         if self.bank is None or self.gaussian is None:
-            return None
-        found = {"bank": len(self.bank.bank)}
+            return found
+        found = {**found, "bank": len(self.bank.bank)}
         if isinstance(self.gaussian, Places):
             return {**found, "places": len(self.gaussian.means)}
         return {**found, "components": len(self.gaussian.components)}
@@ -145,8 +149,8 @@ class FeatureScore(Mapped):
     def views_of(self, cells: Tensor) -> Tensor:
         """Map cells (N, features, rows, columns) to their views, (views, N, rows, columns)."""
         n, _, rows, columns = cells.shape
-        x = self.standard(cells.movedim(1, 0).flatten(1)).T
-        found = [self.d_tv(x)]
+        x = self.residuals.standard(cells.movedim(1, 0).flatten(1)).T
+        found = [self.d_tv(self.residuals(x))]
         if self.bank is not None:
             found.append(self.bank.closest(x))
         if isinstance(self.gaussian, Places) and self.bank is not None:
@@ -186,51 +190,6 @@ def stretched(cells: Tensor, height: int, width: int) -> Tensor:
     )[:, 0]
 
 
-def standardise(cells: NDArray[Any], standard: Scale) -> Tensor:
-    """Return cells (..., features) on their scale, float32 (N, features)."""
-    flat = torch.from_numpy(cells.reshape(-1, cells.shape[-1]).astype(np.float32))
-    x: Tensor = standard.cpu()(flat.T).T
-    return x.contiguous()
-
-
-def standard_of(cells: Cells) -> Scale:
-    """Return the scale on which each feature of ``cells`` has mean 0 and deviation 1."""
-    flat = cells.reshape(-1, cells.shape[-1]).astype(np.float32)
-    standard = Scale(flat.shape[1])
-    standard.center.copy_(torch.from_numpy(flat.mean(0)))
-    deviation = torch.from_numpy(flat.std(0))
-    standard.spread.copy_(deviation.clamp(min=CONSTANTS.smallest_spread))
-    return standard
-
-
-def drawn(cells: Cells, most: int, seed: int) -> Cells:
-    """Return at ``most`` so many of all cells, in a random order, (n, features)."""
-    flat = cells.reshape(-1, cells.shape[-1])
-    order = numpy_generator(seed, Stream.CELL).permutation(len(flat))[:most]
-    return flat[order]
-
-
-def coreset(x: Tensor, n: int, seed: int) -> Tensor:
-    """Return which ``n`` of cells (N, features) to keep: each the farthest from those before it.
-
-    Greedy k-center selection on a random projection (Roth et al., 2022, "Towards total recall in
-    industrial anomaly detection"). Rare good cells are kept, and common ones are not kept twice.
-    """
-    random = torch_generator(seed, Stream.CELL)
-    k = CONSTANTS.coreset_dimensions
-    projection = torch.randn(x.shape[1], k, generator=random) / math.sqrt(k)
-    places = (x.cpu() @ projection).contiguous()
-    squares = places.square().sum(1)
-    chosen = [0]
-    nearest = torch.full((len(x),), math.inf)
-    for _ in range(min(n, len(x)) - 1):
-        last = chosen[-1]
-        beside = torch.addmv(squares + squares[last], places, places[last], alpha=-2)
-        torch.minimum(nearest, beside, out=nearest)
-        chosen.append(int(nearest.argmax()))
-    return torch.tensor(chosen, device=x.device)
-
-
 def _aligned(cells: Cells, standard: Scale, bank: Bank, seed: int) -> Places | None:
     """Return a Gaussian for each place, where they explain good images better than one of all."""
 
@@ -238,6 +197,7 @@ def _aligned(cells: Cells, standard: Scale, bank: Bank, seed: int) -> Places | N
         x = bank.place(standardise(images, standard).to(bank.bank.device))
         return x.view(*images.shape[:2], -1)
 
+    cells = cells[:: math.ceil(len(cells) / CONSTANTS.most_images_for_places)]
     random = numpy_generator(seed, Stream.CELL, 1)
     others = stretches(len(cells), max(1, len(cells) // 5), random)
     is_other = np.isin(np.arange(len(cells)), others)

@@ -49,20 +49,20 @@ def test_other_channels_are_refused_when_the_kind_is_chosen(config):
         choose_kind(images(5, 40, 40, 3), tiny_config(backbone="auto"))
 
 
-def test_batches_are_cells_of_the_rows_on_one_scale(kind, config):
+def test_batches_are_residuals_of_the_cells_of_rows(kind, config):
     samples = images(12, 40, 50, 3)
     rows = np.array([1, 4, 9])
     batches = kind.batches(samples, config, rows=rows)
     assert isinstance(batches, CellBatches)
     assert batches.cells.shape == (3, 64, 20)
-    assert len(batches) == 3 * 64
+    assert len(batches) == 64  # of the image that is new to the others
     expected = kind.cells(samples[4]).flatten(1).T.numpy()
     np.testing.assert_allclose(batches.cells[1], expected, rtol=2e-3, atol=1e-3)
-    x = batches.at(0, 3 * 64)
-    assert x.dtype == torch.float32
+    x = batches.at(0, 64)
+    assert (x.shape, x.dtype) == ((64, 20), torch.float32)
     torch.testing.assert_close(x.mean(0), torch.zeros(20), atol=1e-3, rtol=0)
     again = kind.batches(samples, config, rows=rows)
-    torch.testing.assert_close(again.at(64, 10), x[64:74], rtol=0, atol=0)
+    torch.testing.assert_close(again.at(20, 10), x[20:30], rtol=0, atol=0)
 
 
 def test_only_as_many_images_are_kept_as_have_room(kind, constants):

@@ -11,7 +11,7 @@ from historyad.judge.explain import anomaly_map
 from historyad.judge.metrics import auroc
 from historyad.score import features as module
 from historyad.score.bounded import bounded_score
-from historyad.score.features import coreset, drawn, standard_of, standardise
+from historyad.score.coreset import standard_of, standardise
 from historyad.score.places import Places
 
 
@@ -81,7 +81,7 @@ def test_d_tv_alone(tiny_backbone):
     settings = {**TINY, "backbone": str(tiny_backbone), "views": "history"}
     detector = HistoryAD(**settings).fit(textures(110))
     assert detector.model_.score.cell_views == ("history",)
-    assert detector.model_.score.sizes is None
+    assert set(detector.model_.score.sizes) == {"known", "values"}
     assert len(np.unique(detector.anomaly_score(textures(15, seed=5)))) > 10
 
 
@@ -97,31 +97,6 @@ def test_places_are_chosen_where_images_are_aligned(constants):
         bank = module.Bank.keep(x, 100, pca=pca)
         found = module._aligned(cells, standard, bank, 0)
         assert isinstance(found, Places) == expected
-
-
-def test_a_coreset_covers_what_a_random_draw_misses():
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(2000, 3, generator=random) ** 3 @ torch.randn(3, 30, generator=random)
-    x[7] += 50  # a rare good cell
-    x[1000:] = x[:1000] + 0.01
-    chosen = coreset(x, 200, 0)
-    assert len(chosen.unique()) == 200
-    assert 7 in chosen or 1007 in chosen
-    assert len((chosen % 1000).unique()) == 200  # nothing twice
-    far = [float(torch.cdist(x, x[rows]).amin(1).max()) for rows in (chosen, torch.arange(500))]
-    assert far[0] < far[1] / 2
-    assert len(coreset(x[:5], 200, 0)) == 5
-
-
-def test_cells_are_standardised_by_all_of_them():
-    cells = np.random.default_rng(0).normal(3, [1, 2, 0], (40, 6, 3)).astype(np.float16)
-    x = standardise(cells, standard_of(cells))
-    assert x.shape == (240, 3)
-    torch.testing.assert_close(x.mean(0), torch.zeros(3), atol=1e-3, rtol=0)
-    torch.testing.assert_close(x.std(0)[:2], torch.ones(2), atol=1e-2, rtol=0)
-    assert (x[:, 2] == 0).all()
-    assert drawn(cells, 50, 0).shape == (50, 3)
-    assert (drawn(cells, 50, 0) != drawn(cells, 50, 1)).any()
 
 
 def test_images_of_several_sizes_are_fitted_on_with_the_backbone_that_auto_takes():
