@@ -31,7 +31,7 @@ def test_cells_are_standardised_by_all_of_them():
 
 
 def test_of_very_many_cells_some_stand_for_all(constants):
-    cells = np.random.default_rng(0).normal(size=(100, 10, 2)).astype(np.float16)
+    cells = np.random.default_rng(0).normal(size=(100, 12, 2)).astype(np.float16)
     cells[::2] += 50
     constants(module, cells_measured=300)
     assert abs(float(standard_of(cells).center[0]) - 25) < 3
