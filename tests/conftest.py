@@ -97,8 +97,8 @@ def tiny_backbone(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def features(tmp_path_factory) -> Fitted:
-    return fit_features(tmp_path_factory.mktemp("features"))
+def features(tmp_path_factory, tiny_backbone) -> Fitted:
+    return fit_features(tmp_path_factory.mktemp("features"), tiny_backbone)
 
 
 @pytest.fixture(scope="session")

@@ -76,9 +76,9 @@ def fit_crops(folder):
     return fit("crops", folder, settings, **samples)
 
 
-def fit_features(folder):
-    """The same textures in the features of a network that sees them in 4 x 4 cells."""
-    settings = {**TINY, "epoch_images": 2048, "backbone": "lite0", "backbone_side": 64}
+def fit_features(folder, backbone):
+    """The same textures in the features of a tiny network that sees them in 8 x 8 cells."""
+    settings = {**TINY, "epoch_images": 2048, "backbone": str(backbone)}
     normal = textures(15, seed=5)
     samples = {"train": textures(110), "normal": normal, "anomalous": striped(normal)[0]}
     return fit("features", folder, settings, **samples)

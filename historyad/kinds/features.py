@@ -160,8 +160,8 @@ class Features(ImageKind):
         """Return the way from images of ``shape`` to cells; InputError for a backbone in a file."""
         if getattr(self.backbone, "network", None) is None:
             raise InputError(
-                f"a detector with the backbone {self.backbone.name} cannot be exported, as with "
-                "lite0: score with historyad score, historyad serve or Model.anomaly_score"
+                "a backbone in a file cannot be exported, only lite0: score with historyad score, "
+                "historyad serve or Model.anomaly_score"
             )
         return _Cells(self)
 

@@ -1,4 +1,5 @@
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from fitted import striped, textures
@@ -6,6 +7,7 @@ from PIL import Image
 from tiny import TINY
 
 from historyad import HistoryAD
+from historyad.deploy.onnx import export_onnx
 from historyad.errors import InputError
 from historyad.judge.explain import anomaly_map
 from historyad.judge.metrics import auroc
@@ -20,17 +22,10 @@ def model(features):
     return features.model
 
 
-@pytest.fixture(scope="module")
-def tiny(tiny_backbone):
-    """A model with cells of 4 pixels."""
-    settings = {**TINY, "backbone": str(tiny_backbone), "epoch_images": 2048}
-    return HistoryAD(**settings).fit(textures(110)).model_
-
-
-def test_what_is_damaged_is_found_and_its_map_shows_where(tiny, features):
+def test_what_is_damaged_is_found_and_its_map_shows_where(model, features):
     bad, mask = striped(features.normal)
-    scored = tiny(bad, maps=True)
-    scores = [tiny.anomaly_score(features.normal), scored.anomaly_score]
+    scored = model(bad, maps=True)
+    scores = [model.anomaly_score(features.normal), scored.anomaly_score]
     assert auroc(np.repeat([0, 1], len(bad)), np.concatenate(scores)) > 0.9
     for values in scored.maps:
         assert values.shape == mask.shape
@@ -99,7 +94,7 @@ def test_places_are_chosen_where_images_are_aligned(constants):
         assert isinstance(found, Places) == expected
 
 
-def test_images_of_several_sizes_are_fitted_on_with_the_backbone_that_auto_takes():
+def test_auto_takes_lite0_for_images_of_several_sizes_and_one_graph_has_all_of_it(tmp_path):
     sizes = [(64, 80), (72, 64), (90, 70)]
     images = [Image.fromarray(textures(1, *sizes[i % 3], seed=i)[0, :, :, 0]) for i in range(60)]
     settings = {**TINY, "false_positive_rate": 0.1, "epoch_images": 1024, "backbone": "auto"}
@@ -107,5 +102,12 @@ def test_images_of_several_sizes_are_fitted_on_with_the_backbone_that_auto_takes
     assert detector.model_.config.backbone == "lite0"
     scores = [detector.anomaly_score([image])[0] for image in images[:3]]
     np.testing.assert_array_equal(detector.anomaly_score(images[:3]), scores)
+    found = export_onnx(detector.model_, tmp_path / "x.onnx", size=(40, 50))
+    assert found["outputs"] == "anomaly_score, p_value, is_anomalous, map"
+    graph = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    some = textures(3, seed=99)
+    *_, maps = graph.run(None, {"images": some})
+    expected = detector.model_(some, maps=True).maps
+    np.testing.assert_allclose(maps, np.stack(expected), rtol=1e-3, atol=1e-3)
     with pytest.raises(InputError, match="the images have several sizes, and no backbone suits"):
         HistoryAD(**settings).fit([image.crop((0, 0, image.width, 40)) for image in images[::-1]])
