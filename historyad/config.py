@@ -112,6 +112,15 @@ class Config:
     learning_rate: float = _setting(
         5e-4, "Initial learning rate of Adam in step 1.", low=1e-6, high=0.1
     )
+    momentum: float = _setting(
+        0.5, "beta 1 of Adam in step 1: how much of the mean gradient is kept.", low=0.0, high=0.999
+    )
+    square_momentum: float = _setting(
+        0.9,
+        "beta 2 of Adam in step 1: how much of the mean square of the gradient is kept.",
+        low=0.0,
+        high=0.99999,
+    )
     critic_steps: int = _setting(5, "Critic steps per generator step.", low=1, high=100)
     gradient_penalty_weight: float = _setting(
         10.0, "Weight of the critic's gradient penalty.", low=0.0, high=1000.0
@@ -156,6 +165,14 @@ class Config:
     detector_epochs: float = _setting(2.0, "Length of step 3, in epochs.", low=0.001, high=1000.0)
     detector_learning_rate: float = _setting(
         1e-3, "Initial learning rate of Adam in step 3.", low=1e-6, high=0.1
+    )
+    detector_momentum: float = _setting(0.5, "beta 1 of Adam in step 3.", low=0.0, high=0.999)
+    detector_square_momentum: float = _setting(
+        0.9,
+        "beta 2 of Adam in step 3. D_TV starts at the averaged critic, whose first gradients are "
+        "huge: with 0.999 they hold back the steps of a thousand batches.",
+        low=0.0,
+        high=0.99999,
     )
     bound_weight: float = _setting(
         10.0, "lambda: weight of the bound on D_TV's output.", low=1e-3, high=1e4

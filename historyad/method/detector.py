@@ -50,7 +50,8 @@ def train_detector(batches: Batches, history: History, session: Session = _ALONE
     detector = start_detector(history)
     if config.detector_start == "untrained":
         return detector.eval()
-    optimizer = make_adam(detector, config.detector_learning_rate)
+    betas = config.detector_momentum, config.detector_square_momentum
+    optimizer = make_adam(detector, config.detector_learning_rate, betas)
     loop = Loop(3, config, session, {"detector": detector}, {"optimizer": optimizer})
     length = config.detector_epochs * config.epoch_images
     # Whole, as the pool needs it: a product such as 1.1 * 50,000 is rounded to a bit more.
