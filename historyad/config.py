@@ -181,8 +181,9 @@ class Config:
     views: str = _setting(
         "all",
         "What makes the score: all (D_TV, and distances to normal samples in the input and in its "
-        "features), or history (D_TV alone, as in the paper).",
-        choices=("all", "history"),
+        "features), history (D_TV alone, as in the paper), or companions (the distances alone, in "
+        "the features of a network with random weights: nothing is trained).",
+        choices=("all", "history", "companions"),
     )
     # Machine
     seed: int = _setting(0, "Every random draw derives from it.", low=0, high=2**63 - 1)
@@ -192,6 +193,7 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "instant": {"width": 16, "hidden": 256, "views": "companions"},
     "quick": {
         "width": 16,
         "hidden": 256,
