@@ -105,9 +105,10 @@ def test_the_mean_gradient_is_that_of_both_directions():
 
 
 def test_numbers_about_images_refuse_vectors():
+    vectors = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
     for name in OF_IMAGES:
         with pytest.raises(InputError, match="takes images"):
-            PEERS[name](0).fit(np.zeros((9, 3), np.float32))
+            PEERS[name](0).fit(vectors)
 
 
 def test_a_sum_has_its_parts_on_one_scale():
