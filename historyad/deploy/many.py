@@ -272,7 +272,7 @@ def _open(job: Job, model: Model) -> Source | Folder:
         job.source,
         data_root=job.data_root,
         mixed=model.kind.grid,
-        channels=job.channels,
+        channels=job.channels or model.channels,
         id_column=job.id_column,
     )
     if isinstance(samples, Source) and not isinstance(samples.samples, ImageStream):

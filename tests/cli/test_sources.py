@@ -9,6 +9,7 @@ from PIL import Image
 from storing import too_deep
 from tiny import TINY_OPTIONS
 
+from historyad import HistoryAD
 from historyad.cli import main
 from historyad.files import load_json
 
@@ -97,16 +98,11 @@ def photos(tmp_path_factory):
 LEFT_OUT = "left out of {}: .txt files (1), hidden folders (1)"
 
 
-def test_grey_and_colour_together_need_an_option(photos, tmp_path, out_of, capsys):
+def test_grey_and_colour_together_need_an_option_at_the_fit_alone(photos, tmp_path, out_of, capsys):
     run, folder = photos[1], save_photos(tmp_path / "fresh", 1)
-    for command in (
-        ["fit", folder, "--out", tmp_path / "other", *TINY_OPTIONS],
-        ["evaluate", run, "--normal", folder, "--anomalous", folder],
-        ["calibrate", run, folder],
-        ["probe", run, folder],
-    ):
-        assert main([*map(str, command)]) == 2
-        assert "make all grey or colour with --channels 1 or 3" in capsys.readouterr().err
+    fit = ["fit", folder, "--out", tmp_path / "other", *TINY_OPTIONS]
+    assert main([*map(str, fit)]) == 2
+    assert "make all grey or colour with --channels 1 or 3" in capsys.readouterr().err
     for command in (
         ["score", run, folder],
         ["drift", run, folder],
@@ -115,17 +111,21 @@ def test_grey_and_colour_together_need_an_option(photos, tmp_path, out_of, capsy
         ["report", run, "--normal", folder, "--anomalous", folder, "--out", tmp_path / "r.html"],
         ["calibrate", shutil.copytree(run, tmp_path / "copy"), folder],
     ):
-        error = out_of(*command, "--channels", "3").err
+        error = out_of(*command).err
         assert LEFT_OUT.format(folder) in error, command
         assert "skipped" not in error, command
-    assert len(out_of("score", run, folder / "grey", "--channels", "3").out.splitlines()) == 61
+    assert len(out_of("score", run, folder / "grey").out.splitlines()) == 61
+    assert main(["score", str(run), str(folder / "grey"), "--channels", "1"]) == 2
+    assert "the images have 1 channel, the detector was fitted on 3" in capsys.readouterr().err
+    estimator = HistoryAD.load(run)
+    assert len(estimator.anomaly_score(folder)) == 120
 
 
 def test_what_is_left_out_is_said_of_a_fit_and_of_parts(photos, tmp_path, out_of):
     folder, run = photos
     arguments = ["fit", folder, "--channels", "3", *TINY_OPTIONS, "--out"]
     assert LEFT_OUT.format(folder) in out_of(*arguments, run).err  # finished, and given again
-    parts = ["--channels", "3", "--out", tmp_path, "--format", "csv", "--shard", "1/2"]
+    parts = ["--out", tmp_path, "--format", "csv", "--shard", "1/2"]
     error = out_of("score", run, folder, *parts).err
     assert LEFT_OUT.format(folder) in error
     assert "60 scored" in error
