@@ -81,6 +81,14 @@ class Config:
         "'^(part[0-9]+)_': what it finds, or its first group, is alike in them. They are all "
         "trained on or all held out, as copies of a sample always are.",
     )
+    contamination: float = _setting(
+        0.0,
+        "Share of the samples that may be wrong, such as defects among good parts. The most "
+        "suspicious are set aside: this share of all, and of what would be trained on, twice as "
+        "much, for nobody can tell exactly. 0 takes all for normal.",
+        low=0.0,
+        high=0.4,
+    )
     false_positive_rate: float = _setting(
         0.01,
         "Share of normal inputs that the threshold may call anomalous.",

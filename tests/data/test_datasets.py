@@ -446,14 +446,14 @@ def test_unusable_datasets():
 
 def test_what_gives_one_sample_at_a_time():
     images = random_pixels(3, 4, 5)
-    for given in (
+    for samples in (
         (image for image in images),
         iter([*images]),
         map(Image.fromarray, images),
         (torch.from_numpy(image) for image in images),
         ((image, 7) for image in images),
     ):
-        source = open_source(given)
+        source = open_source(samples)
         assert (source.samples == images[..., None]).all()
         assert len(source.names) == 3
     assert source.labels.tolist() == [7] * 3

@@ -31,8 +31,8 @@ class Reader:
 
     Those that are not plain are decoded in processes that can be ended, and wait for these apart
     from the others: what is made to take long delays only its like. No image has more than
-    ``most_pixels``, and all become grey or colour by ``channels``, where these are given. What needs
-    an answer within a time says until when, as time.monotonic() counts.
+    ``most_pixels``, and all become grey or colour by ``channels``, where these are given. What
+    needs an answer within a time says until when, as time.monotonic() counts.
     """
 
     def __init__(
