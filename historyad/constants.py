@@ -93,7 +93,7 @@ class Constants:
     crop_bytes: int = 2**28  # of all crops that are trained on
     # Suspects among the samples of a fit
     suspects_share: float = 0.01  # of them that may be wrong, at least
-    suspects_group: float = 1.25  # times that share: the most that are wrong in one way
+    suspects_group: float = 1.0  # times that share: the most that are wrong in one way
     suspects_compared: int = 4096  # samples that are compared with each other
     suspects_bank: int = 8192  # of their looks, where a sample has many
     suspects_tie: float = 1e-3  # of what tells members of a group apart

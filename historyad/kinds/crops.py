@@ -141,7 +141,10 @@ class Crops(ImageKind):
     def looks(
         self, samples: Samples, rows: NDArray[np.intp], config: Config
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield what convolutions of random weights make of the cells of each image, all scales."""
+        """Yield what convolutions of random weights make of the cells of each image.
+
+        That of the cell which is there at a coarser scale stands beside that of the finest.
+        """
         critic = self.networks(config).critic()
         initialise(critic, torch_generator(config.seed, Stream.WEIGHTS))
 
@@ -151,7 +154,12 @@ class Crops(ImageKind):
         for row in rows.tolist():
             levels = (level[0] for level in self.pyramid(samples[row][None]))
             cells = [in_tiles(level, self.cell, self.floats, features) for level in levels]
-            yield np.concatenate([found.flatten(1).T.numpy() for found in cells])
+            height, width = cells[0].shape[1:]
+            enlarged = [
+                found.repeat_interleave(2**n, 1).repeat_interleave(2**n, 2)[:, :height, :width]
+                for n, found in enumerate(cells)
+            ]
+            yield torch.cat(enlarged).flatten(1).T.numpy()
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose banks have these sizes."""

@@ -57,6 +57,8 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         model_: the fitted `Model`: score and calibration.
         threshold_: anomaly score above which an input is called anomalous.
         offset_: ``-threshold_``, scikit-learn's name and sign.
+        suspects_: samples that were left out with ``contamination``, the most suspicious first:
+            (name, suspicion, whether set aside from the threshold, too).
         n_features_in_: features of a vector, or rows of an image.
         feature_names_in_: names of the columns, where ``X`` was a table that has some.
 
@@ -93,6 +95,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
                 directory,
                 on_progress=on_progress,
             )
+            self.suspects_ = directory.read_suspects()
         return self
 
     def anomaly_score(self, X: Any) -> NDArray[np.float64]:
