@@ -149,4 +149,5 @@ def _as_multiples(distances: NDArray[np.float64], group: Rows) -> NDArray[np.flo
     logarithms = np.log(distances.clip(min=smallest))
     means = (np.bincount(group, logarithms) / np.bincount(group))[group]
     found: NDArray[np.float64] = np.exp(means - np.median(means))
-    return found * (1 + CONSTANTS.suspects_tie * (logarithms - means))
+    found *= 1 + CONSTANTS.suspects_tie * (logarithms - means)
+    return found
