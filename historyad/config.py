@@ -84,9 +84,8 @@ class Config:
     contamination: float = _setting(
         0.0,
         "Share of the samples that may be wrong, such as defects among good parts. The most "
-        "suspicious are set aside: this share of all, and of what would be trained on, twice as "
-        "much, for nobody can tell exactly. 0 takes all for normal. What scikit-learn calls so is "
-        "false_positive_rate here.",
+        "suspicious are set aside, this share of all: neither trained on nor held out. 0 takes "
+        "all for normal. What scikit-learn calls so is false_positive_rate here.",
         low=0.0,
         high=0.4,
     )

@@ -96,6 +96,8 @@ class Constants:
     suspects_group: float = 1.0  # times that share: the most that are wrong in one way
     suspects_compared: int = 4096  # samples that are compared with each other
     suspects_bank: int = 8192  # of their looks, where a sample has many
+    suspects_again: float = 2.0  # times the share: those that are judged again
+    suspects_held_out: float = 0.2  # of the others, for the scale by which they are
     suspects_tie: float = 1e-3  # of what tells members of a group apart
     # Columns
     constant_step: float = 10.0  # of a value unlike a constant, by the root of how many columns

@@ -197,8 +197,7 @@ def _ours(data: Data, config: Config) -> tuple[Any, Calibration, Row]:
         model = fit_model(open_source(data.train), config, run)
         suspects = run.read_suspects()
     first_wrong = len(data.train) - data.n_wrong
-    wrong = [one.set_aside for one in suspects if int(one.name) >= first_wrong]
-    aside = {"wrong_set_aside": sum(wrong), "wrong_not_trained_on": len(wrong)}
+    aside = {"wrong_set_aside": sum(one.row >= first_wrong for one in suspects)}
     return model.anomaly_score, model.calibration, aside
 
 

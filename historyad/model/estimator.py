@@ -57,8 +57,8 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         model_: the fitted `Model`: score and calibration.
         threshold_: anomaly score above which an input is called anomalous.
         offset_: ``-threshold_``, scikit-learn's name and sign.
-        suspects_: samples that were left out with ``contamination``, the most suspicious first:
-            (name, suspicion, whether set aside from the threshold, too).
+        suspects_: samples that were set aside with ``contamination``, the most suspicious first:
+            (row, name, suspicion).
         n_features_in_: features of a vector, or rows of an image.
         feature_names_in_: names of the columns, where ``X`` was a table that has some.
 

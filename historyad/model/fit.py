@@ -24,7 +24,7 @@ from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 from historyad.model.split import split_rows
-from historyad.model.suspects import Suspect, most_suspicious, suspicion
+from historyad.model.suspects import Suspect, find_suspects
 from historyad.score.calibration import check_number
 from historyad.score.decide import calibrate, decide
 
@@ -62,8 +62,8 @@ def fit_model(
     config, train, kind = plan.config, plan.train, plan.kind
     device = ranks.choose_device(config.device)
     described = {**source.describe(), "n_train": len(train), "copies": _n_copies(prints)}
-    if len(plan.aside):
-        described["set_aside"] = len(plan.aside)
+    if plan.suspects:
+        described["set_aside"] = len(plan.suspects)
     with run.lock():
         run.claim(config, described, command)
         if plan.suspects and ranks.is_main():
@@ -129,16 +129,12 @@ def calibrate_model(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is decided before a fit: rows to train on, to hold out and to set aside, and how.
-
-    ``suspects`` are the (name, suspicion, whether held out, too) of what was left out.
-    """
+    """What is decided before a fit: rows to train on and to hold out, and what was set aside."""
 
     config: Config
     kind: Kind
     train: Rows
     held_out: Rows
-    aside: Rows
     suspects: list[Suspect]
 
 
@@ -150,31 +146,14 @@ def _plan(
     if source.imprecise:
         raise InputError(source.imprecise)
     groups = groups_of(source, config.group or None, prints)
-    aside, doubtful, suspects = _suspects(source, config)
-    kept = np.setdiff1d(np.arange(len(source)), aside)
+    suspects = find_suspects(source, config)
+    kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
     train, held_out = (kept[rows] for rows in split_rows(len(kept), config, groups[kept]))
-    train = np.setdiff1d(train, doubtful)
     config = resolve(config, len(train))
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
     kind = choose_kind(source.samples, config, train)
-    return _Plan(config, kind, train, held_out, aside, suspects)
-
-
-def _suspects(source: Source, config: Config) -> tuple[Rows, Rows, list[Suspect]]:
-    """Return the rows to set aside, as many more that are not to be trained on, and all by name."""
-    if not config.contamination:
-        return np.empty(0, np.intp), np.empty(0, np.intp), []
-    kind = choose_kind(source.samples, config)
-    found = suspicion(kind, source.samples, config, config.contamination)
-    rows = most_suspicious(found, 2 * config.contamination)
-    n = len(most_suspicious(found, config.contamination))
-    names = [source.names[row] for row in rows.tolist()]
-    said = [
-        Suspect(name, value, number < n)
-        for number, (name, value) in enumerate(zip(names, found[rows].tolist(), strict=True))
-    ]
-    return rows[:n], rows[n:], said
+    return _Plan(config, kind, train, held_out, suspects)
 
 
 def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:

@@ -162,20 +162,20 @@ class RunDirectory:
         return [file for pattern in patterns for file in self.path.glob(pattern)]
 
     def save_suspects(self, suspects: Sequence[Suspect]) -> None:
-        """Write what was left out as suspicious, the most suspicious first, as CSV."""
+        """Write what was set aside, the most suspicious first, as CSV."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(Suspect._fields)
-        rows.writerows((as_cell(name), f"{v:.4f}", int(aside)) for name, v, aside in suspects)
+        rows.writerows((row, as_cell(name), f"{value:.4f}") for row, name, value in suspects)
         write_atomic(self.suspects, text.getvalue().encode())
 
     def read_suspects(self) -> list[Suspect]:
-        """Return what was left out as suspicious, the most suspicious first, by cells of names."""
+        """Return what was set aside, the most suspicious first; names are as in a cell."""
         if not self.suspects.exists():
             return []
         rows = csv.reader(io.StringIO(read_file(self.suspects).decode()))
         next(rows, None)
-        return [Suspect(name, float(value), aside == "1") for name, value, aside in rows]
+        return [Suspect(int(row), name, float(value)) for row, name, value in rows]
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Add one line to the log."""

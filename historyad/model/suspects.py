@@ -7,6 +7,9 @@ the wrong ones of one kind may be, and nobody in a group counts for it. A group 
 there is one reason: the mean logarithm of the distances of its members. An image that is seen in
 crops is compared cell by cell, its strangest cells count, and in place of groups as many of the
 nearest images are skipped.
+
+Those that look worst, twice as many as may be wrong, are judged again by the companions of a
+detector that is fitted on all others, which tell them apart better.
 """
 
 from __future__ import annotations
@@ -18,11 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.config import Config
+from historyad.config import Config, as_dict
 from historyad.constants import CONSTANTS
+from historyad.data.any_size import parts_of
+from historyad.data.sources import Source
+from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
-from historyad.randomness import Stream, numpy_generator
+from historyad.method.networks import initialise
+from historyad.randomness import Stream, numpy_generator, torch_generator
 
+_FEWEST_TO_FIT = 20  # samples, on which suspects are judged again
 _PRODUCTS = 1 << 24  # distances that are held at a time
 
 Looks = NDArray[np.float32]  # of one sample, (P, values)
@@ -30,11 +38,21 @@ Rows = NDArray[np.intp]
 
 
 class Suspect(NamedTuple):
-    """A sample that may be wrong: not trained on, or ``set_aside`` from the threshold, too."""
+    """A sample that may be wrong, by its row, and how `suspicion` judges it."""
 
+    row: int
     name: str
     suspicion: float
-    set_aside: bool
+
+
+def find_suspects(source: Source, config: Config) -> list[Suspect]:
+    """Return the samples to set aside, ``config.contamination`` of all, the worst first."""
+    if not config.contamination:
+        return []
+    kind = choose_kind(source.samples, config)
+    found = suspicion(kind, source.samples, config, config.contamination)
+    rows = most_suspicious(found, config.contamination).tolist()
+    return [Suspect(row, source.names[row], float(found[row])) for row in rows]
 
 
 def suspicion(
@@ -49,9 +67,15 @@ def suspicion(
     random = numpy_generator(config.seed, Stream.SUSPECT)
     order = random.permutation(len(samples))
     n_parts = math.ceil(len(samples) / CONSTANTS.suspects_compared)
-    found = np.empty(len(samples))
+    distances, group = np.empty(len(samples)), np.empty(len(samples), np.intp)
     for rows in map(np.sort, np.array_split(order, n_parts)):
-        found[rows] = _judge(kind, samples, rows, config, share, random)
+        distances[rows], own = _judge(kind, samples, rows, config, share, random)
+        group[rows] = rows[own]
+    found = _as_multiples(distances, group)
+    top = most_suspicious(found, CONSTANTS.suspects_again * share)
+    if len(top) > 1 and len(samples) - len(top) >= _FEWEST_TO_FIT:
+        again = _as_multiples(_judge_again(kind, samples, top, config, random), group[top])
+        found[top[np.argsort(-again, kind="stable")]] = np.sort(found[top])[::-1]
     return found
 
 
@@ -67,8 +91,8 @@ def _judge(
     config: Config,
     share: float,
     random: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Return the suspicion of ``rows`` of samples, (rows,)."""
+) -> tuple[NDArray[np.float64], Rows]:
+    """Return how far ``rows`` of samples are from the others, and the first of each one's group."""
     n_of_each = math.ceil(CONSTANTS.suspects_bank / len(rows))
     some = [_drawn(looks, n_of_each, random) for looks in kind.looks(samples, rows, config)]
     owners = np.repeat(np.arange(len(rows)), [len(looks) for looks in some])
@@ -85,7 +109,33 @@ def _judge(
         others = group[owners] != group[row]
         far = _distances(places, bank[others], owners[others], skipped)
         distances[row] = np.sort(far)[-kind.n_worst :].mean()
-    return _as_multiples(distances, group)
+    _, first, group = np.unique(group, return_index=True, return_inverse=True)
+    return distances, first[group]
+
+
+def _judge_again(
+    kind: Kind, samples: NDArray[Any], top: Rows, config: Config, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return how far the ``top`` suspects are out, (top,), to a detector of all the other samples.
+
+    It has the companions of D_TV, and random weights in its place; all are above 0.
+    """
+    rest = np.setdiff1d(np.arange(len(samples)), top)
+    is_held_out = np.zeros(len(rest), np.bool_)
+    n_held_out = math.ceil(len(rest) * CONSTANTS.suspects_held_out)
+    is_held_out[random.permutation(len(rest))[:n_held_out]] = True
+    config = Config(**{**as_dict(config), "views": "all", "epoch_images": 1})
+    critic = kind.networks(config).critic()
+    initialise(critic, torch_generator(config.seed, Stream.WEIGHTS))
+    critic.requires_grad_(False).eval()
+    rows = rest[~is_held_out]
+    batches = kind.batches(samples, config, rows=rows)
+    score = kind.fit_score(critic, batches, samples, rows, config).eval()
+    score.fit_scale(samples, rest[is_held_out])
+    scores = np.concatenate([score.of(part).anomaly_score for part in parts_of(samples, top)])
+    totals = score.unbounded(scores.astype(np.float64))
+    lowest = float(totals.min())
+    return np.asarray(totals - lowest + 1)
 
 
 def _drawn(looks: Looks, n: int, random: np.random.Generator) -> Looks:
