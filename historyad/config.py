@@ -81,6 +81,14 @@ class Config:
         "'^(part[0-9]+)_': what it finds, or its first group, is alike in them. They are all "
         "trained on or all held out, as copies of a sample always are.",
     )
+    contamination: float = _setting(
+        0.0,
+        "Share of the samples that may be wrong, such as defects among good parts. The most "
+        "suspicious are set aside, this share of all: neither trained on nor held out. 0 takes "
+        "all for normal. What scikit-learn calls so is false_positive_rate here.",
+        low=0.0,
+        high=0.4,
+    )
     false_positive_rate: float = _setting(
         0.01,
         "Share of normal inputs that the threshold may call anomalous.",

@@ -91,6 +91,14 @@ class Constants:
     map_scale_images: int = 100  # held-out images that put the views of a cell on one scale
     worst_pixels: int = 256  # area of the map that makes the score of an image: 16 x 16 pixels
     crop_bytes: int = 2**28  # of all crops that are trained on
+    # Suspects among the samples of a fit
+    suspects_share: float = 0.01  # of them that may be wrong, at least
+    suspects_group: float = 1.0  # times that share: the most that are wrong in one way
+    suspects_compared: int = 4096  # samples that are compared with each other
+    suspects_bank: int = 8192  # of their looks, where a sample has many
+    suspects_again: float = 2.0  # times the share: those that are judged again
+    suspects_held_out: float = 0.2  # of the others, for the scale by which they are
+    suspects_tie: float = 1e-3  # of what tells members of a group apart
     # Columns
     constant_step: float = 10.0  # of a value unlike a constant, by the root of how many columns
     # Local contrast; lengths are parts of a crop's side: 4 and 12 pixels for crops of 32

@@ -111,9 +111,17 @@ def fit(
         f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
+    if suspects := RunDirectory(out).read_suspects():
+        say(_set_aside([one.name for one in suspects], out))
     if copies := model.source.get("copies"):
         say(f"{copies:,} are copies of another sample: copies were kept together")
     say(f"next: historyad score {out} SOURCE")
+
+
+def _set_aside(names: list[str], out: Path) -> str:
+    """Say which samples were set aside, the first few by name."""
+    first = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    return f"{len(names):,} look wrong and were set aside: {first}; see {out / 'suspects.csv'}"
 
 
 def _mention_crops(samples: Source, config: Config) -> None:

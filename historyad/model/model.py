@@ -62,6 +62,12 @@ class Model:
         return self.score.kind
 
     @property
+    def channels(self) -> int | None:
+        """What images are made alike in, as those of the fit were: 1, grey, 3, colour, or not."""
+        found = self.source.get("channels")
+        return found if found in (1, 3) else None
+
+    @property
     def view_names(self) -> tuple[str, ...]:
         """Names of the views that make the score."""
         return self.score.names
