@@ -26,6 +26,7 @@ from historyad.cli.common import (
 )
 from historyad.cli.console import print_table, progress, say
 from historyad.config import PRESETS, Config, given, make_config, overrides, settings
+from historyad.constants import CONSTANTS
 
 if TYPE_CHECKING:
     from historyad.data.sources import Source
@@ -108,14 +109,28 @@ def fit(
     say(
         f"{out}: {len(samples):,} normal samples{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
-        f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
+        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
+    _mention_rate(model, config)
     if suspects := RunDirectory(out).read_suspects():
         say(_set_aside([one.name for one in suspects], out))
     if copies := model.source.get("copies"):
         say(f"{copies:,} are copies of another sample: copies were kept together")
     say(f"next: historyad score {out} SOURCE")
+
+
+def _mention_rate(model: Model, config: Config) -> None:
+    """Say where few samples promise no rate as low as is usual, and how many would."""
+    from historyad.model.split import samples_for_usual_rate
+
+    rate, usual = model.calibration.false_positive_rate, CONSTANTS.usual_rate
+    if not config.false_positive_rate and rate > usual:
+        say(
+            f"note: {len(model.calibration.scores)} held-out samples can promise no lower rate "
+            f"than {rate:.2g}; {samples_for_usual_rate(config)} samples in all promise {usual:g}",
+            file=sys.stderr,
+        )
 
 
 def _set_aside(names: list[str], out: Path) -> str:

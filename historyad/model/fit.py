@@ -23,7 +23,7 @@ from historyad.method.history import History, resolve
 from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
-from historyad.model.split import split_rows
+from historyad.model.split import promised_rate, split_rows
 from historyad.model.suspects import Suspect, find_suspects
 from historyad.score.calibration import check_number
 from historyad.score.decide import calibrate, decide
@@ -111,7 +111,7 @@ def calibrate_model(
     too few, more than a model file holds, of another shape, or have other columns.
     """
     rate = model.config.false_positive_rate if false_positive_rate is None else false_positive_rate
-    config = Config(**{**as_dict(model.config), "false_positive_rate": rate})
+    config = dataclasses.replace(model.config, false_positive_rate=rate)
     validate(config)
     source = align(source, model.feature_names)
     rows = np.flatnonzero(~model.was_trained_on(source))
@@ -121,6 +121,8 @@ def calibrate_model(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"
         )
+    rate = promised_rate(rate, len(rows))
+    config = dataclasses.replace(config, false_positive_rate=rate)
     check_number(len(rows), rate)
     return dataclasses.replace(
         model,
@@ -152,7 +154,8 @@ def _plan(
     suspects = find_suspects(source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
     train, held_out = (kept[rows] for rows in split_rows(len(kept), config, groups[kept]))
-    config = resolve(config, len(train))
+    rate = promised_rate(config.false_positive_rate, len(held_out))
+    config = resolve(dataclasses.replace(config, false_positive_rate=rate), len(train))
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
     kind = choose_kind(source.samples, config, train)

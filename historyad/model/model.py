@@ -116,6 +116,7 @@ class Model:
             "parameters": count_parameters(self.score),
             "threshold": self.calibration.threshold,
             "false_positive_rate": self.calibration.false_positive_rate,
+            "at_most_with_95_%": round(self.calibration.rate_quantiles([0.95])[0], 4),
             "held_out": len(self.calibration.scores),
             "source": self.source,
             "calibration": self.calibration_source,

@@ -345,7 +345,8 @@ def test_an_empty_folder(refused, run, tmp_path):
 
 
 def test_too_few_images(refused, few, tmp_path):
-    message = refused("fit", few, "--out", tmp_path / "run")
+    rate = ("--false-positive-rate", 0.01)
+    message = refused("fit", few, "--out", tmp_path / "run", *rate)
     assert message.startswith(
         "5 samples are too few: a false-positive rate of 0.01 needs 99 held-out"
     )
