@@ -98,6 +98,8 @@ class Constants:
     suspects_bank: int = 8192  # of their looks, where a sample has many
     suspects_again: float = 2.0  # times the share: those that are judged again
     suspects_held_out: float = 0.2  # of the others, for the scale by which they are
+    suspects_low: float = 0.25  # quantile of a group that counts when it is judged again
+    suspects_size: float = 0.25  # power of its size that does
     suspects_tie: float = 1e-3  # of what tells members of a group apart
     # Columns
     constant_step: float = 10.0  # of a value unlike a constant, by the root of how many columns

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from historyad.data.sources import Source
     from historyad.model.model import Model
 
+_ALONE = 2.0  # times as far out as the next held-out sample
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
 
@@ -111,11 +112,26 @@ def fit(
         f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
+    if _is_set_by_one(model):
+        say(
+            "note: the threshold is that of one held-out sample, which is twice as far out as any "
+            "other: if it is wrong, fit with --contamination 0.01, or calibrate on others",
+            file=sys.stderr,
+        )
     if suspects := RunDirectory(out).read_suspects():
         say(_set_aside([one.name for one in suspects], out))
     if copies := model.source.get("copies"):
         say(f"{copies:,} are copies of another sample: copies were kept together")
     say(f"next: historyad score {out} SOURCE")
+
+
+def _is_set_by_one(model: Model) -> bool:
+    """Whether the threshold is the highest held-out score, and that one stands far from all."""
+    import numpy as np
+
+    found = model.calibration
+    second, highest = model.excess(np.array(found.scores[-2:]))
+    return bool(found.threshold == found.scores[-1] and highest > _ALONE * second)
 
 
 def _set_aside(names: list[str], out: Path) -> str:

@@ -73,9 +73,11 @@ def suspicion(
         group[rows] = rows[own]
     found = _as_multiples(distances, group)
     top = most_suspicious(found, CONSTANTS.suspects_again * share)
+    top = np.flatnonzero(np.isin(group, group[top]))  # whole groups
     if len(top) > 1 and len(samples) - len(top) >= _FEWEST_TO_FIT:
-        again = _as_multiples(_judge_again(kind, samples, top, config, random), group[top])
-        found[top[np.argsort(-again, kind="stable")]] = np.sort(found[top])[::-1]
+        again = _judge_again(kind, samples, top, config, random)
+        order = np.argsort(-_of_groups(again, group[top]), kind="stable")
+        found[top[order]] = np.sort(found[top])[::-1]
     return found
 
 
@@ -187,6 +189,18 @@ def _distances(places: Looks, others: Looks, owners: Rows, skipped: int) -> NDAr
 def _in_parts(places: Looks, size: int) -> Iterator[Looks]:
     for start in range(0, len(places), size):
         yield places[start : start + size]
+
+
+def _of_groups(again: NDArray[np.float64], group: Rows) -> NDArray[np.float64]:
+    """Return how bad the group of each suspect is, (N,), and within it the order of ``again``.
+
+    What nearly all of it exceeds counts, for odd samples that are right have more typical ones in
+    their groups; and some that are alike do more harm than one alone.
+    """
+    _, group, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    low = [np.quantile(again[group == one], CONSTANTS.suspects_low) for one in range(len(sizes))]
+    found: NDArray[np.float64] = (low * sizes**CONSTANTS.suspects_size)[group]
+    return found * (1 + CONSTANTS.suspects_tie * again / again.max())
 
 
 def _as_multiples(distances: NDArray[np.float64], group: Rows) -> NDArray[np.float64]:
