@@ -202,7 +202,8 @@ def _of_groups(again: NDArray[np.float64], group: Rows) -> NDArray[np.float64]:
     _, group, sizes = np.unique(group, return_inverse=True, return_counts=True)
     low = [np.quantile(again[group == one], CONSTANTS.suspects_low) for one in range(len(sizes))]
     found: NDArray[np.float64] = (low * sizes**CONSTANTS.suspects_size)[group]
-    return found * (1 + CONSTANTS.suspects_tie * again / again.max())
+    found *= 1 + CONSTANTS.suspects_tie * again / again.max()
+    return found
 
 
 def _as_multiples(distances: NDArray[np.float64], group: Rows) -> NDArray[np.float64]:
