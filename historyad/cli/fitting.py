@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from historyad.data.sources import Source
     from historyad.model.model import Model
 
+_ALONE = 2.0  # times as far out as the next held-out sample
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
 
@@ -113,6 +114,12 @@ def fit(
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
     _mention_rate(model, config)
+    if _is_set_by_one(model):
+        say(
+            "note: the threshold is that of one held-out sample, which is twice as far out as any "
+            "other: if it is wrong, fit with --contamination 0.01, or calibrate on others",
+            file=sys.stderr,
+        )
     if suspects := RunDirectory(out).read_suspects():
         say(_set_aside([one.name for one in suspects], out))
     if copies := model.source.get("copies"):
@@ -131,6 +138,15 @@ def _mention_rate(model: Model, config: Config) -> None:
             f"than {rate:.2g}; {samples_for_usual_rate(config)} samples in all promise {usual:g}",
             file=sys.stderr,
         )
+
+
+def _is_set_by_one(model: Model) -> bool:
+    """Whether the threshold is the highest held-out score, and that one stands far from all."""
+    import numpy as np
+
+    found = model.calibration
+    *others, highest = model.excess(np.array(found.scores[-2:]))
+    return found.threshold == found.scores[-1] and any(highest > _ALONE * one for one in others)
 
 
 def _set_aside(names: list[str], out: Path) -> str:

@@ -8,8 +8,8 @@ there is one reason: the mean logarithm of the distances of its members. An imag
 crops is compared cell by cell, its strangest cells count, and in place of groups as many of the
 nearest images are skipped.
 
-Those that look worst, twice as many as may be wrong, are judged again by the companions of a
-detector that is fitted on all others, which tell them apart better.
+Those that look worst, twice as many as may be wrong, are judged again by the companions of some
+detectors that are fitted on others, which tell them apart better.
 """
 
 from __future__ import annotations
@@ -73,9 +73,12 @@ def suspicion(
         group[rows] = rows[own]
     found = _as_multiples(distances, group)
     top = most_suspicious(found, CONSTANTS.suspects_again * share)
+    top = np.flatnonzero(np.isin(group, group[top]))  # whole groups
     if len(top) > 1 and len(samples) - len(top) >= _FEWEST_TO_FIT:
-        again = _as_multiples(_judge_again(kind, samples, top, config, random), group[top])
-        found[top[np.argsort(-again, kind="stable")]] = np.sort(found[top])[::-1]
+        fits = range(CONSTANTS.suspects_fits)
+        again = np.mean([_judge_again(kind, samples, top, config, one) for one in fits], axis=0)
+        order = np.argsort(-_of_groups(found[top] * again, group[top]), kind="stable")
+        found[top[order]] = np.sort(found[top])[::-1]
     return found
 
 
@@ -114,24 +117,25 @@ def _judge(
 
 
 def _judge_again(
-    kind: Kind, samples: NDArray[Any], top: Rows, config: Config, random: np.random.Generator
+    kind: Kind, samples: NDArray[Any], top: Rows, config: Config, number: int
 ) -> NDArray[np.float64]:
-    """Return how far the ``top`` suspects are out, (top,), to a detector of all the other samples.
+    """Return how far the ``top`` suspects are out, (top,), to a detector of the other samples.
 
-    It has the companions of D_TV, and random weights in its place; all are above 0.
+    It has the companions of D_TV, and random weights in its place; all are above 0. The ``number``
+    decides on the weights, and on the samples.
     """
     rest = np.setdiff1d(np.arange(len(samples)), top)
-    is_held_out = np.zeros(len(rest), np.bool_)
+    random = numpy_generator(config.seed, Stream.SUSPECT, number + 1)
+    rest = random.permutation(rest)[: CONSTANTS.suspects_compared]
     n_held_out = math.ceil(len(rest) * CONSTANTS.suspects_held_out)
-    is_held_out[random.permutation(len(rest))[:n_held_out]] = True
+    held_out, rows = np.sort(rest[:n_held_out]), np.sort(rest[n_held_out:])
     config = Config(**{**as_dict(config), "views": "all", "epoch_images": 1})
     critic = kind.networks(config).critic()
-    initialise(critic, torch_generator(config.seed, Stream.WEIGHTS))
+    initialise(critic, torch_generator(config.seed, Stream.SUSPECT, number + 1))
     critic.requires_grad_(False).eval()
-    rows = rest[~is_held_out]
     batches = kind.batches(samples, config, rows=rows)
     score = kind.fit_score(critic, batches, samples, rows, config).eval()
-    score.fit_scale(samples, rest[is_held_out])
+    score.fit_scale(samples, held_out)
     scores = np.concatenate([score.of(part).anomaly_score for part in parts_of(samples, top)])
     totals = score.unbounded(scores.astype(np.float64))
     lowest = float(totals.min())
@@ -187,6 +191,19 @@ def _distances(places: Looks, others: Looks, owners: Rows, skipped: int) -> NDAr
 def _in_parts(places: Looks, size: int) -> Iterator[Looks]:
     for start in range(0, len(places), size):
         yield places[start : start + size]
+
+
+def _of_groups(again: NDArray[np.float64], group: Rows) -> NDArray[np.float64]:
+    """Return how bad the group of each suspect is, (N,), and within it the order of ``again``.
+
+    What nearly all of it exceeds counts, for odd samples that are right have more typical ones in
+    their groups; and some that are alike do more harm than one alone.
+    """
+    _, group, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    low = [np.quantile(again[group == one], CONSTANTS.suspects_low) for one in range(len(sizes))]
+    found: NDArray[np.float64] = (low * sizes**CONSTANTS.suspects_size)[group]
+    found *= 1 + CONSTANTS.suspects_tie * again / again.max()
+    return found
 
 
 def _as_multiples(distances: NDArray[np.float64], group: Rows) -> NDArray[np.float64]:

@@ -353,6 +353,18 @@ def test_too_few_images(refused, few, tmp_path):
     assert message.endswith("or raise --calibration-share or --false-positive-rate")
 
 
+def test_few_images_are_enough_and_what_they_promise_is_said(whole, tmp_path, capsys):
+    for n, said in (
+        (3, "1 held-out samples can promise no lower rate than 0.5; 248"),
+        (20, "0.11"),
+    ):
+        np.save(tmp_path / f"{n}.npy", whole.train[:n])
+        command = ["fit", str(tmp_path / f"{n}.npy"), "--out", str(tmp_path / f"{n}")]
+        assert main([*command, "--preset", "instant"]) == 0
+        assert said in capsys.readouterr().err
+        assert main(["score", str(tmp_path / f"{n}"), str(tmp_path / f"{n}.npy")]) == 0
+
+
 @pytest.fixture(params=["truncated", "text", "empty", "bomb"])
 def unreadable(request, few):
     """The folder `few` with one more image that cannot be read."""

@@ -11,6 +11,7 @@ from tiny import TINY_OPTIONS
 
 from historyad import HistoryAD, Model, open_source
 from historyad.cli import main
+from historyad.errors import InputError
 from historyad.files import load_json
 
 
@@ -249,3 +250,23 @@ def test_a_group_is_trained_on_or_held_out_by_name_and_by_column(tmp_path, out_o
     assert "'^x' matches no name of" in capsys.readouterr().err
     assert main([*command[: -len(TINY_OPTIONS) - 1], "nothing", *TINY_OPTIONS]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_what_is_no_number_is_refused_by_every_command_and_in_python(fitted, tmp_path, capsys):
+    for number, value in enumerate((np.nan, np.inf, -np.inf)):
+        samples = fitted.normal[:30] / np.float32(255 if fitted.normal.dtype == np.uint8 else 1)
+        samples.flat[samples.size // 2] = value
+        source = tmp_path / f"{number}.npy"
+        np.save(source, samples.astype(np.float32))
+        for name, command in COMMANDS.items():
+            words = [{"RUN": str(fitted.run), "SOURCE": str(source)}.get(w, w) for w in command]
+            out = [] if name not in ("score in parts", "report") else ["--out", str(tmp_path / "o")]
+            assert main([*words, *out]) == 2, (name, value)
+            error = capsys.readouterr().err
+            assert "finite" in error or "infinity" in error, (name, error)
+        with pytest.raises(InputError, match=r"finite|infinity"):
+            HistoryAD.load(fitted.run).anomaly_score(samples)
+        if fitted.name == "columns":  # of images as a source holds them, none can be such
+            scored = fitted.model(samples)
+            assert scored.is_anomalous[15 - 1 : 16].any()
+            assert scored.p_value.min() == 1 / (len(fitted.model.calibration.scores) + 1)

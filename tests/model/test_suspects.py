@@ -4,7 +4,9 @@ from tiny import TINY, tiny_config
 
 from historyad import HistoryAD
 from historyad.cli import main
+from historyad.config import make_config
 from historyad.kinds.choose import choose_kind
+from historyad.model.split import split_rows
 from historyad.model.suspects import most_suspicious, suspicion
 
 
@@ -108,3 +110,20 @@ def test_the_command_says_which_are_set_aside_and_lists_them(tmp_path, capsys):
     assert main([*command, "--contamination", "0.02"]) == 0
     assert "8 look wrong" in capsys.readouterr().out
     assert main([*command, "--contamination", "0.01"]) == 2
+
+
+def test_a_threshold_that_one_wrong_sample_sets_is_said_and_survives(tmp_path, capsys):
+    rows = np.random.default_rng(2).standard_normal((600, 5)).astype(np.float32)
+    settings = {**TINY, "false_positive_rate": 0.01}
+    _, held_out = split_rows(600, make_config(**settings))
+    rows[held_out[50]] = 9
+    np.save(tmp_path / "rows.npy", rows)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    for share, is_said in (("0", True), ("0.01", False)):
+        run = tmp_path / share
+        command = ["fit", str(tmp_path / "rows.npy"), "--out", str(run), "--contamination", share]
+        assert main([*command, *options]) == 0
+        captured = capsys.readouterr()
+        assert ("is that of one held-out sample" in captured.err) == is_said
+        far = np.full((1, 5), 5, np.float32)
+        assert bool(HistoryAD.load(run).predict(far)[0] == -1) != is_said
