@@ -30,6 +30,7 @@ from historyad.kinds.kind import Kind
 from historyad.method.networks import initialise
 from historyad.randomness import Stream, numpy_generator, torch_generator
 
+_FEWEST = 3  # samples, of which one can be the odd one out
 _FEWEST_TO_FIT = 20  # samples, on which suspects are judged again
 _PRODUCTS = 1 << 24  # distances that are held at a time
 
@@ -63,6 +64,8 @@ def suspicion(
     ``share`` of the samples may be wrong, 1 % at least. Of many samples, some thousands at a time
     are compared with each other, drawn at random.
     """
+    if len(samples) < _FEWEST:
+        return np.ones(len(samples))
     share = max(share, CONSTANTS.suspects_share)
     random = numpy_generator(config.seed, Stream.SUSPECT)
     order = random.permutation(len(samples))
@@ -102,18 +105,17 @@ def _judge(
     normal = np.concatenate(some)
     pca = _components(normal)
     bank = pca.transform(normal).astype(np.float32)
-    are_whole = len(bank) == len(rows)  # each sample is one look
     most = math.ceil(CONSTANTS.suspects_group * share * len(rows))
-    group = _groups(bank, most) if are_whole else np.arange(len(rows))
-    skipped = 0 if are_whole else most - 1
+    if len(bank) == len(rows):  # each sample is one look
+        group = _groups(bank, most)
+        return _to_other_groups(bank, group), group
     distances = np.empty(len(rows))
     for row, looks in enumerate(kind.looks(samples, rows, config)):
         places = pca.transform(looks).astype(np.float32)
-        others = group[owners] != group[row]
-        far = _distances(places, bank[others], owners[others], skipped)
+        others = owners != row
+        far = _distances(places, bank[others], owners[others], most - 1)
         distances[row] = np.sort(far)[-kind.n_worst :].mean()
-    _, first, group = np.unique(group, return_index=True, return_inverse=True)
-    return distances, first[group]
+    return distances, np.arange(len(rows))
 
 
 def _judge_again(
@@ -156,7 +158,7 @@ def _components(looks: Looks) -> Any:
 
 
 def _groups(places: Looks, most: int) -> Rows:
-    """Return the group of each of places (N, values), (N,): at ``most`` so many in each."""
+    """Return the first of the group of each of places (N, values), (N,), of at ``most`` so many."""
     from scipy.cluster.hierarchy import linkage
 
     n = len(places)
@@ -166,7 +168,21 @@ def _groups(places: Looks, most: int) -> Rows:
             root[[int(a), int(b)]] = node
     for node in reversed(range(2 * n - 1)):
         root[node] = root[root[node]]
-    return root[:n]
+    _, first, group = np.unique(root[:n], return_index=True, return_inverse=True)
+    return first[group]
+
+
+def _to_other_groups(places: Looks, group: Rows) -> NDArray[np.float64]:
+    """Return the mean distance of each of places (N, values) to the nearest in other groups."""
+    norms = np.square(places).sum(1)
+    k = min(CONSTANTS.neighbours, len(places) - int(np.bincount(group).max()))
+    found = []
+    for rows in _in_parts(np.arange(len(places)), max(1, _PRODUCTS // len(places))):
+        squares = norms[rows, None] + norms - 2 * places[rows] @ places.T
+        squares[group[rows, None] == group] = np.inf
+        nearest = np.partition(squares, k - 1, axis=1)[:, :k]
+        found.append(np.sqrt(nearest.clip(min=0)).mean(1))
+    return np.concatenate(found).astype(np.float64)
 
 
 def _distances(places: Looks, others: Looks, owners: Rows, skipped: int) -> NDArray[np.float64]:
@@ -188,7 +204,7 @@ def _distances(places: Looks, others: Looks, owners: Rows, skipped: int) -> NDAr
     return np.concatenate(found).astype(np.float64)
 
 
-def _in_parts(places: Looks, size: int) -> Iterator[Looks]:
+def _in_parts(places: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
     for start in range(0, len(places), size):
         yield places[start : start + size]
 
