@@ -296,6 +296,7 @@ def test_a_lane_says_how_long_the_next_in_turn_has_waited():
         assert lane.waited > 0.04
         others[0].cancel()
         others[2].cancel()
+        await asyncio.sleep(0.05)  # the loop tells the threads
         gate.set()
         await asyncio.wait([first, *others])
         assert called == [1]
