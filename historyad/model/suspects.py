@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 
 from historyad.config import Config, as_dict
 from historyad.constants import CONSTANTS
-from historyad.data.any_size import parts_of
 from historyad.data.sources import Source
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
-from historyad.method.networks import initialise
-from historyad.randomness import Stream, numpy_generator, torch_generator
+from historyad.method.detector import random_detector
+from historyad.randomness import Stream, numpy_generator
 
 _FEWEST = 3  # samples, of which one can be the odd one out
 _FEWEST_TO_FIT = 20  # samples, on which suspects are judged again
@@ -123,7 +122,7 @@ def _judge_again(
 ) -> NDArray[np.float64]:
     """Return how far the ``top`` suspects are out, (top,), to a detector of the other samples.
 
-    It has the companions of D_TV, and random weights in its place; all are above 0. The ``number``
+    It is one of companions alone, with random weights for D_TV; all are above 0. The ``number``
     decides on the weights, and on the samples.
     """
     rest = np.setdiff1d(np.arange(len(samples)), top)
@@ -131,15 +130,14 @@ def _judge_again(
     rest = random.permutation(rest)[: CONSTANTS.suspects_compared]
     n_held_out = math.ceil(len(rest) * CONSTANTS.suspects_held_out)
     held_out, rows = np.sort(rest[:n_held_out]), np.sort(rest[n_held_out:])
-    config = Config(**{**as_dict(config), "views": "all", "epoch_images": 1})
-    critic = kind.networks(config).critic()
-    initialise(critic, torch_generator(config.seed, Stream.SUSPECT, number + 1))
-    critic.requires_grad_(False).eval()
+    # No training: an epoch of one image, for which there is but one crop of each.
+    changed = {"views": "companions", "epoch_images": 1, "seed": config.seed + number}
+    config = Config(**{**as_dict(config), **changed})
     batches = kind.batches(samples, config, rows=rows)
-    score = kind.fit_score(critic, batches, samples, rows, config).eval()
+    d_tv = random_detector(batches.networks, config).eval()
+    score = kind.fit_score(d_tv, batches, samples, rows, config).eval()
     score.fit_scale(samples, held_out)
-    scores = np.concatenate([score.of(part).anomaly_score for part in parts_of(samples, top)])
-    totals = score.unbounded(scores.astype(np.float64))
+    totals = score.unbounded(score.of_rows(samples, top).astype(np.float64))
     lowest = float(totals.min())
     return np.asarray(totals - lowest + 1)
 
