@@ -99,11 +99,18 @@ def _losses(rows: list[Row]) -> str:
             losses = [
                 _auroc(group, _at(method, 0.0), 0.0) - _auroc(group, method, share)
                 for group in grouped(rows, "data", "seed").values()
-                if {row["share"] for row in group} >= {0.0, share}
+                if _is_whole(group, share)
             ]
             cells.append(f"{statistics.fmean(losses):.3f}" if losses else "–")
         lines.append([method, *cells])
     return LOSSES + table(["method", *WRONG[1:]], lines)
+
+
+def _is_whole(rows: list[Row], share: float) -> bool:
+    """Whether every method was measured, with this share and with none."""
+    there = {(row["method"], row["share"]) for row in rows}
+    wanted = {(_at(method, at), at) for method in METHODS for at in (0.0, share)}
+    return there >= wanted
 
 
 def _auroc(rows: list[Row], method: str, share: float) -> float:

@@ -22,8 +22,9 @@ from historyad.kinds.contrast import halved, local_contrast
 from historyad.kinds.images import SIDES, ImageKind
 from historyad.kinds.kind import Excess, Samples, by, read_shape
 from historyad.method.batches import Batches
-from historyad.method.networks import COARSEST, Critic, initialise
-from historyad.randomness import Stream, numpy_generator, torch_generator
+from historyad.method.detector import random_detector
+from historyad.method.networks import COARSEST, Critic
+from historyad.randomness import Stream, numpy_generator
 from historyad.score.cells import cell_features, in_tiles, normalised
 from historyad.score.maps import MapScore
 from historyad.score.result import Map
@@ -145,8 +146,7 @@ class Crops(ImageKind):
 
         That of the cell which is there at a coarser scale stands beside that of the finest.
         """
-        critic = self.networks(config).critic()
-        initialise(critic, torch_generator(config.seed, Stream.WEIGHTS))
+        critic = random_detector(self.networks(config), config)
 
         def features(tile: Tensor) -> Tensor:
             return normalised(cell_features(critic, tile, self.cell))[0]

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from historyad.config import Config, as_dict
 from historyad.constants import CONSTANTS
-from historyad.data.any_size import parts_of
 from historyad.data.sources import Source
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
-from historyad.method.networks import initialise
-from historyad.randomness import Stream, numpy_generator, torch_generator
+from historyad.method.detector import random_detector
+from historyad.randomness import Stream, numpy_generator
 
+_FEWEST = 3  # samples, of which one can be the odd one out
 _FEWEST_TO_FIT = 20  # samples, on which suspects are judged again
 _PRODUCTS = 1 << 24  # distances that are held at a time
 
@@ -63,6 +63,8 @@ def suspicion(
     ``share`` of the samples may be wrong, 1 % at least. Of many samples, some thousands at a time
     are compared with each other, drawn at random.
     """
+    if len(samples) < _FEWEST:
+        return np.ones(len(samples))
     share = max(share, CONSTANTS.suspects_share)
     random = numpy_generator(config.seed, Stream.SUSPECT)
     order = random.permutation(len(samples))
@@ -102,18 +104,17 @@ def _judge(
     normal = np.concatenate(some)
     pca = _components(normal)
     bank = pca.transform(normal).astype(np.float32)
-    are_whole = len(bank) == len(rows)  # each sample is one look
     most = math.ceil(CONSTANTS.suspects_group * share * len(rows))
-    group = _groups(bank, most) if are_whole else np.arange(len(rows))
-    skipped = 0 if are_whole else most - 1
+    if len(bank) == len(rows):  # each sample is one look
+        group = _groups(bank, most)
+        return _to_other_groups(bank, group), group
     distances = np.empty(len(rows))
     for row, looks in enumerate(kind.looks(samples, rows, config)):
         places = pca.transform(looks).astype(np.float32)
-        others = group[owners] != group[row]
-        far = _distances(places, bank[others], owners[others], skipped)
+        others = owners != row
+        far = _distances(places, bank[others], owners[others], most - 1)
         distances[row] = np.sort(far)[-kind.n_worst :].mean()
-    _, first, group = np.unique(group, return_index=True, return_inverse=True)
-    return distances, first[group]
+    return distances, np.arange(len(rows))
 
 
 def _judge_again(
@@ -121,7 +122,7 @@ def _judge_again(
 ) -> NDArray[np.float64]:
     """Return how far the ``top`` suspects are out, (top,), to a detector of the other samples.
 
-    It has the companions of D_TV, and random weights in its place; all are above 0. The ``number``
+    It is one of companions alone, with random weights for D_TV; all are above 0. The ``number``
     decides on the weights, and on the samples.
     """
     rest = np.setdiff1d(np.arange(len(samples)), top)
@@ -129,15 +130,14 @@ def _judge_again(
     rest = random.permutation(rest)[: CONSTANTS.suspects_compared]
     n_held_out = math.ceil(len(rest) * CONSTANTS.suspects_held_out)
     held_out, rows = np.sort(rest[:n_held_out]), np.sort(rest[n_held_out:])
-    config = Config(**{**as_dict(config), "views": "all", "epoch_images": 1})
-    critic = kind.networks(config).critic()
-    initialise(critic, torch_generator(config.seed, Stream.SUSPECT, number + 1))
-    critic.requires_grad_(False).eval()
+    # No training: an epoch of one image, for which there is but one crop of each.
+    changed = {"views": "companions", "epoch_images": 1, "seed": config.seed + number}
+    config = Config(**{**as_dict(config), **changed})
     batches = kind.batches(samples, config, rows=rows)
-    score = kind.fit_score(critic, batches, samples, rows, config).eval()
+    d_tv = random_detector(batches.networks, config).eval()
+    score = kind.fit_score(d_tv, batches, samples, rows, config).eval()
     score.fit_scale(samples, held_out)
-    scores = np.concatenate([score.of(part).anomaly_score for part in parts_of(samples, top)])
-    totals = score.unbounded(scores.astype(np.float64))
+    totals = score.unbounded(score.of_rows(samples, top).astype(np.float64))
     lowest = float(totals.min())
     return np.asarray(totals - lowest + 1)
 
@@ -156,7 +156,7 @@ def _components(looks: Looks) -> Any:
 
 
 def _groups(places: Looks, most: int) -> Rows:
-    """Return the group of each of places (N, values), (N,): at ``most`` so many in each."""
+    """Return the first of the group of each of places (N, values), (N,), of at ``most`` so many."""
     from scipy.cluster.hierarchy import linkage
 
     n = len(places)
@@ -166,7 +166,21 @@ def _groups(places: Looks, most: int) -> Rows:
             root[[int(a), int(b)]] = node
     for node in reversed(range(2 * n - 1)):
         root[node] = root[root[node]]
-    return root[:n]
+    _, first, group = np.unique(root[:n], return_index=True, return_inverse=True)
+    return first[group]
+
+
+def _to_other_groups(places: Looks, group: Rows) -> NDArray[np.float64]:
+    """Return the mean distance of each of places (N, values) to the nearest in other groups."""
+    norms = np.square(places).sum(1)
+    k = min(CONSTANTS.neighbours, len(places) - int(np.bincount(group).max()))
+    found = []
+    for rows in _in_parts(np.arange(len(places)), max(1, _PRODUCTS // len(places))):
+        squares = norms[rows, None] + norms - 2 * places[rows] @ places.T
+        squares[group[rows, None] == group] = np.inf
+        nearest = np.partition(squares, k - 1, axis=1)[:, :k]
+        found.append(np.sqrt(nearest.clip(min=0)).mean(1))
+    return np.concatenate(found).astype(np.float64)
 
 
 def _distances(places: Looks, others: Looks, owners: Rows, skipped: int) -> NDArray[np.float64]:
@@ -188,7 +202,7 @@ def _distances(places: Looks, others: Looks, owners: Rows, skipped: int) -> NDAr
     return np.concatenate(found).astype(np.float64)
 
 
-def _in_parts(places: Looks, size: int) -> Iterator[Looks]:
+def _in_parts(places: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
     for start in range(0, len(places), size):
         yield places[start : start + size]
 

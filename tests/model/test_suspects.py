@@ -67,6 +67,7 @@ def test_the_judgement_is_of_all_samples_however_many(constants):
 def test_equal_samples_are_typical_and_few_are_judged():
     assert np.isfinite(judged(np.ones((40, 3), np.float32), 0.1)).all()
     assert judged(np.float32([[0, 1], [1, 0], [5, 5]]), 0.1).argmax() == 2
+    assert judged(np.float32([[0, 1], [9, 9]]), 0.1).tolist() == [1, 1]
 
 
 def spoilt(n=400, n_wrong=8):
