@@ -250,7 +250,7 @@ def test_who_fits_large_images_whole_is_told_of_crops(tmp_path, capsys):
         np.save(tmp_path / f"{name}.npy", images)
         source, out = str(tmp_path / f"{name}.npy"), str(tmp_path / name)
         assert main(["fit", source, "--out", out, *TINY_OPTIONS, "--image-size", "8"]) == 0
-        notes = [line for line in capsys.readouterr().err.splitlines() if "note:" in line]
+        notes = [line for line in capsys.readouterr().err.splitlines() if "reduced to" in line]
         assert len(notes) == bool(words)
         assert words in "".join(notes)
 
