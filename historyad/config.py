@@ -28,6 +28,9 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
+SMALLEST_RATE = 1e-5  # of false positives that can be asked for
+
+
 @dataclass
 class Config:
     """The hyperparameters of HistoryAD; equations and sections are those of the paper.
@@ -70,9 +73,10 @@ class Config:
         "flip (left-right), flip-vertical, rotate90.",
     )
     calibration_share: float = _setting(
-        0.15,
-        "Share of the normal data held out of all training, for the threshold and the p-values.",
-        low=0.01,
+        0.0,
+        "Share of the normal data held out of all training, for the threshold and the p-values. 0 "
+        "holds out 15 %; of few samples as many as the false-positive rate needs, at most 40 %.",
+        low=0.0,
         high=0.9,
     )
     group: str = _setting(
@@ -81,10 +85,19 @@ class Config:
         "'^(part[0-9]+)_': what it finds, or its first group, is alike in them. They are all "
         "trained on or all held out, as copies of a sample always are.",
     )
+    contamination: float = _setting(
+        0.0,
+        "Share of the samples that may be wrong, such as defects among good parts. The most "
+        "suspicious are set aside, this share of all: neither trained on nor held out. 0 takes "
+        "all for normal. What scikit-learn calls so is false_positive_rate here.",
+        low=0.0,
+        high=0.4,
+    )
     false_positive_rate: float = _setting(
-        0.01,
-        "Share of normal inputs that the threshold may call anomalous.",
-        low=1e-5,
+        0.0,
+        "Share of normal inputs that the threshold may call anomalous. 0 aims at 1 %, or at the "
+        "lowest rate that few held-out samples can promise: 1 / (n + 1) of n.",
+        low=0.0,
         high=0.5,
     )
     # Networks (section 4.1)
@@ -286,6 +299,11 @@ def validate(config: Config) -> None:
     if config.image_size not in (0, 8, 16, 32, 64, 128):
         raise ConfigError(f"image_size is {config.image_size}: take 0, 8, 16, 32, 64 or 128")
     _validate_crops(config)
+    if 0 < config.false_positive_rate < SMALLEST_RATE:
+        raise ConfigError(
+            f"false_positive_rate is {config.false_positive_rate:g}: take 0, or at least "
+            f"{SMALLEST_RATE:g}"
+        )
     if config.skip_epochs >= config.n_epochs:
         raise ConfigError(
             f"skip_epochs ({config.skip_epochs:g}) leaves nothing of a history that ends at "

@@ -108,7 +108,10 @@ def open_for(
     id_column: str | None = None,
     channels: int | None = None,
 ) -> Source:
-    """Return the source of samples, as the model takes them: at its size, with its columns."""
+    """Return the source of samples, as the model takes them: at its size, with its columns.
+
+    Its images become grey or colour as those of the fit did, unless ``channels`` says otherwise.
+    """
     from historyad.data.columns import align
 
     opened = open_samples(
@@ -118,7 +121,7 @@ def open_for(
         side=model.kind.grid or 0,
         any_size=model.kind.takes_any_size,
         id_column=id_column,
-        channels=channels,
+        channels=channels or model.channels,
     )
     return align(opened, model.feature_names)
 
@@ -141,7 +144,7 @@ def open_stream_for(
         source,
         data_root=data_root,
         mixed=model.kind.grid,
-        channels=channels,
+        channels=channels or model.channels,
         id_column=id_column,
     )
     return opened if isinstance(opened, Folder) else align(opened, model.feature_names)

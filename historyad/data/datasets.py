@@ -14,6 +14,7 @@ SOURCE                         meaning
 ``x.parquet``, ``.feather``    table of numbers; needs pyarrow
 ``NAME[:SPLIT[:LABELS]]``      a named set, see ``SETS``; the split is ``train`` unless given
 array, nested lists, tensor    as ``x.npy``
+generator, iterator            what it gives, one sample at a time, all held in memory
 data frame                     of pandas, polars or pyarrow: a table; see `historyad.data.frames`
 torch ``Dataset``              anything with ``len`` and ``[i]`` giving an image or (image, label)
 `Source`                       itself
@@ -47,7 +48,9 @@ from historyad.data.in_memory import (
     collect,
     from_array,
     from_table,
+    gathered,
     is_dataset,
+    is_iterator,
     open_array,
     open_dataset,
 )
@@ -91,13 +94,17 @@ def open_source(
         )
     if isinstance(source, Source):
         return source
-    if _is_named(source):
-        return _open_named(source, data_root, wanted)
     if isinstance(source, str | Path):
-        return _open_path(source, wanted)
+        named = _is_named(source)
+        opened = (
+            _open_named(str(source), data_root, wanted) if named else _open_path(source, wanted)
+        )
+        return replace(opened, channels=channels) if opened.kind == "image" else opened
+    one_by_one = wanted.any_size or is_iterator(source)
+    source = gathered(source) if is_iterator(source) else source
     if is_frame(source):
         return from_table(read_frame(source, roles), _describe(source))
-    if is_dataset(source) or (wanted.any_size and isinstance(source, list | tuple)):
+    if is_dataset(source) or (one_by_one and isinstance(source, list | tuple)):
         return open_dataset(
             source,
             mixed,

@@ -35,7 +35,8 @@ class Source:
     ``imprecise`` says what float32 loses of vectors, where that is too much to learn from.
     ``columns`` are the names of the F columns of vectors, empty where they have none, and
     ``groups`` the N keys of what each sample belongs to, empty where a table did not say.
-    ``left_out`` counts by reason what else was in a folder.
+    ``left_out`` counts by reason what else was in a folder. ``channels`` is what its images were
+    made alike in: 1, all grey, or 3, all colour.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Source:
     columns: tuple[str, ...] = ()
     groups: Sequence[str] = ()
     left_out: dict[str, int] = field(default_factory=dict)
+    channels: int | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -80,6 +82,7 @@ class Source:
             "fingerprint": self.fingerprint,
             "n": len(self),
             "unreadable": len(self.unreadable),
+            **({} if self.channels is None else {"channels": self.channels}),
         }
 
     def chunks(

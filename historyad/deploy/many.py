@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from historyad.data.columns import align
 from historyad.data.datasets import open_stream
 from historyad.data.named_sets import SETS
 from historyad.data.shards import printable
@@ -272,9 +273,11 @@ def _open(job: Job, model: Model) -> Source | Folder:
         job.source,
         data_root=job.data_root,
         mixed=model.kind.grid,
-        channels=job.channels,
+        channels=job.channels or model.channels,
         id_column=job.id_column,
     )
+    if isinstance(samples, Source):
+        samples = align(samples, model.feature_names)
     if isinstance(samples, Source) and not isinstance(samples.samples, ImageStream):
         # Of one shape: all of it can be scored, or nothing.
         model.kind.check(tuple(samples.samples.shape[1:]))

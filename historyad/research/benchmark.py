@@ -32,6 +32,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from historyad.config import PRESETS, make_config
+from historyad.constants import CONSTANTS
 from historyad.data.sources import Source
 from historyad.deploy.ray_cluster import cluster
 from historyad.environment import machine, versions
@@ -299,13 +300,13 @@ def _peak_memory_mb() -> float:
 
 def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[Scorer, Row]:
     config = make_config(OURS[fit.method], seed=fit.seed)
-    # A small table holds out too few rows for the rate of the preset: take the lowest it allows.
-    lowest = 1 / (int(config.calibration_share * len(train)) + 1)
-    config.false_positive_rate = max(config.false_positive_rate, lowest)
+    # As many train of a small table as of a large one; what they can promise stands in its row.
+    config.calibration_share = CONSTANTS.held_out_share
     model = fit_model(train, config, RunDirectory(run))
     facts = {
         "threshold": model.calibration.threshold,
         "held_out": len(model.calibration.scores),
+        "requested_rate": model.calibration.false_positive_rate,
         "parameters": count_parameters(model.score),
         "model_version": VERSION,
         "run_mb": sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) / 1e6,

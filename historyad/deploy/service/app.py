@@ -31,6 +31,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
 
 from historyad import __version__
+from historyad.config import SMALLEST_RATE
 from historyad.config import settings as hyperparameters
 from historyad.deploy.service.answers import HeldAnswer
 from historyad.deploy.service.batcher import QueueFullError
@@ -62,7 +63,7 @@ _RATE = hyperparameters()["false_positive_rate"].metadata
 Rate = Annotated[
     float | None,
     Query(
-        ge=_RATE["low"],
+        ge=SMALLEST_RATE,
         le=_RATE["high"],
         description="Share of normal inputs that may be called anomalous, instead of the model's.",
     ),

@@ -31,12 +31,18 @@ class Reader:
 
     Those that are not plain are decoded in processes that can be ended, and wait for these apart
     from the others: what is made to take long delays only its like. No image has more than
-    ``most_pixels``, where these are given. What needs an answer within a time says until when, as
-    time.monotonic() counts.
+    ``most_pixels``, and all become grey or colour by ``channels``, where these are given. What
+    needs an answer within a time says until when, as time.monotonic() counts.
     """
 
-    def __init__(self, kind: Kind, settings: Settings, most_pixels: int | None) -> None:
-        self._kind = kind
+    def __init__(
+        self,
+        kind: Kind,
+        settings: Settings,
+        most_pixels: int | None,
+        channels: int | None = None,
+    ) -> None:
+        self._how: dict[str, Any] = {"side": kind.grid, "channels": channels, "check": kind.check}
         self._cpu_seconds = settings.decode_seconds
         self._max_pixels = min(settings.max_pixels, most_pixels or settings.max_pixels)
         self._plain = Lane(settings.decode_threads, "decoder")
@@ -88,9 +94,8 @@ class Reader:
         return [next(others) if result is None else result for result in found]
 
     def _decode(self, name: str, data: bytes, *, end: float) -> Pixels | InputError:
-        kind, bounds = self._kind, self._bounds(name, end)
         try:
-            return decode_image(data, side=kind.grid, check=kind.check, **bounds)
+            return decode_image(data, **self._how, **self._bounds(name, end))
         except InputError as error:
             return InputError(str(error))  # without its traceback, which would keep the file
         except DecodersClosedError:

@@ -48,7 +48,7 @@ class Scorer:
             self.max_work_pixels = max(settings.max_work_pixels, model.kind.work_pixels)
         self._in_work = 0  # samples, counted in the event loop alone, and pixels likewise
         self._pixels_in_work = 0
-        self._reader = Reader(model.kind, settings, self.max_work_pixels)
+        self._reader = Reader(model.kind, settings, self.max_work_pixels, model.channels)
         self._decoded = Budget(settings.max_decoded_bytes)
         self._maps = Budget(settings.max_decoded_bytes)
         self.batcher = Batcher(
