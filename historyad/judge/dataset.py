@@ -124,8 +124,8 @@ def count_pixels(values: Map, mask: Mask, unit: float) -> tuple[NDArray[np.float
     return (
         np.bincount(places[~mask], minlength=_BINS).astype(np.float64),
         np.bincount(places[mask], minlength=_BINS).astype(np.float64),
-        np.bincount(places[mask], shares[numbers[mask]], minlength=_BINS),
-        np.array(float(n_regions)),
+        np.bincount(places[mask], shares[numbers[mask]], minlength=_BINS).astype(np.float64),
+        np.array(n_regions, np.float64),
     )
 
 
