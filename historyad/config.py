@@ -67,6 +67,20 @@ class Config:
         "lighting and differences in the strength of a texture.",
         choices=("", "local"),
     )
+    backbone: str = _setting(
+        "none",
+        "Frozen network in whose features photos are looked at: lite0 (EfficientNet-Lite0, of the "
+        "extra backbone), a file NAME.onnx or NAME.pt2 with a NAME.json beside it, none, or auto "
+        "(lite0 for photos, where it is installed). The detector is trained on the cells of its "
+        "maps, and makes an anomaly map of an image of any size.",
+    )
+    backbone_side: int = _setting(
+        0,
+        "Side of the square that the backbone sees of an image, in pixels, 32 to 1024. 0 takes "
+        "224 for lite0, and for a file what it says.",
+        low=0,
+        high=1024,
+    )
     augment: str = _setting(
         "",
         "Transformations that turn a normal image into a normal image, separated by commas: "
@@ -124,6 +138,9 @@ class Config:
     batch_size: int = _setting(64, "Images per step, in steps 1 and 3.", low=2, high=4096)
     learning_rate: float = _setting(
         5e-4, "Initial learning rate of Adam in step 1.", low=1e-6, high=0.1
+    )
+    generator_learning_rate: float = _setting(
+        0.0, "Initial learning rate of the generator. 0 takes learning_rate.", low=0.0, high=0.1
     )
     momentum: float = _setting(
         0.5, "beta 1 of Adam in step 1: how much of the mean gradient is kept.", low=0.0, high=0.999
@@ -205,6 +222,9 @@ class Config:
     )
 
 
+_BACKBONES = ("none", "auto", "lite0")
+_SMALLEST_SIDE = 32
+
 PRESETS: dict[str, dict[str, Any]] = {
     "instant": {"width": 16, "hidden": 256, "views": "companions"},
     "quick": {
@@ -231,6 +251,31 @@ PRESETS: dict[str, dict[str, Any]] = {
         "views": "history",
     },
 }
+
+
+# What is learnt of the cells of a backbone is another history: in place of the values above.
+OF_CELLS: dict[str, dict[str, Any]] = {
+    "default": {
+        "hidden": 64,
+        "latent_dim": 304,
+        "epoch_images": 38_400,  # cells: 600 steps
+        "n_epochs": 1.0,
+        "saves_per_epoch": 30,
+        "learning_rate": 1e-3,
+        "generator_learning_rate": 4e-3,
+        "critic_steps": 2,
+        "penalty_interval": 2,
+        "gradient_penalty_weight": 5.0,
+        "skip_epochs": 0.0,
+        "decay": 0.0,
+        "mass_tolerance": 0.0,
+        "wide_share": 0.0,
+        "detector_start": "random",
+        "detector_epochs": 2.5,
+        "detector_learning_rate": 2e-3,
+    },
+}
+OF_CELLS["quick"] = {**OF_CELLS["default"], "epoch_images": 19_200}
 
 
 def settings() -> dict[str, Field[Any]]:
@@ -280,6 +325,8 @@ def _plain(value: Any) -> Any:
 def make_config(preset: str = "default", **values: Any) -> Config:
     """Return the config of ``preset`` with ``values`` on top, validated.
 
+    With a backbone, the presets default and quick have other values for the history of its cells.
+
     Raises ConfigError for an unknown preset or name (naming the nearest) or a value out of range.
     """
     if preset not in PRESETS:
@@ -287,7 +334,10 @@ def make_config(preset: str = "default", **values: Any) -> Config:
     for name in values:
         if name not in settings():
             raise ConfigError(f"unknown setting '{name}'{_nearest(name, settings())}")
-    config = Config(**{**PRESETS[preset], **values})
+    start = PRESETS[preset]
+    if values.get("backbone", "none") != "none":
+        start = OF_CELLS.get(preset, start)
+    config = Config(**{**start, **values})
     validate(config)
     return config
 
@@ -304,6 +354,7 @@ def validate(config: Config) -> None:
             f"false_positive_rate is {config.false_positive_rate:g}: take 0, or at least "
             f"{SMALLEST_RATE:g}"
         )
+    _validate_backbone(config)
     if config.skip_epochs >= config.n_epochs:
         raise ConfigError(
             f"skip_epochs ({config.skip_epochs:g}) leaves nothing of a history that ends at "
@@ -321,6 +372,34 @@ def _validate_crops(config: Config) -> None:
         )
     if not config.patch and (config.contrast or config.scales > 1):
         raise ConfigError("contrast and scales are for crops: set patch, best to 32")
+
+
+def _validate_backbone(config: Config) -> None:
+    name = config.backbone
+    if not (name in _BACKBONES or name.endswith((".onnx", ".pt2"))):
+        raise ConfigError(
+            f"backbone is '{name}': take {', '.join(_BACKBONES)}, or a file NAME.onnx or NAME.pt2 "
+            "with its NAME.json"
+        )
+    if name == "none":
+        if config.backbone_side:
+            raise ConfigError("backbone_side is for a backbone: set backbone, perhaps to lite0")
+        return
+    if 0 < config.backbone_side < _SMALLEST_SIDE:
+        raise ConfigError(
+            f"backbone_side is {config.backbone_side}: take {_SMALLEST_SIDE} to 1024, or 0"
+        )
+    for other in ("image_size", "patch", "augment"):
+        if value := getattr(config, other):
+            raise ConfigError(
+                f"backbone is '{name}' and {other} {value}: leave out {other}, which is for "
+                "networks that see pixels, or take backbone none"
+            )
+
+
+def sees_any_size(config: Config) -> bool:
+    """Whether images of several sizes can be fitted on as they are."""
+    return bool(config.patch) or config.backbone != "none"
 
 
 def _validate_one(name: str, value: Any, setting: Field[Any]) -> None:

@@ -93,6 +93,33 @@ class Constants:
     map_ridge: float = 0.01
     map_scale_images: int = 100  # held-out images that put the views of a cell on one scale
     worst_pixels: int = 256  # area of the map that makes the score of an image: 16 x 16 pixels
+    # Cells of a backbone's maps
+    backbone_side: int = 224  # of the square that lite0 sees, unless set
+    level_brightness: float = 127.0  # mean grey level of every image
+    level_contrast: float = 45.0  # and the deviation
+    level_least: float = 4.0  # deviation; what has less shows nothing
+    cell_bytes: int = 2**29  # of the cells that are kept in half precision for training
+    cells_measured: int = 200_000  # at most, for their mean and deviation
+    cells_fitted: int = 30_000  # that companions are fitted on
+    cell_bank: int = 4096  # of these, kept as neighbours
+    cell_components: int = 64  # on which distances are taken
+    coreset_dimensions: int = 24  # of the random projection in which they are chosen
+    images_for_places: int = 10  # fewer say nothing of a place
+    most_images_for_places: int = 1000  # at most so many are looked at
+    place_prior: float = 10.0  # images, as which all places together count in each
+    place_ridge: float = 0.01  # of the mean variance
+    # What is left of a cell beside its nearest
+    residual_share: float = 0.4  # of the good images, which are new to the bank
+    residual_pool: int = 10_000  # cells of the others that the bank is chosen from
+    residual_bank: int = 2000
+    residual_components: int = 100  # on which the nearest are sought
+    residual_neighbours: int = 3
+    residual_cells: int = 30_000  # of the new images, that are trained on
+    residual_values: int = 304  # that networks see of a cell, at most
+    residual_floor: float = 0.01  # of the mean variance, added to each before whitening
+    wide_start: float = 1.5  # deviation of what their generator makes at first
+    bent_share: float = 0.1  # of what it makes that is no linear map of the latents
+    worst_cells: int = 10  # that make the score of an image
     crop_bytes: int = 2**28  # of all crops that are trained on
     # Suspects among the samples of a fit
     suspects_share: float = 0.01  # of them that may be wrong, at least

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fitted import Fitted, fit_columns, fit_crops, fit_whole
+from fitted import Fitted, fit_columns, fit_crops, fit_features, fit_whole
 from sklearn.datasets import load_digits
 from storing import Disk
-from tiny import TRAINED
+from tiny import TRAINED, TinyBackbone
 
 from historyad import HistoryAD
+from historyad.backbones.graphs import write_backbone
 from historyad.constants import CONSTANTS
 
 
@@ -88,11 +89,24 @@ def crops(tmp_path_factory) -> Fitted:
 
 
 @pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory) -> Path:
+    """The file of a network that sees squares of 32 pixels in 8 x 8 cells of 20 features."""
+    path = tmp_path_factory.mktemp("backbone") / "tiny.onnx"
+    write_backbone(TinyBackbone(), path, input_size=32)
+    return path
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory, tiny_backbone) -> Fitted:
+    return fit_features(tmp_path_factory.mktemp("features"), tiny_backbone)
+
+
+@pytest.fixture(scope="session")
 def columns(tmp_path_factory) -> Fitted:
     return fit_columns(tmp_path_factory.mktemp("columns"))
 
 
-@pytest.fixture(scope="session", params=["whole", "crops", "columns"])
+@pytest.fixture(scope="session", params=["whole", "crops", "features", "columns"])
 def fitted(request) -> Fitted:
     """Each of them."""
     return request.getfixturevalue(request.param)

@@ -76,6 +76,14 @@ def fit_crops(folder):
     return fit("crops", folder, settings, **samples)
 
 
+def fit_features(folder, backbone):
+    """The same textures in the features of a tiny network that sees them in 8 x 8 cells."""
+    settings = {**TINY, "epoch_images": 2048, "backbone": str(backbone)}
+    normal = textures(15, seed=5)
+    samples = {"train": textures(110), "normal": normal, "anomalous": striped(normal)[0]}
+    return fit("features", folder, settings, **samples)
+
+
 def fit_columns(folder):
     """Five independent columns of different spreads; anomalous ones are far outside."""
     rows = np.random.default_rng(0).standard_normal((500, 5)).astype(np.float32)

@@ -80,6 +80,7 @@ def test_limits_are_allowed_and_what_is_beyond_is_refused():
         "n_epochs": {"skip_epochs": 0.0},
         "skip_epochs": {"n_epochs": 1000.0},
         "scales": {"patch": 32},
+        "backbone_side": {"backbone": "lite0"},
     }
     assert len(list(limits())) > 40
     for name, limit, beyond, words in limits():
@@ -132,6 +133,31 @@ def test_sides_of_the_grid():
         validate(changed("image_size", side))
     for side in (1, 7, 12, 100):
         assert refusal("image_size", side) == f"image_size is {side}: take {sides}"
+
+
+def test_backbones():
+    for name in ("none", "auto", "lite0", "own.onnx", "some/where/own.pt2"):
+        assert make_config(backbone=name).backbone == name
+    for name in ("", "lite1", "own.pth"):
+        said = refusal("backbone", name)
+        assert said.startswith(f"backbone is '{name}': take none, auto, lite0, or a file NAME.onnx")
+    assert refusal("backbone_side", 224).startswith("backbone_side is for a backbone: set backbone")
+    with pytest.raises(ConfigError, match="backbone_side is 16: take 32 to 1024, or 0"):
+        make_config(backbone="lite0", backbone_side=16)
+    for other in ({"patch": 32}, {"image_size": 64}, {"augment": "flip"}):
+        (name,) = other
+        with pytest.raises(
+            ConfigError, match=f"backbone is 'auto' and {name} .*: leave out {name}"
+        ):
+            make_config(backbone="auto", **other)
+
+
+def test_with_a_backbone_a_preset_has_another_history():
+    plain, of_cells = make_config(), make_config(backbone="lite0")
+    assert (plain.hidden, of_cells.hidden) == (512, 64)
+    assert make_config("quick", backbone="lite0").epoch_images == of_cells.epoch_images // 2
+    assert make_config(backbone="lite0", batch_size=32).batch_size == 32
+    assert make_config(backbone="none") == plain
 
 
 def test_a_history_without_length_is_refused():

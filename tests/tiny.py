@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from torch import nn
 
 from historyad.config import make_config
 from historyad.judge.metrics import auroc
 from historyad.kinds.choose import choose_kind
 from historyad.method.history import History
-from historyad.method.networks import ImageNetworks, VectorNetworks
+from historyad.method.networks import ImageNetworks, VectorNetworks, initialise
 
 # 2 epochs of 8 steps of 64 images; snapshots at every step from epoch 1 on.
 TINY = {
@@ -41,6 +42,20 @@ TINY_OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.it
 on_disk = hypothesis_settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+class TinyBackbone(nn.Module):
+    """Two maps of an image: 8 channels at stride 4, 12 at stride 8; weights are random."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 5, stride=4, padding=1)
+        self.second = nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        initialise(self, torch.Generator().manual_seed(0))
+
+    def forward(self, x):
+        fine = self.first(x).relu()
+        return fine, self.second(fine).relu()
 
 
 def normal_samples(n=400, n_values=6, seed=0):

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.pages import DOCS, write_or_check
 from historyad.cli import app
-from historyad.config import PRESETS, settings
+from historyad.config import OF_CELLS, PRESETS, settings
 from historyad.research.markdown import table
 
 HEAD = """# Reference
@@ -61,7 +61,11 @@ def _settings() -> str:
         default = f"`{setting.default}`" if setting.default != "" else "none"
         meaning = setting.metadata["help"] + _range(setting.metadata)
         rows.append([f"`{name}`", default, presets, meaning])
-    return table(["setting", "default", "presets", "meaning"], rows)
+    of_cells = ", ".join(f"`{name}` {value}" for name, value in OF_CELLS["default"].items())
+    return table(["setting", "default", "presets", "meaning"], rows) + (
+        f"\nWith a `backbone`, the preset `default` learns the history of cells instead, with "
+        f"{of_cells}; `quick` is that with half as many steps.\n"
+    )
 
 
 def _range(metadata: Mapping[str, Any]) -> str:

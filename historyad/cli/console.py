@@ -86,6 +86,14 @@ def _plain_progress() -> Any:
     return on_progress
 
 
+def print_columns(lines: list[list[str]]) -> None:
+    """Print lines of as many cells, those of a column below each other."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)]
+        say("  ".join(cells).rstrip())
+
+
 def print_table(rows: list[tuple[str, str]]) -> None:
     """Print each name with its value, the values below each other."""
     width = max(len(name) for name, _ in rows)

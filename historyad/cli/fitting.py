@@ -25,7 +25,7 @@ from historyad.cli.common import (
     report_unreadable,
 )
 from historyad.cli.console import print_table, progress, say
-from historyad.config import PRESETS, Config, given, make_config, overrides, settings
+from historyad.config import PRESETS, Config, given, make_config, overrides, sees_any_size, settings
 from historyad.constants import CONSTANTS
 
 if TYPE_CHECKING:
@@ -78,24 +78,34 @@ def fit(
     model together.
     """
     from historyad import ranks
-    from historyad.data.folders import refuse_dataset_root
+    from historyad.kinds.choose import settle
     from historyad.model.fit import fit_model
     from historyad.model.run import RunDirectory
 
     config = make_config(preset, **given(options))
     started, was_there = time.monotonic(), RunDirectory(out).is_finished
-    refuse_dataset_root(Path(source))
+    source = _normal_source(source)
     with ranks.launch():
-        samples = open_samples(
-            source,
-            data_root,
-            skip_unreadable=skip_unreadable,
-            side=config.image_size,
-            any_size=bool(config.patch),
-            id_column=id_column,
-            group_column=group_column,
-            channels=channels,
-        )
+
+        def opened(config: Config) -> Source:
+            return open_samples(
+                source,
+                data_root,
+                skip_unreadable=skip_unreadable,
+                side=config.image_size,
+                any_size=sees_any_size(config),
+                id_column=id_column,
+                group_column=group_column,
+                channels=channels,
+            )
+
+        samples = opened(config)
+        if config.backbone == "auto":
+            backbone, why = settle(samples.samples)
+            config = make_config(preset, **{**given(options), "backbone": backbone})
+            samples = samples if sees_any_size(config) else opened(config)
+            if ranks.is_main():
+                say(f"backbone {backbone}: {why}", file=sys.stderr)
         if ranks.is_main():
             report_unreadable(samples)
             _mention_crops(samples, config)
@@ -153,6 +163,18 @@ def _set_aside(names: list[str], out: Path) -> str:
     """Say which samples were set aside, the first few by name."""
     first = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
     return f"{len(names):,} look wrong and were set aside: {first}; see {out / 'suspects.csv'}"
+
+
+def _normal_source(source: str) -> str:
+    """Return where to learn from: train/good of a data set in MVTec's layout, which is said."""
+    from historyad.data.folders import normal_part, refuse_dataset_root
+
+    part = normal_part(Path(source))
+    if part is None:
+        refuse_dataset_root(Path(source))
+        return source
+    say(f"{source} is a data set: learning from {part}", file=sys.stderr)
+    return str(part)
 
 
 def _mention_crops(samples: Source, config: Config) -> None:

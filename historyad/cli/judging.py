@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -20,15 +22,28 @@ from historyad.cli.common import (
     open_for,
     report_unreadable,
 )
-from historyad.cli.console import print_table, progress, say
-from historyad.errors import RunError
+from historyad.cli.console import print_columns, print_table, progress, say
+from historyad.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from historyad.data.sources import Source
+    from historyad.model.model import Model
 
 
 def evaluate(
     run: Run,
+    root: Annotated[
+        Path | None,
+        Parameter(
+            help="Data set in MVTec's layout, test/good, test/KIND and ground_truth/KIND: a line "
+            "for each kind of defect. In place of --normal, --anomalous and --masks."
+        ),
+    ] = None,
     *,
-    normal: Annotated[str, Parameter(help="Source of normal samples, none of them trained on.")],
-    anomalous: Annotated[str, Parameter(help="Source of anomalous samples.")],
+    normal: Annotated[
+        str | None, Parameter(help="Source of normal samples, none of them trained on.")
+    ] = None,
+    anomalous: Annotated[str | None, Parameter(help="Source of anomalous samples.")] = None,
     masks: Annotated[
         Path | None,
         Parameter(
@@ -57,17 +72,22 @@ def evaluate(
     from historyad.judge.report import n_used_of
 
     model = load_model(run, device)
-    good, bad = (
-        open_for(
-            model,
-            name,
-            data_root,
-            skip_unreadable=skip_unreadable,
-            id_column=id_column,
-            channels=channels,
-        )
-        for name in (normal, anomalous)
+    opened = partial(
+        open_for,
+        model,
+        data_root=data_root,
+        skip_unreadable=skip_unreadable,
+        id_column=id_column,
+        channels=channels,
     )
+    if root is not None:
+        if normal or anomalous or masks:
+            raise InputError(f"give {root} alone, or --normal and --anomalous without it")
+        _evaluate_root(model, root, opened, {"run": str(run), "root": str(root)}, json_file)
+        return
+    if normal is None or anomalous is None:
+        raise InputError("give a data set in MVTec's layout, or --normal and --anomalous")
+    good, bad = opened(normal), opened(anomalous)
     if n_used := n_used_of(good, model):
         say(
             f"note: the detector was fitted or calibrated on {n_used:,} samples of {normal}: these "
@@ -86,6 +106,41 @@ def evaluate(
     if json_file is not None:
         figures = {"run": str(run), "normal": normal, "anomalous": anomalous, **measured}
         save_json(json_file, {**figures, "command": command_line()})
+
+
+def _evaluate_root(
+    model: Model,
+    root: Path,
+    opened: Callable[[str], Source],
+    record: dict[str, Any],
+    json_file: Path | None,
+) -> None:
+    """Judge each kind of defect of a data set, and all together."""
+    from historyad.data.folders import defects_in
+    from historyad.files import save_json
+    from historyad.judge.dataset import Defects, columns_of, judge_dataset
+    from historyad.judge.evaluation import read_some_masks
+
+    folders = defects_in(root)
+    good = opened(str(root / "test" / "good"))
+    defects = {}
+    for kind, (images, masks) in folders.items():
+        source = opened(str(images))
+        defects[kind] = Defects(source, read_some_masks(masks, source))
+    figures = judge_dataset(model, good, defects)
+    print_columns(columns_of(figures))
+    found = figures["all"]
+    print_table(
+        [
+            ("false positives", f"{found['false_positive_rate']:.4f} of {found['n_normal']:,}"),
+            ("asked for", f"{found['requested_false_positive_rate']:g}"),
+            ("threshold", f"{found['threshold']:+.3f}"),
+        ]
+    )
+    for source in (good, *(its.source for its in defects.values())):
+        report_unreadable(source)
+    if json_file is not None:
+        save_json(json_file, {**record, "defects": figures, "command": command_line()})
 
 
 def inspect(run: Run) -> None:

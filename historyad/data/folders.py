@@ -142,6 +142,27 @@ def _kind_of(entry: os.DirEntry[str]) -> str:
 # --- folders of whole data sets
 
 
+def normal_part(path: Path) -> Path | None:
+    """Return ``train/good`` of a data set in MVTec's layout, where ``path`` is its root."""
+    return path / "train" / "good" if _is_root(path) else None
+
+
+def defects_in(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the kinds of defects of a data set in MVTec's layout: its images, and its masks.
+
+    The folder of masks may be missing. Raises InputError for another layout.
+    """
+    if not (_is_root(root) and _is_folder(root / "test" / "good")):
+        raise InputError(
+            f"{root} is no data set in MVTec's layout: give a folder with train/good, test/good "
+            "and test/KIND, or --normal and --anomalous"
+        )
+    kinds = [folder for folder in _folders_in(root / "test") if folder.name != "good"]
+    if not kinds:
+        raise InputError(f"{root / 'test'} holds no kind of defect: give a folder of some there")
+    return {kind.name: (kind, root / "ground_truth" / kind.name) for kind in kinds}
+
+
 def refuse_dataset_root(path: Path) -> None:
     """Raise InputError for a folder in which normal images lie beside anomalous ones and masks.
 

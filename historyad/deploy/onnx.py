@@ -33,6 +33,7 @@ from historyad.layers import PooledConv2d
 from historyad.model.model import Model
 from historyad.score.calibration import Calibration
 from historyad.score.result import FIGURES, Scored
+from historyad.score.score import Score
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -58,6 +59,7 @@ def export_onnx(
     N. Its outputs, each (N,), are ``anomaly_score`` (float32), ``p_value`` (float64) and
     ``is_anomalous`` (bool). H and W are those that the model was fitted on, or ``size`` for a
     model that accepts any. Both are compared on made-up inputs and on ``samples``, where given.
+    A detector in the features of a backbone has a fourth, ``map`` (float32), (N, H, W).
     Needs the extra ``export``.
 
     Raises InputError (a size or samples that the model does not accept), ConfigError (opset,
@@ -81,7 +83,7 @@ def export_onnx(
     write_atomic(Path(path), data)
     return {
         "input": f"{proto.graph.input[0].name} (N, {', '.join(map(str, shape))})",
-        "outputs": ", ".join(FIGURES),
+        "outputs": ", ".join(_outputs(model)),
         "opset": opset,
         "largest_score_difference": difference,
         "bytes": len(data),
@@ -89,19 +91,23 @@ def export_onnx(
 
 
 class Graph(nn.Module):
-    """`Model` as one module: raw samples of one shape to score, p-value and verdict, each (N,)."""
+    """`Model` as one module: raw samples of one shape to score, p-value and verdict, each (N,).
+
+    And maps, (N, H, W), where they are what makes the score.
+    """
 
     def __init__(self, model: Model, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.prepare = model.kind.onnx(shape)
-        self.score = _with_plain_convolutions(model.score)
+        self.score: Score = _with_plain_convolutions(model.score)
         self.p_value = _PValue(model.calibration)
         self.threshold = model.calibration.threshold
+        self.shape = shape
 
-    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `FIGURES` names."""
-        score = self.score(self.prepare(samples))
-        return score, self.p_value(score), (score <= self.threshold).logical_not()
+    def forward(self, samples: Tensor) -> tuple[Tensor, ...]:
+        """Return what `_outputs` names."""
+        score, *maps = self.score.in_graph(self.prepare(samples), self.shape)
+        return score, self.p_value(score), (score <= self.threshold).logical_not(), *maps
 
 
 class _PValue(nn.Module):
@@ -132,7 +138,12 @@ class _PValue(nn.Module):
         return (1 + self.n - below.clamp(max=self.n)).double() / (self.n + 1)
 
 
-def _with_plain_convolutions(detector: nn.Module) -> nn.Module:
+def _outputs(model: Model) -> list[str]:
+    """Return the names of what a graph returns: the figures, and the map where it has one."""
+    return [*FIGURES, *(["map"] if model.score.makes_maps else [])]
+
+
+def _with_plain_convolutions(detector: Score) -> Score:
     """Return a copy in which each `PooledConv2d` is the strided convolution that it equals."""
     detector = copy.deepcopy(detector)
     pooled = [(n, m) for n, m in detector.named_modules() if isinstance(m, PooledConv2d)]
@@ -176,7 +187,7 @@ def _to_onnx(model: Model, shape: tuple[int, ...], opset: int) -> ModelProto:
             Graph(model, shape).eval(),
             (example,),
             input_names=[f"{model.kind.noun}s"],
-            output_names=list(FIGURES),
+            output_names=_outputs(model),
             dynamic_shapes=({0: torch.export.Dim("N")},),
             opset_version=opset,
             dynamo=True,
@@ -243,8 +254,8 @@ def _check_parity(data: bytes, model: Model, inputs: Iterable[NDArray[Any]]) -> 
     name = session.get_inputs()[0].name
     largest = 0.0
     for samples in inputs:
-        score, p_value, is_anomalous = session.run(list(FIGURES), {name: samples})
-        ours = model(samples)
+        score, p_value, is_anomalous, *maps = session.run(_outputs(model), {name: samples})
+        ours = model(samples, maps=bool(maps))
         known = np.isfinite(ours.anomaly_score)
         same_unknown = np.array_equal(np.isnan(score), ~known)
         difference = float(np.abs(score - ours.anomaly_score)[known].max(initial=0.0))
@@ -253,6 +264,9 @@ def _check_parity(data: bytes, model: Model, inputs: Iterable[NDArray[Any]]) -> 
         decided = model.calibration.decide(Scored(score)).columns()
         same_p_values = np.array_equal(p_value, decided["p_value"])
         same_verdicts = np.array_equal(is_anomalous, decided["is_anomalous"])
+        if maps:  # whose unit is a distance: as a share of what a person is shown
+            shown = np.abs(maps[0] - np.stack(ours.maps or [])) / model.map_scale[0]
+            difference = max(difference, float(shown.max()))
         # Written so that a NaN fails.
         if not (difference <= TOLERANCE and same_unknown and same_p_values and same_verdicts):
             raise RunError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +90,40 @@ def read_masks(folder: Path, source: Source) -> list[Mask]:
     The mask of ``a/b.jpg`` is ``a/b.jpg``, ``a/b.png`` or ``a/b_mask.png`` in ``folder``. Raises
     InputError for one that is missing or of another size.
     """
+    return [_read_mask(folder, name, shape) for name, shape in _named(source)]
+
+
+def read_some_masks(folder: Path, source: Source) -> dict[int, Mask]:
+    """Return the masks that there are, by row; errors are those of `read_masks` about these."""
+    return {
+        row: _read_mask(folder, name, shape)
+        for row, (name, shape) in enumerate(_named(source))
+        if _mask_file(folder, name)
+    }
+
+
+def _named(source: Source) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the name of each image, and its height and width."""
     samples = source.samples
     # Images of one size have that of all; of several, each its own.
     sizes = getattr(samples, "sizes", None)
     shapes = [samples.shape[1:3]] * len(source) if sizes is None else map(tuple, sizes.tolist())
-    named = zip(source.names, shapes, strict=True)
-    return [_read_mask(folder, name, shape) for name, shape in named]
+    yield from zip(source.names, shapes, strict=True)
+
+
+def _mask_files(folder: Path, name: str) -> list[Path]:
+    path = folder / name
+    return [path, path.with_suffix(".png"), path.with_name(f"{path.stem}_mask.png")]
+
+
+def _mask_file(folder: Path, name: str) -> Path | None:
+    return next((file for file in _mask_files(folder, name) if file.is_file()), None)
 
 
 def _read_mask(folder: Path, name: str, shape: tuple[int, ...]) -> Mask:
-    path = folder / name
-    choices = [path, path.with_suffix(".png"), path.with_name(f"{path.stem}_mask.png")]
-    found = next((choice for choice in choices if choice.is_file()), None)
+    found = _mask_file(folder, name)
     if found is None:
-        missing = " or ".join(map(str, dict.fromkeys(choices)))
+        missing = " or ".join(map(str, dict.fromkeys(_mask_files(folder, name))))
         raise InputError(f"{name} has no mask: {missing} is missing")
     pixels = decode_image(found)
     if pixels.shape[:2] != shape:

@@ -8,17 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from historyad.config import Config
-from historyad.errors import InputError
+from historyad.backbones.lite0 import is_installed
+from historyad.config import Config, sees_any_size
+from historyad.errors import ConfigError, InputError
 from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.columns import Columns
 from historyad.kinds.crops import Crops
+from historyad.kinds.features import Features
 from historyad.kinds.kind import Kind, Samples, by, is_absurd
 from historyad.kinds.whole import Whole
 
 _PATCH, _SCALES = 32, 2  # that suit most images with small defects
 
-_KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Whole, Crops, Columns)}
+_LARGE = 64  # pixels each way, from which "auto" takes a backbone
+
+_KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Whole, Crops, Features, Columns)}
 
 
 def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None = None) -> Kind:
@@ -36,11 +40,32 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
     if len(shape) == 1:
         if config.patch:
             raise InputError("patch is for images, and these are vectors: leave it 0")
+        if config.backbone != "none":
+            raise InputError("a backbone is for images, and these are vectors: take backbone none")
         return Columns.choose(samples if rows is None else samples[rows], config)
     parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
+    if config.backbone == "auto":
+        raise ConfigError("backbone is 'auto': call `settle` first, or take lite0 or none")
+    if config.backbone != "none":
+        return Features.choose(shape, config)
     if config.patch:
         return Crops.choose(shape, config)
     return Whole.choose(shape, config.image_size)
+
+
+def settle(samples: Samples) -> tuple[str, str]:
+    """Return the backbone that "auto" stands for, and why: for whole photos, where one is there."""
+    shape = samples[0].shape
+    if len(shape) == 1:
+        return "none", "a backbone is for images"
+    if not is_installed():
+        return "none", "lite0 is not installed: install historyad[backbone]"
+    size = f"images of {shape[1]} x {shape[0]} pixels"
+    if shape[2] not in (1, 3):
+        return "none", f"images of {shape[2]} channels are neither grey nor colour"
+    if min(shape[:2]) < _LARGE:
+        return "none", f"{size} are too small for it"
+    return "lite0", f"{size} are large enough"
 
 
 def read_kind(content: dict[str, Any], tensors: dict[str, Tensor]) -> Kind:
@@ -58,7 +83,7 @@ def write_kind(kind: Kind) -> dict[str, Any]:
 def hint(samples: Samples, config: Config) -> str:
     """Return what would see more of samples than these settings do; else nothing."""
     shape = tuple(samples.shape[1:])
-    if len(shape) == 1 or config.patch or None in shape:
+    if len(shape) == 1 or sees_any_size(config) or None in shape:
         return ""
     kind = Whole.choose(shape, config.image_size)
     height, width = kind.input_shape[:2]

@@ -43,6 +43,7 @@ class Columns(Kind):
     name: ClassVar[str] = "columns"
     noun: ClassVar[str] = "vector"
     is_picture: ClassVar[bool] = False
+    networks_see_pictures: ClassVar[bool] = False
     rest_dtype: ClassVar[torch.dtype] = torch.float32
 
     @classmethod

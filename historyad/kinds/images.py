@@ -14,7 +14,7 @@ from historyad.data.images import Pixels
 from historyad.errors import InputError
 from historyad.kinds.damages import Damage, image_damages
 from historyad.kinds.kind import Kind, Random, Samples, by
-from historyad.method.networks import ImageNetworks, image_floats
+from historyad.method.networks import ImageNetworks, Networks, image_floats
 
 SIDES = (8, 16, 32, 64, 128)  # of a grid, in pixels
 
@@ -27,9 +27,10 @@ class ImageKind(Kind):
 
     noun: ClassVar[str] = "image"
     is_picture: ClassVar[bool] = True
+    networks_see_pictures: ClassVar[bool] = True
     rest_dtype: ClassVar[torch.dtype] = torch.uint8
 
-    def networks(self, config: Config) -> ImageNetworks:
+    def networks(self, config: Config) -> Networks:
         """Return convolutional networks for squares of ``side`` pixels."""
         return ImageNetworks.of((self.input_shape[2], self.side, self.side), config)
 

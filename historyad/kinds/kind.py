@@ -5,6 +5,7 @@ kind       samples, and how they are seen
 =========  =======================================================================================
 `whole`    images (N, H, W, C), each placed on a square grid
 `crops`    images (N, H, W, C) of any size, seen in crops at several scales
+`features` images (N, H, W, C) of any size, seen in the cells of a frozen network's maps
 `columns`  vectors (N, F), each column centred and scaled robustly
 =========  =======================================================================================
 
@@ -54,6 +55,7 @@ class Kind(ABC):
     name: ClassVar[str]
     noun: ClassVar[str]  # what a sample is called
     is_picture: ClassVar[bool]  # whether a sample can be shown as one
+    networks_see_pictures: ClassVar[bool]  # whether what networks see of one can be, too
 
     @property
     def grid(self) -> int | None:

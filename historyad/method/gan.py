@@ -77,8 +77,16 @@ def build_gan(networks: Networks, config: Config, device: torch.device | str) ->
     generator, critic = generator.to(device), critic.to(device)
     # Momentum makes P_G oscillate around P_data (section 3.2).
     betas = config.momentum, config.square_momentum
-    adams = [make_adam(network, config.learning_rate, betas) for network in (generator, critic)]
-    return Gan(generator, critic, *adams)
+    return Gan(
+        generator,
+        critic,
+        make_adam(generator, _generator_rate(config), betas),
+        make_adam(critic, config.learning_rate, betas),
+    )
+
+
+def _generator_rate(config: Config) -> float:
+    return config.generator_learning_rate or config.learning_rate
 
 
 def gan_step(gan: Gan, batches: Batches, seen: int, config: Config) -> Tensor:
@@ -87,8 +95,9 @@ def gan_step(gan: Gan, batches: Batches, seen: int, config: Config) -> Tensor:
     The generator follows at every ``critic_steps``-th step. The learning rate falls to 0.
     """
     left = 1 - seen / (config.n_epochs * config.epoch_images)
-    for optimizer in gan.optimizers.values():
-        set_learning_rate(optimizer, config.learning_rate * max(0.0, left))
+    left = max(0.0, left)
+    set_learning_rate(gan.critic_optimizer, config.learning_rate * left)
+    set_learning_rate(gan.generator_optimizer, _generator_rate(config) * left)
     step = seen // config.batch_size
     random = torch_generator(config.seed, Stream.GAN, seen)
     real = batches.at(seen, config.batch_size, ranks.own_part(config.batch_size))

@@ -235,6 +235,35 @@ class VectorNetworks:
         return np.zeros((n, *self.shape), np.float32)
 
 
+@dataclass(frozen=True)
+class WideVectorNetworks(VectorNetworks):
+    """As these, with a generator that starts around the data instead of within.
+
+    The history surrounds data only where the generator came from outside: it starts as a linear map
+    of the latents to a Gaussian that is wider than the whitened data, and learns to bend it.
+    """
+
+    @_drawing_nothing
+    def generator(self) -> Generator:
+        """Return a generator: a linear map, beside three layers."""
+        return Generator([WideStart(self.latent_dim, self.shape[0], self.hidden)])
+
+
+class WideStart(nn.Module):
+    """A linear map, wide at first, plus a share of what three layers make."""
+
+    def __init__(self, n_in: int, n_out: int, hidden: int) -> None:
+        super().__init__()
+        self.straight = nn.Parameter(CONSTANTS.wide_start * torch.eye(n_out, n_in))
+        layers = [nn.Linear(n_in, hidden), _activation(), nn.Linear(hidden, hidden), _activation()]
+        self.bent = nn.Sequential(*layers, nn.Linear(hidden, n_out))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (B, n_in) to (B, n_out)."""
+        bent: Tensor = self.bent(z)
+        return z @ self.straight.T + CONSTANTS.bent_share * bent
+
+
 def initialise(network: nn.Module, random: torch.Generator) -> None:
     """Draw weights with the variance 2 / fan_in of He et al. (2015); biases are zero."""
     for module in network.modules():

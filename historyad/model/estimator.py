@@ -23,11 +23,14 @@ from historyad.config import (
     given,
     make_config,
     overrides,
+    sees_any_size,
 )
 from historyad.data.columns import align
 from historyad.data.datasets import open_source
 from historyad.data.in_memory import without_torch
 from historyad.data.sources import Source
+from historyad.errors import InputError
+from historyad.kinds.choose import settle
 from historyad.method.loop import OnProgress
 from historyad.model.fit import calibrate_model, fit_model
 from historyad.model.model import Model
@@ -85,8 +88,16 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         With a directory ``run``, the history and the log are kept there, and the same call
         continues a fit that was interrupted. Errors are those of `fit_model`.
         """
-        config = self._config()
         source = self._open(X, reset=True)
+        config = self._config()
+        if config.backbone == "auto":
+            backbone, _ = settle(source.samples)
+            config = make_config(self.preset, **{**given(self), "backbone": backbone})
+            if backbone == "none" and None in source.samples.shape:
+                raise InputError(
+                    "the images have several sizes, and no backbone suits them: set image_size "
+                    "or patch"
+                )
         with tempfile.TemporaryDirectory(prefix="historyad-") as temporary:
             directory = RunDirectory(temporary if run is None else run)
             self.model_ = fit_model(
@@ -189,7 +200,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         source = open_source(
             X,
             mixed=config.image_size or None,
-            any_size=bool(config.patch),
+            any_size=sees_any_size(config),
             channels=None if reset else self.model_.channels,
         )
         if is_array:

@@ -58,7 +58,8 @@ def fit_model(
     """
     # What can be refused is refused before the run directory is claimed for this config.
     prints = digests(source.samples)
-    plan = _plan(source, config, history, prints)
+    # What a run has set aside stays so when it is continued: to judge again would take its time.
+    plan = _plan(source, config, history, prints, run.read_suspects())
     config, train, kind = plan.config, plan.train, plan.kind
     device = ranks.choose_device(config.device)
     described = {**source.describe(), "n_train": len(train), "copies": _n_copies(prints)}
@@ -144,14 +145,21 @@ class _Plan:
 
 
 def _plan(
-    source: Source, config: Config, history: History | None, prints: NDArray[np.uint8]
+    source: Source,
+    config: Config,
+    history: History | None,
+    prints: NDArray[np.uint8],
+    known: list[Suspect],
 ) -> _Plan:
-    """Decide on a fit; InputError or ConfigError for whatever settings, shapes and numbers tell."""
+    """Decide on a fit; InputError or ConfigError for whatever settings, shapes and numbers tell.
+
+    ``known`` are the suspects of a run that is continued.
+    """
     validate(config)
     if source.imprecise:
         raise InputError(source.imprecise)
     groups = groups_of(source, config.group or None, prints)
-    suspects = find_suspects(source, config)
+    suspects = known if known and config.contamination else find_suspects(source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
     train, held_out = (kept[rows] for rows in split_rows(len(kept), config, groups[kept]))
     rate = promised_rate(config.false_positive_rate, len(held_out))

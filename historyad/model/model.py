@@ -50,8 +50,8 @@ class Model:
         The result has scores, p-values and verdicts, and ``views`` and ``maps`` where asked for.
         Raises InputError for samples that the model does not accept, and for maps of vectors.
         """
-        scored = self.score.of(samples, views=views)
-        if maps:
+        scored = self.score.of(samples, views=views, maps=maps and self.score.makes_maps)
+        if maps and scored.maps is None:
             scored = dataclasses.replace(scored, maps=self.maps(samples))
         return self.calibration.decide(scored)
 

@@ -173,9 +173,12 @@ class RunDirectory:
         """Return what was set aside, the most suspicious first; names are as in a cell."""
         if not self.suspects.exists():
             return []
-        rows = csv.reader(io.StringIO(read_file(self.suspects).decode()))
-        next(rows, None)
-        return [Suspect(int(row), name, float(value)) for row, name, value in rows]
+        try:
+            rows = csv.reader(io.StringIO(read_file(self.suspects).decode()))
+            next(rows, None)
+            return [Suspect(int(row), name, float(value)) for row, name, value in rows]
+        except ValueError as error:
+            raise RunError(f"{self.suspects} was altered: restore it, or delete it") from error
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Add one line to the log."""

@@ -53,10 +53,10 @@ def in_batches(
 
     starts = range(0, max(1, len(samples)), size)
     on_cpu = torch.device(device).type == "cpu"
-    return np.concatenate(_side_by_side(part, starts) if on_cpu else [*map(part, starts)])
+    return np.concatenate(side_by_side(part, starts) if on_cpu else [*map(part, starts)])
 
 
-def _side_by_side(function: Callable[[int], T], arguments: Sequence[int]) -> list[T]:
+def side_by_side(function: Callable[[int], T], arguments: Sequence[int]) -> list[T]:
     """Map ``arguments``, several at a time: many operations are too small to share all cores."""
     n_threads = torch.get_num_threads()
     n_workers = min(n_threads, len(arguments))

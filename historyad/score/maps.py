@@ -16,13 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.method.networks import Critic
 from historyad.randomness import Stream, numpy_generator
-from historyad.score.bounded import bounded_score, total_of
 from historyad.score.cells import (
     as_rows,
     cell_features,
@@ -32,12 +30,11 @@ from historyad.score.cells import (
     normalised,
 )
 from historyad.score.gaussian import Gaussian, principal_components
+from historyad.score.mapped import Mapped, Rows, enlarge
 from historyad.score.neighbours import Bank
-from historyad.score.result import Map, Scored
+from historyad.score.result import Map
 from historyad.score.scale import Scale
-from historyad.score.score import Input, Score
-
-Rows = NDArray[np.intp]
+from historyad.score.score import Input
 
 
 class Pyramid(Input, Protocol):
@@ -55,13 +52,11 @@ class Pyramid(Input, Protocol):
         """Return images (N, H, W, C) at each scale, the finest first."""
 
 
-class MapScore(Score):
+class MapScore(Mapped):
     """Anomaly maps of whole images at several scales, and the score that they make.
 
     Without ``banks`` and a ``gaussian``, the maps are D_TV's own score of crops.
     """
-
-    names = ("map",)
 
     def __init__(
         self,
@@ -119,50 +114,6 @@ class MapScore(Score):
         found = {_bank_name(scale): len(bank.bank) for scale, bank in enumerate(banks)}
         return {**found, "components": len(self.gaussian.components)}
 
-    def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
-        """Return the scores, maps at the resolution of the images, and how far out each is."""
-        totals, found = [self.total_scale.center.new_empty(0)], []
-        for row in range(len(samples)):
-            cells = self.cell_map(samples[row])
-            totals.append(worst(cells, self.kind.cell)[None])
-            if maps:
-                found.append(self._at_pixels(cells, samples[row]))
-        standardised = self.total_scale(torch.cat(totals)[None])
-        return Scored(
-            bounded_score(standardised)[0].cpu().numpy(),
-            views={"map": standardised[0].cpu().numpy()} if views else None,
-            maps=found if maps else None,
-        )
-
-    def of_prepared(self, prepared: NDArray[Any]) -> None:
-        """Return nothing: networks see crops, and the score is of images."""
-
-    def fit_scale(self, samples: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
-        """Put the views, and the worst cells, on a scale by 100 of ``rows``, not fitted on."""
-        some = rows[
-            np.linspace(0, len(rows) - 1, min(len(rows), CONSTANTS.map_scale_images)).astype(int)
-        ]
-        raw = [self.raw(samples[row]) for row in some.tolist()]
-        for scale, values in zip(self._cell_scales, zip(*raw, strict=True), strict=True):
-            scale.fit(torch.cat([value.flatten(1) for value in values], dim=1))
-        totals = [worst(self.cells(one), self.kind.cell) for one in raw]
-        self.total_scale.fit_tail(torch.stack(totals)[None])
-        return self.of_rows(samples, rows)
-
-    def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return how far out the worst cells are: the score nears 1 and hides it."""
-        return total_of(scores)
-
-    def total_at(self, score: float) -> float:
-        """Return the mean of its worst cells that gives an image this score."""
-        scale = self.total_scale
-        return float(total_of(score) * scale.spread + scale.center)
-
-    @torch.inference_mode()
-    def cell_map(self, image: Pixels) -> Tensor:
-        """Return the map of an image (H, W, C), a value for each of its cells, (rows, columns)."""
-        return self.cells(self.raw(image))
-
     @torch.inference_mode()
     def raw(self, image: Pixels) -> list[Tensor]:
         """Return what the views say of each cell of an image (H, W, C), not yet on a scale.
@@ -176,21 +127,14 @@ class MapScore(Score):
             for scale, level in enumerate(levels)
         ]
 
-    def cells(self, raw: Sequence[Tensor]) -> Tensor:
-        """Return the map of one image from its `raw` views, (rows, columns) of the finest scale.
+    def worst_of(self, cells: Tensor) -> Tensor:
+        """Return the mean over the worst cells of a map (rows, columns)."""
+        return worst(cells, self.kind.cell)
 
-        It is the sum of all views at all scales, each 0 where a cell is typical of normal ones.
-        """
-        rows, columns = raw[0].shape[1:]
-        total = raw[0].new_zeros(rows, columns)
-        for level, (scale, values) in enumerate(zip(self._cell_scales, raw, strict=True)):
-            summed = scale(values.flatten(1)).view(values.shape).sum(0)
-            total += enlarge(summed, 2**level, rows, columns)
-        return total
-
-    @property
-    def _cell_scales(self) -> Sequence[Scale]:
-        return cast(Sequence[Scale], self.cell_scales)
+    def at_pixels(self, cells: Tensor, image: Pixels) -> Map:
+        """Return a map of cells at the resolution of their image, (H, W)."""
+        found: Map = enlarge(cells, self.kind.cell, *image.shape[:2]).cpu().numpy()
+        return found
 
     def _views_at(self, scale: int) -> tuple[str, ...]:
         """Return the names of the views of a cell at one scale."""
@@ -208,10 +152,6 @@ class MapScore(Score):
             found["gaussian"] = self.gaussian(as_rows(normalised(layers)))
         views = torch.stack([found[name] for name in self._views_at(scale)])
         return views.view(len(views), *layers[0].shape[2:])
-
-    def _at_pixels(self, cells: Tensor, image: Pixels) -> Map:
-        found: Map = enlarge(cells, self.kind.cell, *image.shape[:2]).cpu().numpy()
-        return found
 
 
 def _draw_cells(
@@ -257,13 +197,3 @@ def worst(cells: Tensor, cell: int) -> Tensor:
     """
     k = max(1, CONSTANTS.worst_pixels // cell**2)
     return cells.flatten().topk(min(k, cells.numel())).values.mean()
-
-
-def enlarge(cells: Tensor, factor: int, height: int, width: int) -> Tensor:
-    """Return a map (rows, columns) ``factor`` times as large, bilinear, cut to (height, width)."""
-    if factor == 1:
-        return cells[:height, :width]
-    large = functional.interpolate(
-        cells[None, None], scale_factor=factor, mode="bilinear", align_corners=False
-    )
-    return large[0, 0, :height, :width]

@@ -74,7 +74,10 @@ class Bank(nn.Module):
         """Return the distance of each of (B, values) to the nearest of the bank, (B,)."""
         norms = self.bank.square().sum(1) / 2
         parts = []
-        for places in torch.split(self.place(x), _QUERIES):
+        placed = self.place(x)
+        # A graph has no loop over a batch of any size.
+        exporting = torch.compiler.is_exporting()
+        for places in [placed] if exporting else torch.split(placed, _QUERIES):
             # |a - b|^2 / 2 = |a|^2 / 2 - (ab - |b|^2 / 2), smallest where the bracket is largest.
             nearest = torch.addmm(-norms, places, self.bank.T).argmax(1, keepdim=True)
             parts.append(self.nearest(places, nearest, 1)[0][:, 0])

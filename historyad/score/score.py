@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ class Score(nn.Module, ABC):
 
     kind: Input
     d_tv: Critic
+    makes_maps: ClassVar[bool] = False  # besides scores, at no further cost
 
     @property
     @abstractmethod
@@ -64,6 +65,13 @@ class Score(nn.Module, ABC):
     def of_rows(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the scores of ``rows`` of samples, of which few are in memory at a time."""
         return np.concatenate([self.of(part).anomaly_score for part in parts_of(samples, rows)])
+
+    def in_graph(self, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Return what a graph has of samples of ``shape`` as networks see them: scores, (N,).
+
+        And maps, (N, H, W), where there are some at no further cost.
+        """
+        return (self(x),)
 
     @abstractmethod
     def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -149,12 +149,28 @@ def test_a_folder_that_cannot_be_entered_is_an_error_of_a_strict_score(photos, t
     assert "cannot be entered" in capsys.readouterr().err
 
 
-def test_a_whole_data_set_is_not_fitted_on(photos, tmp_path, capsys):
+def test_of_a_whole_data_set_only_the_good_part_is_fitted_on(whole, tmp_path, out_of):
+    root, run = tmp_path / "bottle", tmp_path / "run"
+    shutil.copytree(whole.source_of("train"), root / "train" / "good")
+    shutil.copytree(whole.source_of("anomalous"), root / "test" / "bad")
+    said = out_of("fit", root, "--out", run, *TINY_OPTIONS)
+    assert f"{root} is a data set: learning from {root}/train/good" in said.err
+    record = load_json(run / "config.json")["source"]
+    assert record["n"] == len(whole.train)
+    assert record["description"] == str(root / "train" / "good")
+
+
+def test_a_folder_of_data_sets_and_a_part_with_defects_are_not_fitted_on(photos, tmp_path, capsys):
     folder, run = photos
     root = tmp_path / "bottle"
     for name in ("train/good", "test/good", "test/crack", "ground_truth/crack"):
         shutil.copytree(folder / "grey", root / name)
-    for command in (["fit", root, "--out", tmp_path / "run"], ["calibrate", run, root / "test"]):
+    for command in (
+        ["fit", tmp_path, "--out", tmp_path / "run"],
+        ["fit", root / "test", "--out", tmp_path / "run"],
+        ["calibrate", run, root],
+        ["calibrate", run, root / "test"],
+    ):
         assert main([*map(str, command)]) == 2
         assert f"what to learn from is in {root}/train/good" in capsys.readouterr().err
 
@@ -270,3 +286,12 @@ def test_what_is_no_number_is_refused_by_every_command_and_in_python(fitted, tmp
             scored = fitted.model(samples)
             assert scored.is_anomalous[15 - 1 : 16].any()
             assert scored.p_value.min() == 1 / (len(fitted.model.calibration.scores) + 1)
+
+
+def test_auto_says_which_backbone_it_took_and_the_run_keeps_that(whole, tmp_path, out_of):
+    run = tmp_path / "run"
+    said = out_of("fit", whole.source, "--out", run, "--backbone", "auto", *TINY_OPTIONS).err
+    assert "backbone none: images of 8 x 8 pixels are too small for it" in said
+    assert load_json(run / "config.json")["config"] == whole.model.describe()["config"]
+    weights = [path / "detector.safetensors" for path in (run, whole.run)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()

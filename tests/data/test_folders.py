@@ -14,7 +14,15 @@ from storing import too_deep
 
 from historyad.data import streams
 from historyad.data.datasets import open_source, open_stream, shadowed
-from historyad.data.folders import describe, find_images, look_into, natural, refuse_dataset_root
+from historyad.data.folders import (
+    defects_in,
+    describe,
+    find_images,
+    look_into,
+    natural,
+    normal_part,
+    refuse_dataset_root,
+)
 from historyad.data.shards import find_shards
 from historyad.errors import InputError
 
@@ -229,6 +237,30 @@ def test_the_root_of_a_data_set_is_refused(tmp_path, monkeypatch):
     refuse_dataset_root(Path("good"))
     refuse_dataset_root(Path("digits:train"))
     refuse_dataset_root(Path("x" * 5000))
+
+
+def test_the_normal_part_of_a_data_set_is_found(tmp_path):
+    root = data_set(tmp_path / "bottle")
+    assert normal_part(root) == root / "train" / "good"
+    for path in (
+        root / "train",
+        root / "test",
+        tmp_path,
+        root / "no",
+        data_set(tmp_path / "x", "a"),
+    ):
+        assert normal_part(path) is None
+    touch(root, "test/dent/a.png")
+    found = defects_in(root)
+    assert list(found) == ["crack", "dent"]
+    assert found["dent"] == (root / "test/dent", root / "ground_truth/dent")
+    for path, words in (
+        (tmp_path, "no data set in MVTec's layout: give a folder with train/good, test/good"),
+        (data_set(tmp_path / "y", "train/good", "test/good"), "holds no kind of defect"),
+        (data_set(tmp_path / "z", "train/good", "test/dent"), "no data set in MVTec's layout"),
+    ):
+        with pytest.raises(InputError, match=words):
+            defects_in(path)
 
 
 def test_real_data_sets_are_refused_whole(data_root):

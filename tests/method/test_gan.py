@@ -168,8 +168,10 @@ def test_the_penalty_comes_at_every_so_many_steps(images, tmp_path, monkeypatch,
     assert penalised == [step % interval == 0 for step in range(16)]
 
 
-@pytest.mark.parametrize("critic_steps", [1, 5])
-def test_generator_steps_and_the_falling_learning_rate(images, tmp_path, monkeypatch, critic_steps):
+@pytest.mark.parametrize(("critic_steps", "rate"), [(1, 0.0), (5, 4e-3)])
+def test_generator_steps_and_the_falling_learning_rate(
+    images, tmp_path, monkeypatch, critic_steps, rate
+):
     rates = []
 
     def spy(gan, *arguments):
@@ -179,11 +181,12 @@ def test_generator_steps_and_the_falling_learning_rate(images, tmp_path, monkeyp
         return generator_step(gan, *arguments)
 
     monkeypatch.setattr(gan_module, "generator_step", spy)
-    config = tiny_config(critic_steps=critic_steps)
+    config = tiny_config(critic_steps=critic_steps, generator_learning_rate=rate)
     trained(images, tmp_path, config=config)
     seen = [64 * step for step in range(16) if (step + 1) % critic_steps == 0]
-    expected = [config.learning_rate * (1 - n / 1024) for n in seen]
-    np.testing.assert_allclose(rates, np.repeat(expected, 2).reshape(-1, 2))
+    left = np.array([1 - n / 1024 for n in seen])
+    both = [rate or config.learning_rate, config.learning_rate]
+    np.testing.assert_allclose(rates, np.outer(left, both))
 
 
 def test_the_optimisers_have_the_momenta_of_the_config():

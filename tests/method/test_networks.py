@@ -12,6 +12,7 @@ from historyad.layers import FlattenPixels, ImageConvTranspose2d, PooledConv2d
 from historyad.method.networks import (
     ImageNetworks,
     VectorNetworks,
+    WideVectorNetworks,
     count_parameters,
     image_floats,
     initialise,
@@ -217,3 +218,19 @@ def test_there_is_room_for_samples_at_rest():
     assert (vectors.dtype, vectors.shape) == (np.float32, (4, 5))
     assert not images.any()
     assert not vectors.any()
+
+
+def test_a_wide_generator_starts_as_a_gaussian_around_the_data():
+    networks = WideVectorNetworks((5,), hidden=16, latent_dim=7)
+    generator = networks.generator()
+    initialise(generator, generator_of(0))
+    z = torch.randn(20_000, 7, generator=generator_of(1))
+    with torch.no_grad():
+        y = generator(z)
+    assert y.shape == (20_000, 5)
+    off = torch.cov(y.T) - 1.5**2 * torch.eye(5)
+    assert off.abs().max() < 0.6
+    torch.testing.assert_close(
+        torch.corrcoef(torch.cat([y.T, z.T]))[:5, 5:10].diagonal(), torch.ones(5), atol=0.05, rtol=0
+    )
+    assert networks.critic()(y).shape == (20_000,)

@@ -111,6 +111,10 @@ def test_the_command_says_which_are_set_aside_and_lists_them(tmp_path, capsys):
     assert main([*command, "--contamination", "0.02"]) == 0
     assert "8 look wrong" in capsys.readouterr().out
     assert main([*command, "--contamination", "0.01"]) == 2
+    assert "contamination = 0.02, not 0.01" in capsys.readouterr().err
+    (run / "suspects.csv").write_text("row,name,suspicion\nx,0,1\n")
+    assert main([*command, "--contamination", "0.02"]) == 2
+    assert "suspects.csv was altered" in capsys.readouterr().err
 
 
 def test_a_threshold_that_one_wrong_sample_sets_is_said_and_survives(tmp_path, capsys):

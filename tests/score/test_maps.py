@@ -11,7 +11,8 @@ from historyad.judge.explain import anomaly_map, picture
 from historyad.judge.metrics import auroc
 from historyad.score import cells
 from historyad.score.bounded import bounded_score
-from historyad.score.maps import enlarge, worst
+from historyad.score.mapped import enlarge
+from historyad.score.maps import worst
 
 SETTINGS = {**TINY, "epoch_images": 256, "patch": 8, "seed": 1}
 

@@ -31,7 +31,8 @@ class Settings:
     max_work_pixels: Annotated[
         int,
         Parameter(
-            help="Pixels worked on at the same time by a detector of crops (--patch), whose work "
+            help="Pixels worked on at the same time by a detector that takes images of any size "
+            "(--patch, --backbone), whose work "
             "grows with the image; more are answered 503. Set it to what is scored within the "
             "deadline: two cores manage about a million pixels a second. An image of more is "
             "refused, unless those of the fit were as large."

@@ -26,10 +26,10 @@ _CLOUDS, _CLOUD_POINTS = 6, 300
 
 def history_of(history: History, model: Model, train: Source | None) -> dict[str, Any]:
     """Return what was recorded, how much of it is flagged, and what it looks like."""
-    is_picture = model.kind.is_picture
+    pictures = model.kind.networks_see_pictures
     return {
-        "strip": _film_strip(history) if is_picture else None,
-        "clouds": None if is_picture else _clouds(history, model, train),
+        "strip": _film_strip(history) if pictures else None,
+        "clouds": None if pictures else _clouds(history, model, train),
         "scores": _scores_of(history.sample(_HISTORY_SAMPLES, _FRESH), model),
         "snapshots": len(history),
         "effective": effective_snapshots(history.weights),
@@ -81,7 +81,7 @@ def _clouds(history: History, model: Model, train: Source | None) -> charts.Char
     columns = _spread(len(history), _CLOUDS)
     frames = [_same_latents(history, int(index), _CLOUD_POINTS) for index in columns]
     behind = None
-    if train is not None:
+    if train is not None and not model.kind.is_picture:  # of which networks see parts
         rows = _spread(len(train), _CLOUD_POINTS)
         behind = model.kind.prepare(train.samples[rows])
     reference = frames[-1] if behind is None else behind

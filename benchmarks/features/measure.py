@@ -1,0 +1,312 @@
+"""Measure detectors in the features of lite0: rows for docs/rows/features.
+
+    python -m benchmarks.features.measure [--set tiles cookies screw] [--seeds 1 2 3]
+        [--method ours PatchCore ...] [--cells FOLDER]
+
+All see the same cells of the same images, which are kept in a folder. Ours is what `historyad fit
+--backbone lite0` makes, its sum of views as it is, without some of them, and each view alone. Good
+training images are split as a fit splits them: peers are fitted on those that ours trains on. A row
+that is there is not measured again. Tiles are split by tile, their training images held out by it,
+and the interval of their AUROC draws tiles again, not images.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.features.peers import PEERS
+from benchmarks.measuring import Row, keep, parser_for
+from benchmarks.pages import ROWS
+from historyad.config import Config, make_config
+from historyad.data.datasets import open_source
+from historyad.data.sources import Source
+from historyad.files import read_rows
+from historyad.judge.dataset import count_pixels
+from historyad.judge.evaluation import Mask, read_some_masks
+from historyad.judge.metrics import auprc, auroc
+from historyad.kinds.features import CellBatches, Features
+from historyad.method.detector import train_detector
+from historyad.method.gan import record_history
+from historyad.method.history import History, resolve
+from historyad.model.split import split_rows
+from historyad.score.calibration import Calibration
+from historyad.score.features import FeatureScore, stretched
+from historyad.score.scale import Scale
+
+SETS = {"tiles": "magnetic_tile_full", "cookies": "cookies", "screw": "mvtec_screw"}
+RATES = {"tiles": 0.01, "cookies": 0.2, "screw": 0.05}  # of false alarms that are asked for
+OURS = "ours"
+_RESAMPLES = 200
+_UNIT = 1.0
+
+
+@dataclass(frozen=True)
+class Images:
+    """Cells of all images of one part of a set, (N, places, features), and what is known of them.
+
+    ``groups`` say which show the same thing; ``masks`` are those that there are, by row.
+    """
+
+    source: Source
+    cells: NDArray[np.float16]
+    groups: NDArray[np.str_]
+    masks: Mapping[int, Mask]
+
+
+@dataclass(frozen=True)
+class Data:
+    """One set: good images to train on, good ones to test with, and defects by kind."""
+
+    name: str
+    train: Images
+    good: Images
+    defects: Mapping[str, Images]
+
+    @cached_property
+    def tested(self) -> list[Images]:
+        """All images to test with, the good ones first."""
+        return [self.good, *self.defects.values()]
+
+
+def main() -> None:
+    """Measure each method on each set with each seed."""
+    parser = parser_for(__doc__, ROWS / "features" / "rows.jsonl")
+    parser.add_argument("--set", nargs="+", choices=[*SETS], default=[*SETS])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--method", nargs="+", choices=[OURS, *PEERS], default=[OURS, *PEERS])
+    parser.add_argument("--preset", choices=("default", "quick"), default="default")
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--cells", type=Path, default=Path("cells"), help="folder to keep them in")
+    root = os.environ.get("HISTORYAD_DATA", ".")
+    parser.add_argument("--data-root", type=Path, default=Path(root))
+    arguments = parser.parse_args()
+    done = {
+        (r["set"], r["fit"], r["seed"], r["side"])
+        for r in read_rows(arguments.out)
+        if r["fit"] in PEERS or r["preset"] == arguments.preset
+    }
+    for name, seed in itertools.product(arguments.set, arguments.seeds):
+        wanted = [m for m in arguments.method if (name, m, seed, arguments.side) not in done]
+        if not wanted:
+            continue
+        config = make_config(
+            arguments.preset,
+            backbone="lite0",
+            backbone_side=arguments.side,
+            seed=seed,
+            false_positive_rate=RATES[name],
+            calibration_share=0.2,
+        )
+        data = read(name, arguments.data_root / "industrial" / SETS[name], arguments.cells, config)
+        for method in wanted:
+            for row in measured(method, data, config):
+                facts = {"set": name, "fit": method, "seed": seed, "side": arguments.side}
+                facts["preset"] = arguments.preset
+                keep(arguments.out, {**facts, **row})
+
+
+def measured(method: str, data: Data, config: Config) -> list[Row]:
+    """Return a row for each score that a method makes."""
+    groups = np.unique(data.train.groups, return_inverse=True)[1]
+    train, held_out = split_rows(len(data.train.cells), config, groups)
+    if method == OURS:
+        return ours(data, config, train, held_out)
+    started = time.perf_counter()
+    detector = PEERS[method](config.seed).fit(_floats(data.train.cells[train]))
+    fit_seconds = time.perf_counter() - started
+    threshold = Calibration.fit(
+        detector.scores(_floats(data.train.cells[held_out])).numpy(), config.false_positive_rate
+    ).threshold
+    started = time.perf_counter()
+    scores = [detector.scores(_floats(part.cells)).numpy() for part in data.tested]
+    seconds = time.perf_counter() - started
+    maps = [detector.maps(_floats(part.cells)).numpy() for part in data.tested]
+    row = judged(data, scores, maps, threshold)
+    return [{"method": method, **row, "fit_seconds": fit_seconds, "score_seconds": seconds}]
+
+
+def ours(
+    data: Data, config: Config, train: NDArray[np.intp], held_out: NDArray[np.intp]
+) -> list[Row]:
+    """Return a row for our sum of views, and for every part of it."""
+    shape = (*data.train.source.samples[0].shape,)
+    kind = Features.choose(shape, config)
+    config = resolve(config, len(train))
+    batches = CellBatches(data.train.cells[train], kind.networks(config), config.seed, "cpu")
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        history = History(Path(folder) / "history", config, batches.networks)
+        record_history(batches, history)
+        d_tv = train_detector(batches, history)
+    train_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    score = FeatureScore.fit(kind, d_tv, batches.residuals, batches.cells, config.seed).eval()
+    fit_seconds = time.perf_counter() - started
+    names = (*score.cell_views, "residual")
+    scale = Scale(len(names))
+    normal = views_of(score, data.train.cells[held_out])
+    scale.fit(torch.from_numpy(normal).flatten(1), smallest=score.smallest_spreads())
+    found = [views_of(score, part.cells) for part in data.tested]
+    rows = []
+    for n in range(1, len(names) + 1):
+        for some in itertools.combinations(range(len(names)), n):
+
+            def total(
+                values: NDArray[np.float32], some: Sequence[int] = some
+            ) -> NDArray[np.float32]:
+                flat = torch.from_numpy(values).flatten(1)
+                summed: NDArray[np.float32] = scale(flat)[list(some)].sum(0).numpy()
+                return summed.reshape(values.shape[1:])
+
+            maps = [total(values) for values in found]
+            worst = [score.worst_of(torch.from_numpy(m)[:, None]).numpy() for m in maps]
+            calibrated = score.worst_of(torch.from_numpy(total(normal))[:, None]).numpy()
+            threshold = Calibration.fit(calibrated, config.false_positive_rate).threshold
+            rows.append(
+                {
+                    "method": " + ".join(names[i] for i in some),
+                    **judged(data, worst, maps, threshold),
+                    "train_seconds": train_seconds,
+                    "fit_seconds": fit_seconds,
+                }
+            )
+    return rows
+
+
+@torch.inference_mode()
+def views_of(score: FeatureScore, cells: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Return the views of cells (N, places, features), (views, N, places).
+
+    And last how far their residuals are from those of good images, by a Gaussian.
+    """
+    parts = []
+    for start in range(0, len(cells), 64):
+        x = _floats(cells[start : start + 64]).transpose(1, 2)[..., None]
+        standard = score.residuals.standard(x.movedim(1, 0).flatten(1)).T
+        residual = score.residuals(standard).norm(dim=1).view(1, len(x), -1)
+        parts.append(torch.cat([score.views_of(x)[..., 0], residual]))
+    found: NDArray[np.float32] = torch.cat(parts, 1).numpy()
+    return found
+
+
+def judged(
+    data: Data,
+    scores: Sequence[NDArray[np.floating]],
+    maps: Sequence[NDArray[np.floating]],
+    threshold: float,
+) -> Row:
+    """Judge the scores (n,) and maps (n, places) of all parts of a set."""
+    good, *bad = scores
+    kinds = {
+        kind: auroc(np.repeat([0, 1], [len(good), len(one)]), np.concatenate([good, one]))
+        for kind, one in zip(data.defects, bad, strict=True)
+    }
+    y = np.repeat([0, 1], [len(good), sum(map(len, bad))])
+    values = np.concatenate(scores)
+    groups = np.concatenate([part.groups for part in data.tested])
+    low, high = by_groups(y, values, groups)
+    return {
+        "auroc": auroc(y, values),
+        "auroc_low": low,
+        "auroc_high": high,
+        "auprc": auprc(y, values),
+        "prevalence": float(y.mean()),
+        "kinds": kinds,
+        "false_alarms": int((good > threshold).sum()),
+        "n_good": len(good),
+        "found": float((np.concatenate(bad) > threshold).mean()),
+        "pixel_auroc": pixel_auroc(data, maps),
+    }
+
+
+def by_groups(
+    y: NDArray[np.intp], values: NDArray[np.floating], groups: NDArray[np.str_]
+) -> tuple[float, float]:
+    """Return the 95 % interval of the AUROC, by drawing groups of either class again."""
+    random = np.random.default_rng(0)
+    members = [
+        [np.flatnonzero((y == label) & (groups == g)) for g in np.unique(groups[y == label])]
+        for label in (0, 1)
+    ]
+    found = []
+    for _ in range(_RESAMPLES):
+        drawn = [
+            np.concatenate([m[i] for i in random.integers(len(m), size=len(m))]) for m in members
+        ]
+        rows = np.concatenate(drawn)
+        found.append(auroc(y[rows], values[rows]))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def pixel_auroc(data: Data, maps: Sequence[NDArray[np.floating]]) -> float | None:
+    """Return the AUROC over the pixels of good images and of those with a mask; None: no masks."""
+    spread = float(np.std(np.concatenate([m.ravel() for m in maps[:1]]))) or _UNIT
+    center = float(np.median(maps[0]))
+    normal, anomalous = np.zeros(1), np.zeros(1)
+    for part, values in zip(data.tested, maps, strict=True):
+        for row, cells in enumerate(values):
+            mask = part.masks.get(row)
+            if part is not data.good and (mask is None or not mask.any()):
+                continue
+            height, width = part.source.samples[row].shape[:2]
+            mask = np.zeros((height, width), bool) if mask is None else mask
+            side = round(len(cells) ** 0.5)
+            square = torch.from_numpy((cells - center).reshape(1, side, side)).float()
+            counted = count_pixels(stretched(square, height, width)[0].numpy(), mask, spread)
+            normal, anomalous = normal + counted[0], anomalous + counted[1]
+    if not anomalous.sum():
+        return None
+    below = np.cumsum(normal) - normal / 2
+    return float(anomalous @ below / (anomalous.sum() * normal.sum()))
+
+
+def read(name: str, root: Path, folder: Path, config: Config) -> Data:
+    """Return a set; cells are taken from ``folder``, and put there."""
+    groups = groups_of(root)
+    defects = sorted(p.name for p in (root / "test").iterdir() if p.name != "good")
+
+    def part(*where: str) -> Images:
+        source = open_source(root.joinpath(*where), any_size=True)
+        kind = Features.choose((*source.samples[0].shape,), config)
+        file = folder / f"{name}-{'-'.join(where)}-{kind.side}.npy"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, kind.extract(source.samples, np.arange(len(source))))
+        its = [groups.get("/".join((*where, one)), one) for one in source.names]
+        masks = read_some_masks(root / "ground_truth" / where[-1], source)
+        thick = {row: mask for row, mask in masks.items() if mask.any()}
+        return Images(source, np.load(file), np.array(its), thick)
+
+    train = part("train", "good")
+    return Data(name, train, part("test", "good"), {kind: part("test", kind) for kind in defects})
+
+
+def groups_of(root: Path) -> dict[str, str]:
+    """Return which thing each file shows, where an index says it."""
+    index = root / "index.csv"
+    if not index.exists():
+        return {}
+    with index.open() as file:
+        return {row["file"]: row["group"] for row in csv.DictReader(file)}
+
+
+def _floats(cells: NDArray[np.float16]) -> Tensor:
+    return torch.from_numpy(cells.astype(np.float32))
+
+
+if __name__ == "__main__":
+    main()

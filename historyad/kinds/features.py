@@ -1,0 +1,218 @@
+"""Images of any size as a frozen network sees them: a detector on the cells of its maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from historyad.backbones.backbone import Backbone, open_backbone, read_backbone
+from historyad.backbones.cells import cells_of, levelled
+from historyad.config import Config
+from historyad.constants import CONSTANTS
+from historyad.data.images import Pixels
+from historyad.data.rows import ShuffledSamples
+from historyad.errors import InputError
+from historyad.kinds.images import ImageKind
+from historyad.kinds.kind import Excess, Samples, by, read_shape
+from historyad.method.batches import Batches
+from historyad.method.networks import Critic, VectorNetworks, WideVectorNetworks
+from historyad.score.batching import side_by_side
+from historyad.score.coreset import Cells
+from historyad.score.features import FeatureScore
+from historyad.score.residuals import Residuals
+from historyad.score.result import Map
+from historyad.score.score import Score
+
+_FULL = 3.0  # thresholds at which the hue of a map is full
+_CHANNELS = (1, 3)
+_HALF_MOST = 65504.0  # the largest number of half precision
+
+
+@dataclass(frozen=True, eq=False)
+class Features(ImageKind):
+    """Images of any size, each brought to the square that a backbone sees, ``side`` pixels."""
+
+    backbone: Backbone
+
+    name: ClassVar[str] = "features"
+    networks_see_pictures: ClassVar[bool] = False
+
+    @classmethod
+    def choose(cls, shape: tuple[int, ...], config: Config) -> Self:
+        """Decide for images of ``shape``; InputError for images of other channels than 1 or 3."""
+        if shape[2] not in _CHANNELS:
+            raise InputError(
+                f"the images have {shape[2]} channels, and a backbone sees grey or colour: give "
+                "images of 1 or 3 channels, or fit with --backbone none"
+            )
+        backbone = open_backbone(config.backbone, config.backbone_side)
+        return cls(shape, backbone.side, backbone)
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Images may have any size: each is brought to the backbone's."""
+        return True
+
+    @property
+    def work_pixels(self) -> int | None:
+        """Pixels of an image such as those of the fit: what it takes to reduce one grows."""
+        return math.prod(self.input_shape[:2])
+
+    @property
+    def n_features(self) -> int:
+        """Features of a cell."""
+        return self.backbone.n_features
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError unless an image of ``shape`` has the channels."""
+        self.check_channels(shape)
+
+    def networks(self, config: Config) -> VectorNetworks:
+        """Return multilayer perceptrons for what is left of cells."""
+        n_values = min(self.n_features, CONSTANTS.residual_values)
+        return WideVectorNetworks((n_values,), config.hidden, config.latent_dim)
+
+    def prepare(self, samples: Samples) -> NDArray[np.float32]:
+        """Return images as the backbone sees them, float32 (N, 3, side, side)."""
+        self.check_samples(samples)
+        return self._look(samples).numpy()
+
+    def floats(self, prepared: Samples, device: torch.device | str = "cpu") -> Tensor:
+        """Return the same numbers as a tensor."""
+        return torch.from_numpy(np.require(prepared, np.float32, ["C", "W"])).to(device)
+
+    @torch.inference_mode()
+    def cells(self, image: Pixels, device: torch.device | str = "cpu") -> Tensor:
+        """Return the cells of an image (H, W, C), (features, rows, columns)."""
+        self.check_samples(image[None])
+        return cells_of(self.backbone(self._look(image[None], device)))[0]
+
+    def _look(self, images: Samples, device: torch.device | str = "cpu") -> Tensor:
+        pixels = torch.from_numpy(np.require(images, np.uint8, ["C", "W"])).to(device)
+        return levelled(pixels, self.side)
+
+    def batches(
+        self,
+        samples: Samples,
+        config: Config,
+        *,
+        rows: NDArray[np.intp] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """Return batches of the cells of images: of all, or as many as have room."""
+        rows = np.arange(len(samples)) if rows is None else rows
+        cells = self.extract(samples, rows, device)
+        return CellBatches(cells, self.networks(config), config.seed, device)
+
+    def extract(self, samples: Samples, rows: NDArray[np.intp], device: Any = "cpu") -> Cells:
+        """Return the cells of ``rows`` of images, (n, places, features) in half precision."""
+        n_places = math.prod(self.backbone.grid)
+        most = max(2, CONSTANTS.cell_bytes // (2 * n_places * self.n_features))
+        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+        found = np.empty((len(some), n_places, self.n_features), np.float16)
+
+        def fill(place: int) -> None:
+            cells = self.cells(samples[some[place]], device).flatten(1).T
+            found[place] = cells.clamp(-_HALF_MOST, _HALF_MOST).cpu().numpy()
+
+        if torch.device(device).type == "cpu":
+            side_by_side(fill, range(len(some)))
+        else:
+            for place in range(len(some)):
+                fill(place)
+        return found
+
+    def fit_score(
+        self,
+        d_tv: Critic,
+        batches: Batches,
+        samples: Samples,
+        rows: NDArray[np.intp],
+        config: Config,
+    ) -> Score:
+        """Return the maps of D_TV, alone or with companions fitted on the cells."""
+        assert isinstance(batches, CellBatches)
+        if config.views == "history":
+            return FeatureScore(self, d_tv, batches.residuals)
+        return FeatureScore.fit(self, d_tv, batches.residuals, batches.cells, config.seed)
+
+    def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
+        """Return an unfitted score whose companions have these sizes."""
+        return FeatureScore.build(self, d_tv, sizes or {})
+
+    def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
+        """Return the detector's own maps, whose worst cells make the score."""
+        return score.of(images, maps=True).maps or []
+
+    def map_scale(self, score: Score, threshold: float) -> tuple[float, float]:
+        """Return three times the threshold, and the threshold, of the worst cells of a map."""
+        assert isinstance(score, FeatureScore)
+        total = score.total_at(threshold)
+        return _FULL * total, total
+
+    def onnx(self, shape: tuple[int, ...]) -> nn.Module:
+        """Return the way from images of ``shape`` to cells; InputError for a backbone in a file."""
+        if getattr(self.backbone, "network", None) is None:
+            raise InputError(
+                "a backbone in a file cannot be exported, only lite0: score with historyad score, "
+                "historyad serve or Model.anomaly_score"
+            )
+        return _Cells(self)
+
+    def describe(self) -> dict[str, Any]:
+        """Return shape, kind, and what the backbone is and sees."""
+        rows, columns = self.backbone.grid
+        return {
+            "input": by(self.input_shape),
+            "kind": self.noun,
+            "backbone": f"{self.backbone.name}, {self.side} x {self.side}",
+            "cells": f"{rows} x {columns} of {self.n_features} features",
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is to be read by `from_json`."""
+        return {"input_shape": list(self.input_shape), "backbone": self.backbone.to_json()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is used of the backbone."""
+        return self.backbone.tensors()
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Return the kind that a file describes; ValueError when that contradicts itself."""
+        shape = read_shape(content, 3)
+        if shape[2] not in _CHANNELS:
+            raise ValueError(f"a backbone for {shape[2]} channels")
+        backbone = read_backbone(content["backbone"], tensors)
+        return cls(shape, backbone.side, backbone)
+
+
+class CellBatches(Batches):
+    """Shuffled batches of the residuals of ``cells`` of images (n, places, features)."""
+
+    def __init__(
+        self, cells: Cells, networks: VectorNetworks, seed: int, device: torch.device | str
+    ) -> None:
+        self.cells = cells
+        self.residuals, learnt = Residuals.fit(cells, networks.shape[0], seed)
+        reader = ShuffledSamples(learnt.numpy(), np.arange(len(learnt)), seed)
+        super().__init__(reader, networks, seed=seed, device=device)
+
+
+class _Cells(nn.Module):
+    """`Features.cells` of several images of one size."""
+
+    def __init__(self, kind: Features) -> None:
+        super().__init__()
+        self.kind = kind
+        self.network = getattr(kind.backbone, "network", None)  # whose weights a graph holds
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 (N, H, W, C) to float32 (N, features, rows, columns)."""
+        return cells_of(self.kind.backbone(levelled(images, self.kind.side)))

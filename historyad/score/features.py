@@ -1,0 +1,207 @@
+"""D_TV over the cells of a frozen network's maps: an anomaly map, and an image's score from it.
+
+=============  =================================================================================
+view           what it says of a cell
+=============  =================================================================================
+`history`      output of D_TV on what is left of a cell beside its nearest good ones: trained to
+               tell this of further good images from the history of a GAN of it
+`neighbours`   distance to the nearest of a coreset of good cells, on principal components
+`place`        distance to a Gaussian of the cells in the same place of good images, where these are
+               aligned
+`gaussian`     distance to one Gaussian of all good cells, where they are not
+=============  =================================================================================
+
+Whether images are aligned is decided without labels: by what explains some good images better that
+neither Gaussian was fitted on. Each view is standardised by cells of further good images, and a
+cell has the sum. ``views="history"`` leaves D_TV alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from historyad.constants import CONSTANTS
+from historyad.data.images import Pixels
+from historyad.data.order import stretches
+from historyad.method.networks import Critic
+from historyad.randomness import Stream, numpy_generator
+from historyad.score.batching import side_by_side
+from historyad.score.bounded import bounded_score
+from historyad.score.coreset import Cells, coreset, drawn, standardise
+from historyad.score.gaussian import Gaussian, principal_components
+from historyad.score.mapped import Mapped
+from historyad.score.neighbours import Bank
+from historyad.score.places import Places
+from historyad.score.residuals import Residuals
+from historyad.score.result import Map
+from historyad.score.scale import Scale
+from historyad.score.score import Input
+
+T = TypeVar("T")
+
+
+class CellSource(Input, Protocol):
+    """What the score has to know of its kind: the cells of an image."""
+
+    @property
+    def n_features(self) -> int:
+        """Features of a cell."""
+
+    def cells(self, image: Pixels, device: torch.device | str = "cpu") -> Tensor:
+        """Return the cells of an image (H, W, C), (features, rows, columns)."""
+
+
+class FeatureScore(Mapped):
+    """Maps of what D_TV says of the ``residuals`` of cells, and its companions of the cells."""
+
+    def __init__(
+        self,
+        kind: CellSource,
+        d_tv: Critic,
+        residuals: Residuals,
+        bank: Bank | None = None,
+        gaussian: Gaussian | Places | None = None,
+    ) -> None:
+        super().__init__()
+        self.kind: CellSource = kind
+        self.d_tv = d_tv
+        self.residuals = residuals
+        self.bank = bank
+        self.gaussian = gaussian
+        self.cell_scales = nn.ModuleList([Scale(1 if bank is None else 3)])
+        self.total_scale = Scale(1)
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls, kind: CellSource, d_tv: Critic, residuals: Residuals, cells: Cells, seed: int
+    ) -> FeatureScore:
+        """Return ``d_tv`` with companions fitted on ``cells`` of good images; no scale is set."""
+        device = d_tv.device
+        standard = residuals.standard
+        some = drawn(cells, CONSTANTS.cells_fitted, seed)
+        x = standardise(some, standard).to(device)
+        pca = principal_components(x, CONSTANTS.cell_components)
+        bank = Bank.keep(x[coreset(x, CONSTANTS.cell_bank, seed)], CONSTANTS.cell_bank, pca=pca)
+        gaussian: Gaussian | Places | None = None
+        if len(cells) >= CONSTANTS.images_for_places:
+            gaussian = _aligned(cells, standard, bank, seed)
+        if gaussian is None:
+            gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
+        return cls(kind, d_tv, residuals.to(device), bank, gaussian.to(device))
+
+    @classmethod
+    def build(cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int]) -> FeatureScore:
+        """Return an unfitted one of these sizes, to be loaded into."""
+        n = kind.n_features
+        residuals = Residuals(n, sizes["known"], sizes["values"])
+        if "bank" not in sizes:
+            return cls(kind, d_tv, residuals)
+        bank = Bank(n, sizes["bank"], n_components=CONSTANTS.cell_components)
+        gaussian = (
+            Places(sizes["places"], len(bank.components))
+            if "places" in sizes
+            else Gaussian(n, sizes["components"])
+        )
+        return cls(kind, d_tv, residuals, bank, gaussian)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the residuals, and of the companions where there are some."""
+        found = self.residuals.sizes
+        if self.bank is None or self.gaussian is None:
+            return found
+        found = {**found, "bank": len(self.bank.bank)}
+        if isinstance(self.gaussian, Places):
+            return {**found, "places": len(self.gaussian.means)}
+        return {**found, "components": len(self.gaussian.components)}
+
+    @property
+    def cell_views(self) -> tuple[str, ...]:
+        """Names of the views of a cell."""
+        if self.bank is None:
+            return ("history",)
+        last = "place" if isinstance(self.gaussian, Places) else "gaussian"
+        return ("history", "neighbours", last)
+
+    def smallest_spreads(self) -> dict[int, float]:
+        """Return that of D_TV's output, which may be all but constant on good cells."""
+        return {0: CONSTANTS.smallest_history_spread}
+
+    def each(self, function: Callable[[int], T], rows: Sequence[int]) -> list[T]:
+        """Return what a function makes of each row: of several at a time on a processor."""
+        if self.device.type != "cpu":
+            return super().each(function, rows)
+        return side_by_side(function, rows)
+
+    @torch.inference_mode()
+    def raw(self, image: Pixels) -> list[Tensor]:
+        """Return what the views say of each cell of an image (H, W, C), not yet on a scale."""
+        return [self.views_of(self.kind.cells(image, self.device)[None])[:, 0]]
+
+    def views_of(self, cells: Tensor) -> Tensor:
+        """Map cells (N, features, rows, columns) to their views, (views, N, rows, columns)."""
+        n, _, rows, columns = cells.shape
+        x = self.residuals.standard(cells.movedim(1, 0).flatten(1)).T
+        found = [self.d_tv(self.residuals(x))]
+        if self.bank is not None:
+            found.append(self.bank.closest(x))
+        if isinstance(self.gaussian, Places) and self.bank is not None:
+            found.append(self.gaussian(self.bank.place(x).view(n, rows * columns, -1)).flatten())
+        elif self.gaussian is not None:
+            found.append(self.gaussian(x))
+        return torch.stack(found).view(-1, n, rows, columns)
+
+    def forward(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Map cells (N, features, rows, columns) to scores (N,) and maps (N, rows, columns)."""
+        values = self.views_of(cells)
+        (scale,) = self.cell_scales
+        maps = scale(values.flatten(1)).view(values.shape).sum(0)
+        totals = self.worst_of(maps)
+        return bounded_score(self.total_scale(totals[None])[0]), maps
+
+    def in_graph(self, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Return the scores of cells (N, features, rows, columns), and maps at pixels."""
+        scores, maps = self(x)
+        return scores, stretched(maps, *shape[:2])
+
+    def worst_of(self, cells: Tensor) -> Tensor:
+        """Return the mean over the worst ten cells of maps (..., rows, columns), (...)."""
+        flat = cells.flatten(-2)
+        return flat.topk(min(CONSTANTS.worst_cells, flat.shape[-1]), dim=-1).values.mean(-1)
+
+    def at_pixels(self, cells: Tensor, image: Pixels) -> Map:
+        """Return a map of cells at the resolution of their image, (H, W)."""
+        found: Map = stretched(cells[None], *image.shape[:2])[0].cpu().numpy()
+        return found
+
+
+def stretched(cells: Tensor, height: int, width: int) -> Tensor:
+    """Return maps of cells (N, rows, columns) at another size, bilinear, (N, height, width)."""
+    return functional.interpolate(
+        cells[:, None], size=(height, width), mode="bilinear", align_corners=False
+    )[:, 0]
+
+
+def _aligned(cells: Cells, standard: Scale, bank: Bank, seed: int) -> Places | None:
+    """Return a Gaussian for each place, where they explain good images better than one of all."""
+
+    def placed(images: Cells) -> Tensor:
+        x = bank.place(standardise(images, standard).to(bank.bank.device))
+        return x.view(*images.shape[:2], -1)
+
+    cells = cells[:: math.ceil(len(cells) / CONSTANTS.most_images_for_places)]
+    random = numpy_generator(seed, Stream.CELL, 1)
+    others = stretches(len(cells), max(1, len(cells) // 5), random)
+    is_other = np.isin(np.arange(len(cells)), others)
+    fitted, judged = placed(cells[~is_other]), placed(cells[is_other])
+    by_place, as_one = Places.fit(fitted), Places.fit(fitted.flatten(0, 1)[:, None])
+    surprises = by_place.surprise(judged), as_one.surprise(judged.flatten(0, 1)[:, None])
+    return Places.fit(placed(cells)) if surprises[0] < surprises[1] else None

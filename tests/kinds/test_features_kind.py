@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_config
+
+from historyad.backbones import lite0
+from historyad.errors import ConfigError, InputError
+from historyad.kinds import features as module
+from historyad.kinds.choose import choose_kind, settle
+from historyad.kinds.features import CellBatches, Features
+
+
+@pytest.fixture
+def config(tiny_backbone):
+    return tiny_config(backbone=str(tiny_backbone))
+
+
+@pytest.fixture
+def kind(config):
+    return Features.choose((40, 50, 3), config)
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_networks_see_the_cells_of_images_of_any_size(kind, config):
+    assert kind.networks(config).shape == (20,)
+    assert (kind.side, kind.grid, kind.work_pixels, kind.takes_any_size) == (32, None, 2000, True)
+    for shape in ((40, 50, 3), (7, 900, 3)):
+        kind.check(shape)
+        assert kind.cells(images(*shape)).shape == (20, 8, 8)
+    with pytest.raises(InputError, match="the images have 1 channel, the detector was fitted on"):
+        kind.cells(images(40, 50, 1))
+    assert kind.describe()["cells"] == "8 x 8 of 20 features"
+    assert kind.describe()["backbone"] == "tiny.onnx, 32 x 32"
+
+
+def test_other_channels_are_refused_when_the_kind_is_chosen(config):
+    for channels in (1, 3):
+        assert isinstance(choose_kind(images(5, 40, 40, channels), config), Features)
+    with pytest.raises(InputError, match="2 channels, and a backbone sees grey or colour: give"):
+        choose_kind(images(5, 40, 40, 2), config)
+    with pytest.raises(InputError, match="a backbone is for images, and these are vectors"):
+        choose_kind(np.zeros((30, 4), np.float32), config)
+    with pytest.raises(ConfigError, match="backbone is 'auto': call `settle` first"):
+        choose_kind(images(5, 40, 40, 3), tiny_config(backbone="auto"))
+
+
+def test_batches_are_residuals_of_the_cells_of_rows(kind, config):
+    samples = images(12, 40, 50, 3)
+    rows = np.array([1, 4, 9])
+    batches = kind.batches(samples, config, rows=rows)
+    assert isinstance(batches, CellBatches)
+    assert batches.cells.shape == (3, 64, 20)
+    assert len(batches) == 64  # of the image that is new to the others
+    expected = kind.cells(samples[4]).flatten(1).T.numpy()
+    np.testing.assert_allclose(batches.cells[1], expected, rtol=2e-3, atol=1e-3)
+    x = batches.at(0, 64)
+    assert (x.shape, x.dtype) == ((64, 20), torch.float32)
+    torch.testing.assert_close(x.mean(0), torch.zeros(20), atol=1e-3, rtol=0)
+    again = kind.batches(samples, config, rows=rows)
+    torch.testing.assert_close(again.at(20, 10), x[20:30], rtol=0, atol=0)
+
+
+def test_only_as_many_images_are_kept_as_have_room(kind, constants):
+    constants(module, cell_bytes=5 * 64 * 20 * 2)
+    samples = images(20, 8, 8, 3)
+    found = kind.extract(samples, np.arange(20))
+    assert found.shape == (5, 64, 20)
+    np.testing.assert_allclose(
+        found[-1], kind.cells(samples[19]).flatten(1).T, rtol=2e-3, atol=1e-3
+    )
+
+
+def test_what_is_decided_is_read_again_from_json(kind):
+    content = json.loads(json.dumps(kind.to_json()))
+    again = Features.from_json(content, kind.tensors())
+    image = images(30, 30, 3)
+    torch.testing.assert_close(again.cells(image), kind.cells(image), rtol=0, atol=0)
+    for fields in ({"input_shape": [40, 50, 2]}, {"input_shape": [0, 50, 3]}, {"input_shape": [3]}):
+        with pytest.raises(ValueError, match=r"channels|samples of shape"):
+            Features.from_json({**content, **fields}, kind.tensors())
+
+
+def test_a_backbone_in_a_file_is_not_exported(kind):
+    with pytest.raises(
+        InputError, match="a backbone in a file cannot be exported, only lite0: score"
+    ):
+        kind.onnx((40, 50, 3))
+
+
+def test_auto_takes_the_network_for_photos_where_it_is_there(monkeypatch):
+    assert settle(images(2, 64, 70, 3)) == ("lite0", "images of 70 x 64 pixels are large enough")
+    for samples, why in (
+        (images(2, 63, 70, 3), "images of 70 x 63 pixels are too small for it"),
+        (images(2, 70, 70, 2), "images of 2 channels are neither grey nor colour"),
+        (np.zeros((3, 4), np.float32), "a backbone is for images"),
+    ):
+        assert settle(samples) == ("none", why)
+    monkeypatch.setattr(lite0, "_PACKAGE", "no_such_package")
+    backbone, why = settle(images(2, 64, 70, 3))
+    assert (backbone, why.endswith("install historyad[backbone]")) == ("none", True)

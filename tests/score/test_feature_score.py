@@ -1,0 +1,113 @@
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from fitted import striped, textures
+from PIL import Image
+from tiny import TINY
+
+from historyad import HistoryAD
+from historyad.deploy.onnx import export_onnx
+from historyad.errors import InputError
+from historyad.judge.explain import anomaly_map
+from historyad.judge.metrics import auroc
+from historyad.score import features as module
+from historyad.score.bounded import bounded_score
+from historyad.score.coreset import standard_of, standardise
+from historyad.score.places import Places
+
+
+@pytest.fixture(scope="module")
+def model(features):
+    return features.model
+
+
+def test_what_is_damaged_is_found_and_its_map_shows_where(model, features):
+    bad, mask = striped(features.normal)
+    scored = model(bad, maps=True)
+    scores = [model.anomaly_score(features.normal), scored.anomaly_score]
+    assert auroc(np.repeat([0, 1], len(bad)), np.concatenate(scores)) > 0.9
+    for values in scored.maps:
+        assert values.shape == mask.shape
+        assert values.dtype == np.float32
+    mean = np.mean(scored.maps, 0)
+    assert mean[mask].mean() > mean[~mask].mean()
+
+
+def test_the_score_is_that_of_the_map_and_of_its_image_alone(model, features):
+    fresh = features.normal
+    scores = model.anomaly_score(fresh)
+    np.testing.assert_array_equal(scores[3:4], model.anomaly_score(fresh[3:4]))
+    np.testing.assert_array_equal(scores[::-1], model.anomaly_score(fresh[::-1]))
+    worst = [model.score.cell_map(image).flatten().topk(10).values.mean() for image in fresh]
+    standardised = model.score.total_scale(torch.stack(worst)[None])[0]
+    np.testing.assert_array_equal(scores, bounded_score(standardised))
+    full, threshold = model.map_scale
+    above = scores > model.calibration.threshold
+    np.testing.assert_array_equal(above, torch.stack(worst).numpy() > threshold)
+    assert full == 3 * threshold
+    assert model.score.of_prepared(fresh) is None
+
+
+def test_images_of_any_size_are_seen_alike(model):
+    (image,) = textures(1, 80, 100)
+    half = image.reshape(40, 2, 50, 2, 1).mean((1, 3)).round().astype(np.uint8)
+    assert anomaly_map(model, image).shape == (80, 100)
+    larger, smaller = (float(model.anomaly_score(one[None])[0]) for one in (image, half))
+    assert abs(larger - smaller) < 0.5
+    brighter = (image // 2 + 100).astype(np.uint8)
+    darker = (image // 2).astype(np.uint8)
+    scores = [model.anomaly_score(one[None])[0] for one in (brighter, darker)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def test_views_of_a_cell_are_on_one_scale(model):
+    assert model.score.cell_views[:2] == ("history", "neighbours")
+    raw = torch.stack([model.score.raw(image)[0] for image in textures(30, seed=7)], 1)
+    (scale,) = model.score.cell_scales
+    z = scale(raw.flatten(1))
+    assert (z.median(1).values.abs() < 0.6).all()
+    assert ((z > 1).float().mean(1) < 0.3).all()
+    assert ((z > 1).float().mean(1) > 0).all()
+    assert model.view_names == ("map",)
+
+
+def test_d_tv_alone(tiny_backbone):
+    settings = {**TINY, "backbone": str(tiny_backbone), "views": "history"}
+    detector = HistoryAD(**settings).fit(textures(110))
+    assert detector.model_.score.cell_views == ("history",)
+    assert set(detector.model_.score.sizes) == {"known", "values"}
+    assert len(np.unique(detector.anomaly_score(textures(15, seed=5)))) > 10
+
+
+def test_places_are_chosen_where_images_are_aligned(constants):
+    random = np.random.default_rng(0)
+    means = random.normal(0, 3, (9, 5))
+    aligned = (means + random.normal(size=(60, 9, 5))).astype(np.float16)
+    moved = np.stack([image[random.permutation(9)] for image in aligned])
+    for cells, expected in ((aligned, True), (moved, False)):
+        standard = standard_of(cells)
+        x = standardise(cells, standard)
+        pca = module.principal_components(x, 64)
+        bank = module.Bank.keep(x, 100, pca=pca)
+        found = module._aligned(cells, standard, bank, 0)
+        assert isinstance(found, Places) == expected
+
+
+def test_auto_takes_lite0_for_images_of_several_sizes_and_one_graph_has_all_of_it(tmp_path):
+    sizes = [(64, 80), (72, 64), (90, 70)]
+    images = [Image.fromarray(textures(1, *sizes[i % 3], seed=i)[0, :, :, 0]) for i in range(60)]
+    settings = {**TINY, "false_positive_rate": 0.1, "epoch_images": 1024, "backbone": "auto"}
+    detector = HistoryAD(**settings, backbone_side=64).fit(images)
+    assert detector.model_.config.backbone == "lite0"
+    scores = [detector.anomaly_score([image])[0] for image in images[:3]]
+    np.testing.assert_array_equal(detector.anomaly_score(images[:3]), scores)
+    found = export_onnx(detector.model_, tmp_path / "x.onnx", size=(40, 50))
+    assert found["outputs"] == "anomaly_score, p_value, is_anomalous, map"
+    graph = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    some = textures(3, seed=99)
+    *_, maps = graph.run(None, {"images": some})
+    expected = detector.model_(some, maps=True).maps
+    np.testing.assert_allclose(maps, np.stack(expected), rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match="the images have several sizes, and no backbone suits"):
+        HistoryAD(**settings).fit([image.crop((0, 0, image.width, 40)) for image in images[::-1]])
