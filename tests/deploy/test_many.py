@@ -3,6 +3,7 @@
 Each pytest process that gets one of the tests with `ray_cluster` starts a cluster of its own.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -26,11 +27,10 @@ from tiny import save_table, tiny_config
 
 from historyad.cli import main
 from historyad.data.datasets import open_source
-from historyad.deploy import many as scale
-from historyad.deploy import parts
+from historyad.deploy import many, parts
 from historyad.deploy import ray_cluster as cluster
-from historyad.deploy.many import PartActor, score_dataset, score_shard
-from historyad.deploy.parts import Job
+from historyad.deploy.many import ScoreParts, score_dataset
+from historyad.deploy.parts import Job, open_for_parts, score_shard
 from historyad.errors import InputError, RunError
 from historyad.files import load_json, read_rows, save_json
 from historyad.model.fit import fit_model
@@ -106,6 +106,12 @@ def rows(out):
     return dict(found)
 
 
+def row(part, samples=None, job=None):
+    """Return the batch of one row that names a part."""
+    files = None if job is None else many._files_of(job, samples, part)
+    return {"part": np.array([part]), "files": np.array([files], object)}
+
+
 def expected(run, images, but=()):
     scores = Model.load(run).anomaly_score(images)
     return {
@@ -173,10 +179,10 @@ def test_parts_of_a_tar_file_leave_out_what_cannot_be_scored(run, shard, images,
     assert rows(job.out) == expected_of_shard(run, images)
     left_out = [[name for name, _ in part.unreadable] for part in parts]
     assert left_out == [["x.tar/2.png"], [], ["x.tar/7.png"]]
-    actor = PartActor(replace(job, out=tmp_path / "actor"), 1, "cpu")
+    actor = ScoreParts(replace(job, out=tmp_path / "actor"), 1, "cpu")
     (tmp_path / "actor").mkdir()
     for part in range(3):
-        assert actor({"part": np.array([part])}) == {"part": part, "error": ""}
+        assert actor(row(part)) == {"part": part, "error": ""}
     assert rows(tmp_path / "actor") == rows(job.out)
     assert main(["score", str(run), str(shard), "--out", str(tmp_path / "one.jsonl")]) == 0
     lines = map(json.loads, (tmp_path / "one.jsonl").read_text().splitlines())
@@ -205,11 +211,8 @@ def test_names_that_are_not_utf8_are_escaped(run, folder, tmp_path, file_format)
     Path(os.fsdecode(bytes(folder) + b"/caf\xe9.png")).symlink_to(folder / "0" / "0001.png")
     job = Job(run, str(folder), tmp_path / "out", 1, file_format=file_format)
     (tmp_path / "out").mkdir()
-    samples = scale._open(job, Model.load(run))
-    (item,) = scale._items(job, samples, [0])
-    assert all(name.isascii() for name in item["names"])
-    done = PartActor(job, 1, "cpu")({key: np.array([value]) for key, value in item.items()})
-    assert done["error"] == ""
+    samples = open_for_parts(job, Model.load(run))
+    assert ScoreParts(job, 1, "cpu")(row(0, samples, job))["error"] == ""
     if file_format == "parquet":
         assert "caf\\udce9.png" in rows(job.out)
     else:
@@ -220,28 +223,24 @@ def test_the_first_part_tells_of_a_folder_that_cannot_be_entered(run, folder, tm
     closed = too_deep(folder / "deep")
     job = Job(run, str(folder), tmp_path / "out", 2)
     (tmp_path / "out").mkdir()
-    actor = PartActor(job, 1, "cpu")
-    for item in scale._items(job, scale._open(job, Model.load(run)), [0, 1]):
-        assert actor({key: np.array([value]) for key, value in item.items()})["error"] == ""
+    actor = ScoreParts(job, 1, "cpu")
+    samples = open_for_parts(job, Model.load(run))
+    for part in range(2):
+        assert actor(row(part, samples, job))["error"] == ""
     names = [[name for name, _ in parts.load_part(job, part).unreadable] for part in range(2)]
     assert closed in names[0]
     assert closed not in names[1]
 
 
-def test_what_interrupts_a_write_leaves_no_part(run, array, tmp_path, monkeypatch):
-    job = Job(run, str(array), tmp_path / "out", 2)
-
-    def full(path, columns):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(parts, "_write_columns", full)
-        with pytest.raises(RunError, match=r"cannot write .*part-00000.*No space left"):
-            score_shard(job, 0)
-    assert not job.path(0).exists()
-    assert not list(job.out.glob(".*"))
+def test_a_full_disk_leaves_no_part(run, array, disk):
+    job = Job(run, str(array), disk.path / "out", 2)
     assert score_shard(job, 0).scored == N // 2
+    disk.fill()
+    with pytest.raises(RunError, match=r"cannot write .*part-00001.*No space left"):
+        score_shard(job, 1)
+    disk.free()
+    assert not job.path(1).exists()
+    assert score_shard(job, 1).scored == N // 2
 
 
 @pytest.mark.parametrize(
@@ -298,39 +297,30 @@ def test_a_source_of_another_shape_is_refused_before_anything_is_written(run, tm
 
 @pytest.mark.parametrize(("n", "expected"), [(1, 1), (50_000, 25), (10**10, 10_000)])
 def test_parts_are_neither_too_small_nor_too_many(tmp_path, n, expected):
-    assert parts.number_of_parts(tmp_path, n) == expected
+    assert many.number_of_parts(tmp_path, n) == expected
     save_json(tmp_path / "_parts.json", {"parts": 7})
-    assert parts.number_of_parts(tmp_path, n) == 7
+    assert many.number_of_parts(tmp_path, n) == 7
 
 
 def test_a_job_means_the_same_in_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = Job(Path("run"), "x.npz:images", Path("out"), 1)
-    absolute = scale._absolute(job)
+    absolute = many._absolute(job)
     assert (absolute.run, absolute.out) == (tmp_path / "run", tmp_path / "out")
     assert absolute.source == f"{tmp_path}/x.npz:images"
-    assert scale._absolute(replace(job, source="digits:test:0")).source == "digits:test:0"
-
-
-def test_a_part_that_kills_its_workers_is_given_up(tmp_path):
-    attempts = tmp_path / ".attempts-00004"
-    for _ in range(3):
-        scale._count_attempt(attempts, 4)
-    with pytest.raises(RunError, match=r"part 4 ended its worker 3 times.*fewer --actors"):
-        scale._count_attempt(attempts, 4)
+    assert many._absolute(replace(job, source="digits:test:0")).source == "digits:test:0"
 
 
 def test_an_actor_loads_the_model_and_the_source_once(run, array, tmp_path):
     job = Job(run, str(array), tmp_path / "out", 2)
     job.out.mkdir()
-    scorer = PartActor(job, 1, "cpu")
+    scorer = ScoreParts(job, 1, "cpu")
     for part in range(2):
-        assert scorer({"part": np.array([part])}) == {"part": part, "error": ""}
+        assert scorer(row(part)) == {"part": part, "error": ""}
     (model, samples) = (scorer._model, scorer._samples)
     assert scorer._model is model
     assert scorer._samples is samples
     assert isinstance(samples.samples, np.memmap)  # never read as a whole
-    assert not list(job.out.glob(".attempts*"))
 
 
 # --- the command line
@@ -443,22 +433,42 @@ def test_a_cluster_that_is_there_answers(ray_cluster):
     cluster.reach(ray.get_runtime_context().gcs_address)
 
 
+def actors_of_this_process():
+    """Return the processes in which Ray's actors run, of the cluster that this process started."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            )
+            names[int(folder.name)] = (folder / "cmdline").read_bytes()
+    ours = [pid for pid in parents if parents.get(parents[pid]) == os.getpid()]
+    return [pid for pid in ours if names.get(pid, b"").startswith(b"ray::MapWorker")]
+
+
+@contextlib.contextmanager
+def held_open(path):
+    """Lease a file out: whoever opens it waits meanwhile."""
+    lease = os.open(path, os.O_RDONLY)
+    fcntl.fcntl(lease, fcntl.F_SETSIG, signal.SIGURG)  # which nobody minds
+    fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    yield
+    os.close(lease)
+
+
 def test_a_killed_actor_loses_nothing_and_doubles_nothing(
     ray_cluster, run, folder, images, tmp_path
 ):
     job = Job(run, str(folder), tmp_path / "out", 6)
-    # An image that is leased out: whoever comes to part 3 waits there, and is killed.
-    lease = os.open(folder / "2" / "0100.png", os.O_RDONLY)
-    fcntl.fcntl(lease, fcntl.F_SETSIG, signal.SIGURG)  # which nobody minds
-    fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     killed = []
 
     def kill():
-        while not (job.attempts_path(3).exists() and job.attempts_path(3).read_text()):
-            time.sleep(0.01)
-        killed.append(int(job.attempts_path(3).read_text()))
-        os.kill(killed[0], signal.SIGKILL)
-        os.close(lease)
+        with held_open(folder / "2" / "0100.png"):  # of part 3
+            while len(list(job.out.glob("part-*"))) < 3:
+                time.sleep(0.01)
+            for actor in actors_of_this_process():
+                killed.append(actor)
+                os.kill(actor, signal.SIGKILL)
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -466,7 +476,7 @@ def test_a_killed_actor_loses_nothing_and_doubles_nothing(
     parts = score_dataset(job, actors=2, on_part=told.append)
     killer.join()
     assert killed
-    assert killed[0] != parts[3].process
+    assert parts[3].process not in killed
     assert sorted(part.number for part in told) == list(range(6))
     assert rows(job.out) == expected(run, images, but=(7, 120))
     assert [name for part in parts for name, _ in part.unreadable] == ["0/0007.png", "2/0120.png"]
@@ -494,7 +504,27 @@ def test_ray_and_shards_write_the_same_files(ray_cluster, run, array, tmp_path, 
 def test_an_error_in_an_actor_is_told_as_it_is_here(ray_cluster, run, tmp_path):
     job = Job(tmp_path / "gone", "digits:test", tmp_path, 1)
     with pytest.raises(RunError, match=r"gone/detector.json is missing: restore it"):
-        scale._score_on_ray(job, [{"part": 0}], 1, "cpu", None)
+        list(many._scored(job, open_source("digits:test"), [0], 1, "cpu"))
+
+
+def test_a_part_that_ends_its_actors_is_given_up(ray_cluster, run, array, tmp_path, monkeypatch):
+    tried = tmp_path / "tried"
+
+    class Killed:
+        def __init__(self, *_):
+            pass
+
+        def __call__(self, batch):
+            with tried.open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job = Job(run, str(array), tmp_path / "out", 1)
+    monkeypatch.setattr(many, "ScoreParts", Killed)
+    monkeypatch.setattr(many, "_RETRIES", 1)
+    with pytest.raises(RunError, match=r"Ray gave up \(.*fewer --actors"):
+        list(many._scored(job, open_source(array), [0], 1, "cpu"))
+    assert tried.read_text() == "xx"
 
 
 def test_fits_of_a_benchmark_are_tasks(ray_cluster, tmp_path):
