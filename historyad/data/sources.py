@@ -102,7 +102,8 @@ class Source:
         Those of an `ImageStream` are found by its `chunks`.
         """
         known: dict[int, tuple[str, str]] = getattr(self.samples, "unreadable_rows", {})
-        without = [entry for entry in self.unreadable if entry not in known.values()]
+        of_rows = set(known.values())
+        without = [entry for entry in self.unreadable if entry not in of_rows]
         found = [entry for row, entry in sorted(known.items()) if start <= row < stop]
         return [*(without if start <= 0 < stop else ()), *found]
 
