@@ -112,6 +112,15 @@ class Config:
     learning_rate: float = _setting(
         5e-4, "Initial learning rate of Adam in step 1.", low=1e-6, high=0.1
     )
+    momentum: float = _setting(
+        0.5, "beta 1 of Adam in step 1: how much of the mean gradient is kept.", low=0.0, high=0.999
+    )
+    square_momentum: float = _setting(
+        0.9,
+        "beta 2 of Adam in step 1: how much of the mean square of the gradient is kept.",
+        low=0.0,
+        high=0.99999,
+    )
     critic_steps: int = _setting(5, "Critic steps per generator step.", low=1, high=100)
     gradient_penalty_weight: float = _setting(
         10.0, "Weight of the critic's gradient penalty.", low=0.0, high=1000.0
@@ -157,6 +166,14 @@ class Config:
     detector_learning_rate: float = _setting(
         1e-3, "Initial learning rate of Adam in step 3.", low=1e-6, high=0.1
     )
+    detector_momentum: float = _setting(0.5, "beta 1 of Adam in step 3.", low=0.0, high=0.999)
+    detector_square_momentum: float = _setting(
+        0.9,
+        "beta 2 of Adam in step 3. D_TV starts at the averaged critic, whose first gradients are "
+        "huge: with 0.999 they hold back the steps of a thousand batches.",
+        low=0.0,
+        high=0.99999,
+    )
     bound_weight: float = _setting(
         10.0, "lambda: weight of the bound on D_TV's output.", low=1e-3, high=1e4
     )
@@ -164,8 +181,9 @@ class Config:
     views: str = _setting(
         "all",
         "What makes the score: all (D_TV, and distances to normal samples in the input and in its "
-        "features), or history (D_TV alone, as in the paper).",
-        choices=("all", "history"),
+        "features), history (D_TV alone, as in the paper), or companions (the distances alone, in "
+        "the features of a network with random weights: nothing is trained).",
+        choices=("all", "history", "companions"),
     )
     # Machine
     seed: int = _setting(0, "Every random draw derives from it.", low=0, high=2**63 - 1)
@@ -175,6 +193,7 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "instant": {"width": 16, "hidden": 256, "views": "companions"},
     "quick": {
         "width": 16,
         "hidden": 256,

@@ -128,7 +128,8 @@ def _steps(rounds: int) -> Row:
         history = History(Path(folder), config, networks)
         history.record(2 * config.epoch_images, gan.generator, gan.critic)
         detector = start_detector(history)
-    optimizer = make_adam(detector, config.detector_learning_rate)
+    betas = config.detector_momentum, config.detector_square_momentum
+    optimizer = make_adam(detector, config.detector_learning_rate, betas)
     steps: dict[str, Callable[[], object]] = {
         "critic": lambda: critic_step(gan, real, random, config, penalised=False),
         "penalised": lambda: critic_step(gan, real, random, config, penalised=True),

@@ -16,7 +16,7 @@ from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
-from historyad.method.detector import train_detector
+from historyad.method.detector import random_detector, train_detector
 from historyad.method.gan import record_history
 from historyad.method.history import History, resolve
 from historyad.method.loop import OnProgress
@@ -63,12 +63,15 @@ def fit_model(
         if not run.is_finished:
             session, say = run.session(on_progress), _speaker(on_progress)
             batches = kind.batches(source.samples, config, rows=train, device=device)
-            if history is None:
-                # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
-                history = History(run.history, config, batches.networks, device)
-                record_history(batches, history, session)
-            # Step 3 trains D_TV to tell the data from P_Ghist.
-            d_tv = train_detector(batches, history, session)
+            if config.views == "companions":
+                d_tv = random_detector(batches.networks, config).to(device).eval()
+            else:
+                if history is None:
+                    # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
+                    history = History(run.history, config, batches.networks, device)
+                    record_history(batches, history, session)
+                # Step 3 trains D_TV to tell the data from P_Ghist.
+                d_tv = train_detector(batches, history, session)
             source.share_unreadable()
             if ranks.is_main():
                 # Companions see what D_TV does not; held-out samples put all on one scale.

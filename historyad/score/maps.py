@@ -137,7 +137,7 @@ class MapScore(Score):
     def of_prepared(self, prepared: NDArray[Any]) -> None:
         """Return nothing: networks see crops, and the score is of images."""
 
-    def fit_scale(self, samples: NDArray[Any], rows: Rows) -> None:
+    def fit_scale(self, samples: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
         """Put the views, and the worst cells, on a scale by 100 of ``rows``, not fitted on."""
         some = rows[
             np.linspace(0, len(rows) - 1, min(len(rows), CONSTANTS.map_scale_images)).astype(int)
@@ -147,6 +147,7 @@ class MapScore(Score):
             scale.fit(torch.cat([value.flatten(1) for value in values], dim=1))
         totals = [worst(self.cells(one), self.kind.cell) for one in raw]
         self.total_scale.fit_tail(torch.stack(totals)[None])
+        return self.of_rows(samples, rows)
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far out the worst cells are: the score nears 1 and hides it."""

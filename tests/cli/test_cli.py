@@ -172,9 +172,11 @@ def test_evaluate_prints_and_writes_its_figures(run, tmp_path, capsys):
     assert f"prevalence {figures['prevalence']:.3f}" in table
 
 
-def test_evaluate_says_when_the_normals_are_those_fitted_on(run, folder, capsys):
-    for normal, n_notes in ((str(folder), 1), ("digits:test:0", 0)):
-        assert main(["evaluate", str(run), "--normal", normal, "--anomalous", "digits:test:0"]) == 0
+def test_evaluate_says_when_the_normals_are_those_fitted_on(whole, capsys):
+    for normal, n_notes in ((whole.source, 1), (whole.source_of("normal"), 0)):
+        anomalous = whole.source_of("anomalous")
+        command = ["evaluate", str(whole.run), "--normal", normal, "--anomalous", anomalous]
+        assert main(command) == 0
         assert capsys.readouterr().err.count(f"samples of {normal}: these") == n_notes
 
 

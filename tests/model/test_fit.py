@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import TINY, tiny_config
 
-from historyad import Config
+from historyad import Config, Model
+from historyad.config import make_config
 from historyad.data import streams
 from historyad.data.datasets import open_source
 from historyad.errors import ConfigError, InputError, RunError
+from historyad.judge.metrics import auroc
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.crops import Crops
 from historyad.method.detector import start_detector
@@ -205,3 +208,33 @@ def test_a_training_that_diverged_is_a_run_error(normal, tmp_path):
         with pytest.raises(RunError, match=r"step 1 diverged at epoch .* lower learning_rate"):
             fit_model(source, tiny_config(), run)
     assert not run.history.exists()
+
+
+# --- without training
+
+
+@pytest.mark.parametrize("name", ["whole", "columns"])
+def test_an_instant_fit_trains_nothing_and_finds_what_is_anomalous(request, tmp_path, name):
+    fitted = request.getfixturevalue(name)
+    config = make_config("instant", false_positive_rate=0.05)
+    run = RunDirectory(tmp_path / "run")
+    told = []
+    model = fit_model(open_source(fitted.train), config, run, on_progress=told.append)
+    assert {record["step"] for record in told} == {"score"}
+    assert not run.history.exists()
+    assert not run.log.exists()
+    assert set(fitted.model.view_names) - set(model.view_names) == {"history"}
+    y = np.repeat([0, 1], [len(fitted.normal), len(fitted.anomalous)])
+    scores = model.anomaly_score(np.concatenate([fitted.normal, fitted.anomalous]))
+    assert auroc(y, scores) > 0.95
+    again = Model.load(run.path).anomaly_score(fitted.normal)
+    np.testing.assert_array_equal(again, scores[: len(again)])
+
+
+def test_the_output_of_a_network_that_was_not_trained_does_not_count(whole, tmp_path):
+    config = make_config("instant", false_positive_rate=0.05)
+    model = fit_model(open_source(whole.train), config, RunDirectory(tmp_path / "run"))
+    before = model.anomaly_score(whole.normal)
+    with torch.no_grad():
+        model.score.d_tv.head[-1].weight *= -100
+    np.testing.assert_array_equal(model.anomaly_score(whole.normal), before)
