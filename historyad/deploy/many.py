@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -34,7 +35,7 @@ from historyad.files import load_json
 from historyad.model.model import Model
 from historyad.ranks import choose_device
 
-_RETRIES = 2  # of a part whose actor died
+_ATTEMPTS = 3  # at a part whose actor died: Ray Data itself would try for ever
 _LEAST_ROWS, _MOST_PARTS = 2048, 10_000  # of a part, and of a source: small parts, not too many
 
 
@@ -67,6 +68,8 @@ def score_dataset(
     job = replace(job, parts=job.parts or number_of_parts(job.out, len(samples)))
     claim(job, model, samples)
     missing = [part for part in range(job.parts) if not job.path(part).exists()]
+    for part in missing:  # those of an earlier call say nothing about this one
+        job.attempts_path(part).unlink(missing_ok=True)
     if missing:
         with cluster(address):
             for part in _scored(job, samples, missing, actors, device):
@@ -104,7 +107,6 @@ def _scored(job: Job, samples: Source, parts: list[int], actors: int, device: st
     finished = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ScoreParts,
         batch_size=1,
-        max_task_retries=_RETRIES,
         **_resources(job, actors, len(items), device),
     )
     try:
@@ -117,9 +119,7 @@ def _scored(job: Job, samples: Source, parts: list[int], actors: int, device: st
     except ray.exceptions.RayError as error:
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise RunError(
-            f"Ray gave up ({reason}): a part may have ended its process for want of memory, or by "
-            "a damaged file. Finished parts are kept, and the same command, perhaps with fewer "
-            "--actors, continues"
+            f"Ray gave up ({reason}): finished parts are kept, and the same command continues"
         ) from error
 
 
@@ -180,6 +180,8 @@ class ScoreParts:
         return {"part": batch["part"], "error": np.array([error])}
 
     def _score(self, part: int, files: FolderFiles | None) -> None:
+        attempts = self._job.attempts_path(part)
+        _count_attempt(attempts, part)
         if files is None:
             samples = self._samples
             here = self._job.range_of(part, len(samples))
@@ -188,3 +190,17 @@ class ScoreParts:
             samples = open_files(files, self._job.source, wanted)
             here = slice(0, len(files))
         score_part(self._job, part, self._model, samples, here)
+        attempts.unlink(missing_ok=True)
+
+
+def _count_attempt(path: Path, part: int) -> None:
+    """Note that a process begins a part; RunError when too many have died of it."""
+    with path.open("a+") as file:
+        file.seek(0)
+        n_before = len(file.readlines())
+        file.write(f"{os.getpid()}\n")
+    if n_before >= _ATTEMPTS:
+        raise RunError(
+            f"part {part} ended its worker {n_before} times, perhaps for want of memory or by a "
+            "damaged file: take fewer --actors, or look for the sample. Finished parts are kept"
+        )

@@ -77,6 +77,10 @@ class Job:
         """Return the name of the file that says what became of a part."""
         return self.out / f"_part-{part:05d}-of-{self.parts:05d}.json"
 
+    def attempts_path(self, part: int) -> Path:
+        """Return the name of the list of processes that began a part, kept until it is there."""
+        return self.out / f".attempts-{part:05d}"
+
     def range_of(self, part: int, n_samples: int) -> slice:
         """Return which samples belong to a part."""
         return slice(part * n_samples // self.parts, (part + 1) * n_samples // self.parts)

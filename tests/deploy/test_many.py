@@ -3,7 +3,6 @@
 Each pytest process that gets one of the tests with `ray_cluster` starts a cluster of its own.
 """
 
-import contextlib
 import fcntl
 import json
 import os
@@ -311,6 +310,14 @@ def test_a_job_means_the_same_in_any_folder(tmp_path, monkeypatch):
     assert many._absolute(replace(job, source="digits:test:0")).source == "digits:test:0"
 
 
+def test_a_part_that_kills_its_workers_is_given_up(tmp_path):
+    attempts = tmp_path / ".attempts-00004"
+    for _ in range(3):
+        many._count_attempt(attempts, 4)
+    with pytest.raises(RunError, match=r"part 4 ended its worker 3 times.*fewer --actors"):
+        many._count_attempt(attempts, 4)
+
+
 def test_an_actor_loads_the_model_and_the_source_once(run, array, tmp_path):
     job = Job(run, str(array), tmp_path / "out", 2)
     job.out.mkdir()
@@ -321,6 +328,7 @@ def test_an_actor_loads_the_model_and_the_source_once(run, array, tmp_path):
     assert scorer._model is model
     assert scorer._samples is samples
     assert isinstance(samples.samples, np.memmap)  # never read as a whole
+    assert not list(job.out.glob(".attempts*"))
 
 
 # --- the command line
@@ -433,42 +441,22 @@ def test_a_cluster_that_is_there_answers(ray_cluster):
     cluster.reach(ray.get_runtime_context().gcs_address)
 
 
-def actors_of_this_process():
-    """Return the processes in which Ray's actors run, of the cluster that this process started."""
-    parents, names = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            )
-            names[int(folder.name)] = (folder / "cmdline").read_bytes()
-    ours = [pid for pid in parents if parents.get(parents[pid]) == os.getpid()]
-    return [pid for pid in ours if names.get(pid, b"").startswith(b"ray::MapWorker")]
-
-
-@contextlib.contextmanager
-def held_open(path):
-    """Lease a file out: whoever opens it waits meanwhile."""
-    lease = os.open(path, os.O_RDONLY)
-    fcntl.fcntl(lease, fcntl.F_SETSIG, signal.SIGURG)  # which nobody minds
-    fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    yield
-    os.close(lease)
-
-
 def test_a_killed_actor_loses_nothing_and_doubles_nothing(
     ray_cluster, run, folder, images, tmp_path
 ):
     job = Job(run, str(folder), tmp_path / "out", 6)
+    # An image that is leased out: whoever comes to part 3 waits there, and is killed.
+    lease = os.open(folder / "2" / "0100.png", os.O_RDONLY)
+    fcntl.fcntl(lease, fcntl.F_SETSIG, signal.SIGURG)  # which nobody minds
+    fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     killed = []
 
     def kill():
-        with held_open(folder / "2" / "0100.png"):  # of part 3
-            while len(list(job.out.glob("part-*"))) < 3:
-                time.sleep(0.01)
-            for actor in actors_of_this_process():
-                killed.append(actor)
-                os.kill(actor, signal.SIGKILL)
+        while not (job.attempts_path(3).exists() and job.attempts_path(3).read_text()):
+            time.sleep(0.01)
+        killed.append(int(job.attempts_path(3).read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+        os.close(lease)
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -476,7 +464,7 @@ def test_a_killed_actor_loses_nothing_and_doubles_nothing(
     parts = score_dataset(job, actors=2, on_part=told.append)
     killer.join()
     assert killed
-    assert parts[3].process not in killed
+    assert killed[0] != parts[3].process
     assert sorted(part.number for part in told) == list(range(6))
     assert rows(job.out) == expected(run, images, but=(7, 120))
     assert [name for part in parts for name, _ in part.unreadable] == ["0/0007.png", "2/0120.png"]
@@ -505,26 +493,6 @@ def test_an_error_in_an_actor_is_told_as_it_is_here(ray_cluster, run, tmp_path):
     job = Job(tmp_path / "gone", "digits:test", tmp_path, 1)
     with pytest.raises(RunError, match=r"gone/detector.json is missing: restore it"):
         list(many._scored(job, open_source("digits:test"), [0], 1, "cpu"))
-
-
-def test_a_part_that_ends_its_actors_is_given_up(ray_cluster, run, array, tmp_path, monkeypatch):
-    tried = tmp_path / "tried"
-
-    class Killed:
-        def __init__(self, *_):
-            pass
-
-        def __call__(self, batch):
-            with tried.open("a") as file:
-                file.write("x")
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    job = Job(run, str(array), tmp_path / "out", 1)
-    monkeypatch.setattr(many, "ScoreParts", Killed)
-    monkeypatch.setattr(many, "_RETRIES", 1)
-    with pytest.raises(RunError, match=r"Ray gave up \(.*fewer --actors"):
-        list(many._scored(job, open_source(array), [0], 1, "cpu"))
-    assert tried.read_text() == "xx"
 
 
 def test_fits_of_a_benchmark_are_tasks(ray_cluster, tmp_path):
