@@ -103,7 +103,7 @@ def _scored(job: Job, samples: Source, parts: list[int], actors: int, device: st
 
     ray.data.DataContext.get_current().enable_progress_bars = False  # who is told of parts shows it
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    items = [{"part": part, "files": _files_of(job, samples, part)} for part in parts]
+    items = [_item(job, samples, part) for part in parts]
     finished = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ScoreParts,
         batch_size=1,
@@ -123,12 +123,12 @@ def _scored(job: Job, samples: Source, parts: list[int], actors: int, device: st
         ) from error
 
 
-def _files_of(job: Job, samples: Source, part: int) -> FolderFiles | None:
-    """Return the files of a part of a folder; of all else an actor opens the whole, at no cost."""
+def _item(job: Job, samples: Source, part: int) -> dict[str, Any]:
+    """Return what an actor has to know of a part: all but a folder is cheap to open anew."""
     files = getattr(samples.samples, "files", None)
     if isinstance(files, FolderFiles) and Path(job.source).is_dir():
-        return files.part(job.range_of(part, len(samples)))
-    return None
+        return {"part": part, "files": files.part(job.range_of(part, len(samples)))}
+    return {"part": part}
 
 
 def _resources(job: Job, actors: int, n_parts: int, device: str) -> dict[str, Any]:
@@ -174,12 +174,12 @@ class ScoreParts:
         """
         error = ""
         try:
-            self._score(int(batch["part"][0]), batch["files"][0])
+            self._score(int(batch["part"][0]), *batch.get("files", ()))
         except HistoryADError as found:
             error = printable(str(found))
         return {"part": batch["part"], "error": np.array([error])}
 
-    def _score(self, part: int, files: FolderFiles | None) -> None:
+    def _score(self, part: int, files: FolderFiles | None = None) -> None:
         attempts = self._job.attempts_path(part)
         _count_attempt(attempts, part)
         if files is None:

@@ -107,8 +107,8 @@ def rows(out):
 
 def row(part, samples=None, job=None):
     """Return the batch of one row that names a part."""
-    files = None if job is None else many._files_of(job, samples, part)
-    return {"part": np.array([part]), "files": np.array([files], object)}
+    item = {"part": part} if job is None else many._item(job, samples, part)
+    return {key: np.array([value]) for key, value in item.items()}
 
 
 def expected(run, images, but=()):

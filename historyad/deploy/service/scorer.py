@@ -41,7 +41,7 @@ class Scorer:
 
     def __init__(self, model: Model, limits: Limits) -> None:
         self.model = model
-        self._settings = limits
+        self._limits = limits
         self.max_work_pixels: int | None = None  # at any size, an image takes the same work
         if model.kind.work_pixels is not None:
             self.max_work_pixels = max(limits.max_work_pixels, model.kind.work_pixels)
@@ -71,7 +71,7 @@ class Scorer:
     @property
     def is_ready(self) -> bool:
         """Whether what is sent now will be scored within the deadline, by all that is known."""
-        most = self._settings.deadline
+        most = self._limits.deadline
         # What waits to be decoded is given up at its deadline, and so never has waited for longer.
         in_time = self.batcher.busy_for <= most and self._reader.waited <= most / 2
         return self.batcher.is_running and in_time
@@ -101,7 +101,7 @@ class Scorer:
         """
         if not self.model.kind.is_picture:
             raise InputError('this model scores vectors: send {"vectors": [[...], ...]} as JSON')
-        end = time.monotonic() + self._settings.deadline
+        end = time.monotonic() + self._limits.deadline
         pixels = await self._pixels_to_work_on(files, end)
         if pixels > self._pixels.most:
             reason = f"the images have {pixels:,} pixels together, more than {self._pixels.most:,}"
