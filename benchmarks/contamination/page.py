@@ -66,8 +66,7 @@ READING = """
 * **Where wrong samples resemble right ones, it falls short.** A 3 among other digits and the rows
   of `cardio` are not what stands out: other kinds that are right look odder, and are set aside in
   their place. On these, ours loses as much with a share as without, and more than 20 neighbours or
-  a forest, which see less. So the mean loss at 1 % is above that of the best peer, and at 5 % about
-  that of the forest, whose AUROC is lower throughout.
+  a forest, which see less. So its mean loss is above that of the best peer, at 1 % and at 5 %.
 * **Whole kinds are found rather than single samples**: groups of wrong samples are nearly pure, and
   one verdict for all keeps some from hiding behind others. Distances to the fifth or the twentieth
   neighbour, local outlier factors, trimming the worst again and again, other linkages, and edges in
