@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
-from historyad.data.order import stretches
+from historyad.data.rows import stretches
 from historyad.method.networks import Critic
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
