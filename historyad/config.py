@@ -209,11 +209,12 @@ class Config:
     )
     # Score
     views: str = _setting(
-        "all",
+        "auto",
         "What makes the score: all (D_TV, and distances to normal samples in the input and in its "
         "features), history (D_TV alone, as in the paper), or companions (the distances alone, in "
-        "the features of a network with random weights: nothing is trained).",
-        choices=("all", "history", "companions"),
+        "the features of a network with random weights: nothing is trained). auto takes all, and "
+        "companions in the features of a backbone, where D_TV was measured to add nothing.",
+        choices=("auto", "all", "history", "companions"),
     )
     # Machine
     seed: int = _setting(0, "Every random draw derives from it.", low=0, high=2**63 - 1)

@@ -30,8 +30,8 @@ from historyad.data.datasets import open_source
 from historyad.data.decoding import decode_image
 from historyad.data.folders import find_images
 from historyad.data.sources import CHUNK
-from historyad.deploy.many import score_dataset, score_shard
-from historyad.deploy.parts import Job
+from historyad.deploy.many import score_dataset
+from historyad.deploy.parts import Job, score_shard
 from historyad.deploy.ray_cluster import cluster
 from historyad.method.detector import detector_step, start_detector
 from historyad.method.gan import build_gan, critic_step, generator_step, make_adam

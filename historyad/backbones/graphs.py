@@ -98,6 +98,10 @@ class GraphBackbone:
             for parts in zip(*maps, strict=True)
         ]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: nothing of it changes, and a session cannot be copied."""
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """Return what is not an array."""
         return {

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from historyad.cli.common import (
-    Channels,
-    DataRoot,
+    READING,
     Device,
-    IdColumn,
+    Reading,
     Run,
     SkipUnreadable,
     SourceName,
@@ -62,13 +61,11 @@ def fit(
     preset: Annotated[
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
-    id_column: IdColumn = None,
+    reading: Reading = READING,
     group_column: Annotated[
         str | None,
         Parameter(help="Column of a table that says which rows belong together; no value of it."),
     ] = None,
-    channels: Channels = None,
-    data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     options: Overrides | None = None,
 ) -> None:
@@ -90,13 +87,11 @@ def fit(
         def opened(config: Config) -> Source:
             return open_samples(
                 source,
-                data_root,
+                reading,
                 skip_unreadable=skip_unreadable,
-                side=config.image_size,
+                mixed=config.image_size or None,
                 any_size=sees_any_size(config),
-                id_column=id_column,
                 group_column=group_column,
-                channels=channels,
             )
 
         samples = opened(config)
@@ -209,9 +204,7 @@ def calibrate(
     false_positive_rate: Annotated[
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
     ] = None,
-    id_column: IdColumn = None,
-    channels: Channels = None,
-    data_root: DataRoot = None,
+    reading: Reading = READING,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
@@ -223,14 +216,7 @@ def calibrate(
     refuse_dataset_root(Path(source))
     with RunDirectory(run).lock_finished():
         model = load_model(run, device)
-        samples = open_for(
-            model,
-            source,
-            data_root,
-            skip_unreadable=skip_unreadable,
-            id_column=id_column,
-            channels=channels,
-        )
+        samples = open_for(model, source, reading, skip_unreadable=skip_unreadable)
         report_unreadable(samples)
         renewed = calibrate_model(model, samples, false_positive_rate)
         renewed.save_calibration(run)

@@ -11,7 +11,7 @@ from PIL import Image
 from historyad.data.any_size import Images, noted
 from historyad.data.arrays import Labels, Samples, whole_numbers
 from historyad.data.images import as_uint8, conform, image_pixels
-from historyad.data.sources import CHUNK_BYTES, Kind, Source, alike, gather
+from historyad.data.sources import CHUNK_BYTES, Source, SourceKind, alike, gather
 from historyad.data.streams import Names
 from historyad.data.tables import Table
 from historyad.errors import InputError
@@ -78,7 +78,7 @@ def from_array(values: Samples, description: str, labels: Labels | None = None) 
     """
     imprecise = ""
     if values.ndim in (3, 4):
-        kind: Kind = "image"
+        kind: SourceKind = "image"
         samples: Samples = as_uint8(values, description)
     elif values.ndim == 2 and 0 not in values.shape:
         kind, samples = "vector", _as_vectors(values, description)
@@ -206,7 +206,7 @@ def open_dataset(
         names, samples = collect(items(), skip_unreadable=skip_unreadable)
     else:
         names, samples = gather(alike(items()), len(dataset))
-    kind: Kind = "vector" if samples.ndim == 2 else "image"
+    kind: SourceKind = "vector" if samples.ndim == 2 else "image"
     known = whole_numbers(np.array(labels)) if None not in labels else None
     return Source(kind, samples, names, name, known, noted(samples, []))
 

@@ -92,6 +92,10 @@ class Kind(ABC):
 
     # --- training and scoring
 
+    def trains(self, config: Config) -> bool:
+        """Whether D_TV is trained, or left out of the score."""
+        return config.views != "companions"
+
     @abstractmethod
     def networks(self, config: Config) -> Networks:
         """Return generator and critic for these samples."""

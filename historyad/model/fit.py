@@ -72,7 +72,7 @@ def fit_model(
         if not run.is_finished:
             session, say = run.session(on_progress), _speaker(on_progress)
             batches = kind.batches(source.samples, config, rows=train, device=device)
-            if config.views == "companions":
+            if not kind.trains(config):
                 d_tv = random_detector(batches.networks, config).to(device).eval()
             else:
                 if history is None:

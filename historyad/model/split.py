@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from historyad.config import Config
 from historyad.constants import CONSTANTS
-from historyad.data.order import stretches
+from historyad.data.rows import stretches
 from historyad.errors import InputError
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.calibration import samples_needed

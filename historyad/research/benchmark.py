@@ -55,7 +55,7 @@ from historyad.research.splits import (
 
 Row = dict[str, Any]
 Key = tuple[str, str, int, int | None]  # of a row: split, method, seed, most
-Scorer = Callable[[NDArray[Any]], NDArray[np.floating]]
+ScoreOf = Callable[[NDArray[Any]], NDArray[np.floating]]
 
 OURS = {"historyad": "default"} | {f"historyad-{p}": p for p in PRESETS if p != "default"}
 
@@ -280,7 +280,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _score(score: Scorer, split: Split, facts: Row) -> Row:
+def _score(score: ScoreOf, split: Split, facts: Row) -> Row:
     started = time.perf_counter()
     normal, anomalous = score(split.normal.samples), score(split.anomalous.samples)
     seconds = time.perf_counter() - started
@@ -298,7 +298,7 @@ def _peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[Scorer, Row]:
+def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[ScoreOf, Row]:
     config = make_config(OURS[fit.method], seed=fit.seed)
     # As many train of a small table as of a large one; what they can promise stands in its row.
     config.calibration_share = CONSTANTS.held_out_share
@@ -314,7 +314,7 @@ def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[Scorer, Row]:
     return model.anomaly_score, facts
 
 
-def _fit_peer(fit: Fit, train: Source) -> tuple[Scorer, Row]:
+def _fit_peer(fit: Fit, train: Source) -> tuple[ScoreOf, Row]:
     peer = PEERS[fit.method](fit.seed).fit(train.samples)
     networks = [kept for kept in vars(peer).values() if isinstance(kept, nn.Module)]
     facts = {"parameters": sum(map(count_parameters, networks))} if networks else {}

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -66,6 +67,7 @@ def test_what_is_saved_is_read_again(tiny_backbone):
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
     for one, other in zip(backbone(x), again(x), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert copy.deepcopy(again).grid == (8, 8)  # also once it has run
     cut = {"graph": tensors["graph"][:-100]}
     for damaged, graph in (
         ({**content, "outputs": ["none"]}, tensors),

@@ -166,7 +166,9 @@ def test_probe(fitted, tmp_path, cell):
     found = load_json(tmp_path / "probe.json")
     damages = fitted.model.kind.damages(fitted.train.shape[1:])
     assert [curve["name"] for curve in found["corruptions"]] == [d.name for d in damages]
-    assert max(curve["rate"][-1] for curve in found["corruptions"]) > 0.8
+    # Of a network whose weights are random, and which takes brightness out, little is to be hoped.
+    seen = max(curve["rate"][-1] for curve in found["corruptions"])
+    assert seen > (0.1 if fitted.name == "features" else 0.8)
     assert (tmp_path / "probe.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -201,7 +203,7 @@ def test_calibrate(fitted, tmp_path, cell):
 
 
 def test_drift(fitted, tmp_path, cell):
-    for part, drifts in (("normal", False), ("anomalous", fitted.name in ("whole", "columns"))):
+    for part, drifts in (("normal", False), ("anomalous", fitted.name != "crops")):
         out = tmp_path / f"{part}.json"
         assert cell("drift", "drift", fitted.run, fitted.source_of(part), "--json", out)
         found = load_json(out)

@@ -18,7 +18,8 @@ from tiny import write_idx
 from historyad.data import decoding, in_memory, sources, streams
 from historyad.data.datasets import open_source, open_stream
 from historyad.data.named_sets import SETS
-from historyad.data.sources import Folder, Source
+from historyad.data.sources import Source
+from historyad.data.streams import ImageStream
 from historyad.errors import InputError
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
@@ -58,7 +59,7 @@ def test_folder_is_read_in_order_of_relative_paths(folder):
 
 def test_stream_yields_what_open_source_holds(folder):
     whole, stream = open_source(folder), open_stream(folder)
-    assert isinstance(stream, Folder)
+    assert isinstance(stream.samples, ImageStream)
     assert len(stream) == 10
     assert stream.kind == "image"
     for size in (1, 3, 10, 99):
@@ -138,7 +139,7 @@ def test_stream_decodes_ahead_but_never_the_whole_folder(folder, monkeypatch):
         finished.release()
         return decode(path, **options)
 
-    monkeypatch.setattr("historyad.data.decoding.decode_image", decode_and_tell)
+    monkeypatch.setattr("historyad.data.streams.decode_image", decode_and_tell)
     chunks = open_stream(folder).chunks(2)
     next(chunks)
     for _ in range(4):  # the consumer is busy; the next chunk is decoded meanwhile
@@ -152,7 +153,7 @@ def test_a_stream_of_large_images_does_not_decode_far_ahead(folder, monkeypatch)
     decoded = []
     decode = decoding.decode_image
     monkeypatch.setattr(
-        "historyad.data.decoding.decode_image",
+        "historyad.data.streams.decode_image",
         lambda path, **options: decoded.append(path) or decode(path, **options),
     )
     monkeypatch.setattr(streams, "PART_BYTES", 24)  # those of one image

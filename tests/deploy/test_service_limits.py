@@ -19,7 +19,7 @@ from historyad.deploy.service.answers import HeldAnswer
 from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.budget import Budget, give_memory_back
 from historyad.deploy.service.lanes import Lane
-from historyad.deploy.service.settings import Settings
+from historyad.deploy.service.limits import Limits
 from historyad.errors import ConfigError
 from historyad.model.fit import fit_model
 from historyad.model.model import Model
@@ -136,7 +136,7 @@ def test_memory_can_be_given_back():
 
 def test_a_body_that_could_never_be_read_is_refused():
     with pytest.raises(ConfigError, match="the largest request would never be read"):
-        Settings(max_body_bytes=2**28)
+        Limits(max_body_bytes=2**28)
 
 
 # --- bodies

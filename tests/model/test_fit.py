@@ -268,6 +268,18 @@ def test_an_instant_fit_trains_nothing_and_finds_what_is_anomalous(request, tmp_
     np.testing.assert_array_equal(again, scores[: len(again)])
 
 
+def test_in_the_features_of_a_backbone_the_default_trains_nothing(features, tmp_path):
+    settings = {**features.settings, "views": "auto"}
+    run, source = RunDirectory(tmp_path / "run"), open_source(features.source)
+    model = fit_model(source, make_config(**settings), run)
+    assert not run.history.exists()
+    assert set(features.model.score.cell_views) - set(model.score.cell_views) == {"history"}
+    scores = [model.anomaly_score(samples) for samples in (features.normal, features.anomalous)]
+    y = np.repeat([0, 1], [len(part) for part in scores])
+    assert auroc(y, np.concatenate(scores)) > 0.9
+    np.testing.assert_array_equal(Model.load(run.path).anomaly_score(features.normal), scores[0])
+
+
 def test_the_output_of_a_network_that_was_not_trained_does_not_count(whole, tmp_path):
     config = make_config("instant", false_positive_rate=0.05)
     model = fit_model(open_source(whole.train), config, RunDirectory(tmp_path / "run"))

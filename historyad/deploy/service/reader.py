@@ -17,7 +17,7 @@ from historyad.data.plain import is_plain
 from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.bodies import Files
 from historyad.deploy.service.lanes import Lane
-from historyad.deploy.service.settings import Settings
+from historyad.deploy.service.limits import Limits
 from historyad.errors import InputError
 from historyad.kinds.kind import Kind
 
@@ -36,18 +36,14 @@ class Reader:
     """
 
     def __init__(
-        self,
-        kind: Kind,
-        settings: Settings,
-        most_pixels: int | None,
-        channels: int | None = None,
+        self, kind: Kind, limits: Limits, most_pixels: int | None, channels: int | None = None
     ) -> None:
         self._how: dict[str, Any] = {"side": kind.grid, "channels": channels, "check": kind.check}
-        self._cpu_seconds = settings.decode_seconds
-        self._max_pixels = min(settings.max_pixels, most_pixels or settings.max_pixels)
-        self._plain = Lane(settings.decode_threads, "decoder")
-        self._others = Lane(settings.decode_threads, "waiter")
-        self._decoders = Decoders(settings.decode_threads)
+        self._cpu_seconds = limits.decode_seconds
+        self._max_pixels = min(limits.max_pixels, most_pixels or limits.max_pixels)
+        self._plain = Lane(limits.decode_threads, "decoder")
+        self._others = Lane(limits.decode_threads, "waiter")
+        self._decoders = Decoders(limits.decode_threads)
 
     @property
     def waited(self) -> float:
