@@ -28,6 +28,9 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
+SMALLEST_RATE = 1e-5  # of false positives that can be asked for
+
+
 @dataclass
 class Config:
     """The hyperparameters of HistoryAD; equations and sections are those of the paper.
@@ -84,9 +87,10 @@ class Config:
         "flip (left-right), flip-vertical, rotate90.",
     )
     calibration_share: float = _setting(
-        0.15,
-        "Share of the normal data held out of all training, for the threshold and the p-values.",
-        low=0.01,
+        0.0,
+        "Share of the normal data held out of all training, for the threshold and the p-values. 0 "
+        "holds out 15 %; of few samples as many as the false-positive rate needs, at most 40 %.",
+        low=0.0,
         high=0.9,
     )
     group: str = _setting(
@@ -95,10 +99,19 @@ class Config:
         "'^(part[0-9]+)_': what it finds, or its first group, is alike in them. They are all "
         "trained on or all held out, as copies of a sample always are.",
     )
+    contamination: float = _setting(
+        0.0,
+        "Share of the samples that may be wrong, such as defects among good parts. The most "
+        "suspicious are set aside, this share of all: neither trained on nor held out. 0 takes "
+        "all for normal. What scikit-learn calls so is false_positive_rate here.",
+        low=0.0,
+        high=0.4,
+    )
     false_positive_rate: float = _setting(
-        0.01,
-        "Share of normal inputs that the threshold may call anomalous.",
-        low=1e-5,
+        0.0,
+        "Share of normal inputs that the threshold may call anomalous. 0 aims at 1 %, or at the "
+        "lowest rate that few held-out samples can promise: 1 / (n + 1) of n.",
+        low=0.0,
         high=0.5,
     )
     # Networks (section 4.1)
@@ -128,6 +141,15 @@ class Config:
     )
     generator_learning_rate: float = _setting(
         0.0, "Initial learning rate of the generator. 0 takes learning_rate.", low=0.0, high=0.1
+    )
+    momentum: float = _setting(
+        0.5, "beta 1 of Adam in step 1: how much of the mean gradient is kept.", low=0.0, high=0.999
+    )
+    square_momentum: float = _setting(
+        0.9,
+        "beta 2 of Adam in step 1: how much of the mean square of the gradient is kept.",
+        low=0.0,
+        high=0.99999,
     )
     critic_steps: int = _setting(5, "Critic steps per generator step.", low=1, high=100)
     gradient_penalty_weight: float = _setting(
@@ -174,15 +196,25 @@ class Config:
     detector_learning_rate: float = _setting(
         1e-3, "Initial learning rate of Adam in step 3.", low=1e-6, high=0.1
     )
+    detector_momentum: float = _setting(0.5, "beta 1 of Adam in step 3.", low=0.0, high=0.999)
+    detector_square_momentum: float = _setting(
+        0.9,
+        "beta 2 of Adam in step 3. D_TV starts at the averaged critic, whose first gradients are "
+        "huge: with 0.999 they hold back the steps of a thousand batches.",
+        low=0.0,
+        high=0.99999,
+    )
     bound_weight: float = _setting(
         10.0, "lambda: weight of the bound on D_TV's output.", low=1e-3, high=1e4
     )
     # Score
     views: str = _setting(
-        "all",
+        "auto",
         "What makes the score: all (D_TV, and distances to normal samples in the input and in its "
-        "features), or history (D_TV alone, as in the paper).",
-        choices=("all", "history"),
+        "features), history (D_TV alone, as in the paper), or companions (the distances alone, in "
+        "the features of a network with random weights: nothing is trained). auto takes all, and "
+        "companions in the features of a backbone, where D_TV was measured to add nothing.",
+        choices=("auto", "all", "history", "companions"),
     )
     # Machine
     seed: int = _setting(0, "Every random draw derives from it.", low=0, high=2**63 - 1)
@@ -195,6 +227,7 @@ _BACKBONES = ("none", "auto", "lite0")
 _SMALLEST_SIDE = 32
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "instant": {"width": 16, "hidden": 256, "views": "companions"},
     "quick": {
         "width": 16,
         "hidden": 256,
@@ -317,6 +350,11 @@ def validate(config: Config) -> None:
     if config.image_size not in (0, 8, 16, 32, 64, 128):
         raise ConfigError(f"image_size is {config.image_size}: take 0, 8, 16, 32, 64 or 128")
     _validate_crops(config)
+    if 0 < config.false_positive_rate < SMALLEST_RATE:
+        raise ConfigError(
+            f"false_positive_rate is {config.false_positive_rate:g}: take 0, or at least "
+            f"{SMALLEST_RATE:g}"
+        )
     _validate_backbone(config)
     if config.skip_epochs >= config.n_epochs:
         raise ConfigError(

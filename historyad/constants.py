@@ -27,6 +27,9 @@ class Constants:
     # The samples of a fit
     smallest_epoch: int = 50_000  # a few hundred are seen many times before t moves on
     held_out_blocks: int = 30  # enough to see every part of a folder that is sorted by kind
+    usual_rate: float = 0.01  # of false positives, where none is asked for
+    held_out_share: float = 0.15  # where none is asked for
+    held_out_of_few: float = 0.4  # at most, of samples that are too few for the rate
     most_held_out: int = 10_000  # more would hardly move the threshold, and are better trained on
     most_fitted: int = 2**15  # that companions are fitted on
     fitted_values: int = 2**25  # of all of these; but 1,000 samples at least
@@ -118,6 +121,17 @@ class Constants:
     bent_share: float = 0.1  # of what it makes that is no linear map of the latents
     worst_cells: int = 10  # that make the score of an image
     crop_bytes: int = 2**28  # of all crops that are trained on
+    # Suspects among the samples of a fit
+    suspects_share: float = 0.01  # of them that may be wrong, at least
+    suspects_group: float = 1.0  # times that share: the most that are wrong in one way
+    suspects_compared: int = 4096  # samples that are compared with each other
+    suspects_bank: int = 8192  # of their looks, where a sample has many
+    suspects_again: float = 2.0  # times the share: those that are judged again
+    suspects_fits: int = 3  # so many times, by detectors of random weights
+    suspects_held_out: float = 0.2  # of the others, for the scale by which they are
+    suspects_low: float = 0.25  # quantile of a group that counts when it is judged again
+    suspects_size: float = 0.25  # power of its size that does
+    suspects_tie: float = 1e-3  # of what tells members of a group apart
     # Columns
     constant_step: float = 10.0  # of a value unlike a constant, by the root of how many columns
     # Local contrast; lengths are parts of a crop's side: 4 and 12 pixels for crops of 32

@@ -7,21 +7,18 @@ Tensors are safetensors, the rest is JSON, and nothing that is loaded can execut
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from historyad.errors import RunError
-from historyad.regular import read_regular
+from historyad.regular import published, read_regular
 
 # More is not read, and so not written either.
 _MAX_JSON_BYTES = 64 * 2**20
@@ -33,18 +30,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises RunError, leaving the old file alone, when the disk is full or not writable.
     """
-    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with published(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise cannot_write(path, error) from error
 
 
@@ -165,14 +155,6 @@ def _refuse_large(path: Path, size: int, limit: int, remedy: str) -> None:
             f"{path} would have {size:,} bytes, more than the {limit:,} that are read again: "
             f"{remedy}"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:

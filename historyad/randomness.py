@@ -27,6 +27,7 @@ class Stream(IntEnum):
     CROP = 9
     PART = 10
     CELL = 11
+    SUSPECT = 12
 
 
 def numpy_generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:

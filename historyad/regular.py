@@ -1,12 +1,18 @@
-"""Files that are read only where they are regular ones: a pipe or a device may have no end."""
+"""Files on the disk: read only where they are regular ones, written whole or not at all.
+
+A pipe or a device may have no end.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 _MORE = 1 << 20
 
@@ -35,6 +41,34 @@ def read_regular(path: Path, limit: int) -> bytes:
             limit = min(limit, size + _MORE)
     _refuse_large(len(content), limit)
     return content
+
+
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """Yield a name to write to; what is there afterwards is flushed, and called ``path``.
+
+    A reader, or a crash, finds the old file or the new one, and of two that write the same, the
+    last one's. An error leaves nothing, an interruption a file that ends in .tmp.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except Exception:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_large(n: int, limit: int) -> None:

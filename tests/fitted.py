@@ -78,7 +78,7 @@ def fit_crops(folder):
 
 def fit_features(folder, backbone):
     """The same textures in the features of a tiny network that sees them in 8 x 8 cells."""
-    settings = {**TINY, "epoch_images": 2048, "backbone": str(backbone)}
+    settings = {**TINY, "epoch_images": 2048, "backbone": str(backbone), "views": "all"}
     normal = textures(15, seed=5)
     samples = {"train": textures(110), "normal": normal, "anomalous": striped(normal)[0]}
     return fit("features", folder, settings, **samples)

@@ -13,8 +13,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from historyad.deploy.service.limits import Limits
 from historyad.deploy.service.server import listen, make_server
-from historyad.deploy.service.settings import Settings
 from historyad.model.model import Model
 
 
@@ -22,7 +22,7 @@ from historyad.model.model import Model
 def serving(model, **settings):
     """Serve from a thread; yield a client that knows the address."""
     listener, url = listen("127.0.0.1", 0)
-    server = make_server(model, Settings(**settings))
+    server = make_server(model, Limits(**settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

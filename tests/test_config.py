@@ -47,7 +47,9 @@ def test_given_values_win_over_the_preset():
 def test_unknown_names_lead_to_the_nearest():
     with pytest.raises(ConfigError, match="unknown preset 'papr': did you mean 'paper'"):
         make_config("papr")
-    with pytest.raises(ConfigError, match="unknown preset 'zzz': known are quick, default, paper"):
+    with pytest.raises(
+        ConfigError, match="unknown preset 'zzz': known are instant, quick, default, paper"
+    ):
         make_config("zzz")
     with pytest.raises(ConfigError, match="unknown setting 'widht': did you mean 'width'"):
         make_config(widht=3)

@@ -55,7 +55,9 @@ def steps(digits):
     found |= named("generator", gan.generator)
     detector = build_gan(batches.networks, config, "cpu").critic
     generated = batches.at(BATCH, BATCH, part)
-    estimate = detector_step(detector, make_adam(detector, 1e-3), real, generated, config)
+    estimate = detector_step(
+        detector, make_adam(detector, 1e-3, (0.5, 0.9)), real, generated, config
+    )
     found["estimate"] = ranks.average(estimate, BATCH)
     return {**found, **named("detector", detector)}
 

@@ -1,17 +1,19 @@
-"""What once went wrong without a word, measured: ``python benchmarks/cured/measure.py WHAT``.
+"""Measure what once went wrong without a word: rows for docs/rows/cured.
 
-``scratches``  AUROC of thin scratches on images of 700 x 900, by a detector of crops
-``memory``     peak memory of a fit on 60 colour photos of 1500 x 2000
+    python -m benchmarks.cured.measure copies grown own suspects scratches memory
+
 ``copies``     false alarms where every sample is given twice
 ``grown``      false alarms after calibrating on the training samples and ten more
+``own``        how many of 200 images that a detector sees whole look anomalous to it
+``suspects``   where seven zeros among 693 other digits stand among the suspects
+``scratches``  AUROC of thin scratches on images of 700 x 900, by a detector of crops
+``memory``     peak memory of a fit on 60 colour photos of 1500 x 2000
 
-Data are made up, or the digits that come with scikit-learn; one seed, printed beside the figure.
+Data are made up, or the digits that come with scikit-learn.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 from typing import Any
 
@@ -19,15 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
+from benchmarks.measuring import keep, parser_for, peak_memory_mb
+from benchmarks.pages import ROWS
 from historyad.config import make_config
 from historyad.data.datasets import open_source
 from historyad.judge.metrics import auroc
+from historyad.kinds.choose import choose_kind
 from historyad.kinds.damages import scratch
 from historyad.model.fit import calibrate_model, fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.model.suspects import suspicion
 
 SEED = 1
+OUT = ROWS / "cured" / "rows.jsonl"
 
 
 def fit(samples: NDArray[Any], **settings: Any) -> Model:
@@ -73,7 +80,7 @@ def scratches() -> dict[str, float]:
 def memory() -> dict[str, float]:
     """Return the peak memory of a fit, and the size of its pixels, in MB."""
     images = brushed(SEED, 60, 1500, 2000, channels=3)
-    before = _peak_mb()
+    before = peak_memory_mb()
     fit(
         images,
         patch=32,
@@ -82,7 +89,7 @@ def memory() -> dict[str, float]:
         calibration_share=0.35,
         false_positive_rate=0.05,
     )
-    return {"pixels_mb": images.nbytes / 1e6, "before_mb": before, "peak_mb": _peak_mb()}
+    return {"pixels_mb": images.nbytes / 1e6, "before_mb": before, "peak_mb": peak_memory_mb()}
 
 
 def copies() -> dict[str, float]:
@@ -106,11 +113,36 @@ def _false_alarms(model: Model) -> float:
     return float(model.calibration.is_anomalous(model.anomaly_score(fresh)).mean())
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def own() -> dict[str, float]:
+    """Return how many images call a detector anomalous that was fitted on them, and fresh ones."""
+    images = brushed(SEED, 400, 112, 112)
+    model = fit(images[:200], epoch_images=2_000, calibration_share=0.5)
+    trained = model.was_trained_on(open_source(images[:200]))
+    anomalous = model.calibration.is_anomalous(model.anomaly_score(images))
+    return {"own": float(anomalous[:200][trained].mean()), "fresh": float(anomalous[200:].mean())}
+
+
+def suspects() -> dict[str, float]:
+    """Return the worst place of seven zeros in the list of suspects, from 1 on."""
+    others, zeros = (open_source(f"digits:train:{which}").samples for which in ("!0", "0"))
+    samples = np.concatenate([others[:693], zeros[:7]])
+    config = make_config("quick", seed=SEED)
+    found = suspicion(choose_kind(samples, config), samples, config)
+    places = np.flatnonzero(np.isin(np.argsort(-found), np.arange(693, 700)))
+    return {"first": float(places.min() + 1), "last": float(places.max() + 1)}
+
+
+WHAT = {one.__name__: one for one in (copies, grown, own, suspects, scratches, memory)}
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = parser_for(__doc__, OUT)
+    parser.add_argument("what", nargs="+", choices=WHAT)
+    arguments = parser.parse_args()
+    for name in arguments.what:
+        keep(arguments.out, {"what": name, "seed": SEED, **WHAT[name]()})
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        figures = ", ".join(f"{key} {value:.4g}" for key, value in globals()[name]().items())
-        print(f"{name}, seed {SEED}: {figures}", flush=True)
+    main()

@@ -171,7 +171,8 @@ def _step_of_gan(config: Config, batches: Batches) -> Any:
 
 def _step_of_detector(config: Config, batches: Batches) -> Any:
     detector = batches.networks.critic()
-    optimizer, size = make_adam(detector, config.detector_learning_rate), config.batch_size
+    betas = config.detector_momentum, config.detector_square_momentum
+    optimizer, size = make_adam(detector, config.detector_learning_rate, betas), config.batch_size
     part = distributed.own_part(size)
 
     def take_step(number: int) -> None:

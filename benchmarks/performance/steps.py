@@ -140,7 +140,8 @@ class _Steps:
             _degrade(network, variant)
         rate = self.config.learning_rate
         if variant.fused:
-            optimizer = make_adam(detector, rate)
+            betas = self.config.detector_momentum, self.config.detector_square_momentum
+            optimizer = make_adam(detector, rate, betas)
         else:
             gan.generator_optimizer = _plain_adam(gan.generator, rate)
             gan.critic_optimizer = _plain_adam(gan.critic, rate)

@@ -30,8 +30,8 @@ from historyad.data.datasets import open_source
 from historyad.data.decoding import decode_image
 from historyad.data.folders import find_images
 from historyad.data.sources import CHUNK
-from historyad.deploy.many import score_dataset, score_shard
-from historyad.deploy.parts import Job
+from historyad.deploy.many import score_dataset
+from historyad.deploy.parts import Job, score_shard
 from historyad.deploy.ray_cluster import cluster
 from historyad.method.detector import detector_step, start_detector
 from historyad.method.gan import build_gan, critic_step, generator_step, make_adam
@@ -128,7 +128,8 @@ def _steps(rounds: int) -> Row:
         history = History(Path(folder), config, networks)
         history.record(2 * config.epoch_images, gan.generator, gan.critic)
         detector = start_detector(history)
-    optimizer = make_adam(detector, config.detector_learning_rate)
+    betas = config.detector_momentum, config.detector_square_momentum
+    optimizer = make_adam(detector, config.detector_learning_rate, betas)
     steps: dict[str, Callable[[], object]] = {
         "critic": lambda: critic_step(gan, real, random, config, penalised=False),
         "penalised": lambda: critic_step(gan, real, random, config, penalised=True),

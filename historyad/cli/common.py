@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -13,7 +14,7 @@ from historyad.cli.console import say
 from historyad.errors import InputError
 
 if TYPE_CHECKING:
-    from historyad.data.sources import Folder, Source
+    from historyad.data.sources import Source
     from historyad.model.model import Model
 
 USER_ERROR, OUR_ERROR = 2, 1
@@ -27,14 +28,6 @@ DataRoot = Annotated[
 ]
 SkipUnreadable = Annotated[
     bool, Parameter(negative="", help="Leave out images that cannot be read.")
-]
-IdColumn = Annotated[
-    str | None,
-    Parameter(name="--id", help="Column of a table that says what its rows are called."),
-]
-Channels = Annotated[
-    Literal[1, 3] | None,
-    Parameter(help="Make all images of a folder grey (1) or colour (3), where it has both."),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Engine = Annotated[
@@ -51,6 +44,25 @@ Address = Annotated[
 ]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reading:
+    """How the samples of a source are read."""
+
+    id_column: Annotated[
+        str | None,
+        Parameter(name="--id", help="Column of a table that says what its rows are called."),
+    ] = None
+    channels: Annotated[
+        Literal[1, 3] | None,
+        Parameter(help="Make all images of a folder grey (1) or colour (3), where it has both."),
+    ] = None
+    data_root: DataRoot = None
+
+
+READING = Reading()  # a default is one object
+
+
 def parse_seeds(text: str) -> list[int]:
     """Return the numbers of a list such as 0,1,2."""
     try:
@@ -64,31 +76,12 @@ def command_line() -> str:
     return shlex.join(["historyad", *sys.argv[1:]])
 
 
-def open_samples(
-    source: str,
-    data_root: Path | None,
-    *,
-    skip_unreadable: bool = False,
-    side: int = 0,
-    any_size: bool = False,
-    id_column: str | None = None,
-    group_column: str | None = None,
-    channels: int | None = None,
-) -> Source:
-    """Return the source of samples; images of several sizes are brought to ``side``, if given."""
+def open_samples(source: str, reading: Reading, **how: Any) -> Source:
+    """Return the source of samples; ``how`` are further options of `open_source`."""
     from historyad.data.datasets import open_source
 
     mention_shadowed(source)
-    return open_source(
-        source,
-        data_root=data_root,
-        skip_unreadable=skip_unreadable,
-        mixed=side or None,
-        channels=channels,
-        any_size=any_size,
-        id_column=id_column,
-        group_column=group_column,
-    )
+    return open_source(source, **vars(reading), **how)
 
 
 def load_model(run: Path, device: str) -> Model:
@@ -100,51 +93,37 @@ def load_model(run: Path, device: str) -> Model:
 
 
 def open_for(
-    model: Model,
-    source: str,
-    data_root: Path | None,
-    *,
-    skip_unreadable: bool = False,
-    id_column: str | None = None,
-    channels: int | None = None,
+    model: Model, source: str, reading: Reading, *, skip_unreadable: bool = False
 ) -> Source:
-    """Return the source of samples, as the model takes them: at its size, with its columns."""
+    """Return the source of samples, as the model takes them: at its size, with its columns.
+
+    Its images become grey or colour as those of the fit did, unless ``channels`` says otherwise.
+    """
     from historyad.data.columns import align
 
     opened = open_samples(
         source,
-        data_root,
+        _as_fitted(reading, model),
         skip_unreadable=skip_unreadable,
-        side=model.kind.grid or 0,
+        mixed=model.kind.grid,
         any_size=model.kind.takes_any_size,
-        id_column=id_column,
-        channels=channels,
     )
     return align(opened, model.feature_names)
 
 
-def open_stream_for(
-    model: Model,
-    source: str,
-    data_root: Path | None,
-    *,
-    id_column: str | None = None,
-    channels: int | None = None,
-) -> Source | Folder:
+def _as_fitted(reading: Reading, model: Model) -> Reading:
+    channels: Any = reading.channels or model.channels
+    return replace(reading, channels=channels)
+
+
+def open_stream_for(model: Model, source: str, reading: Reading) -> Source:
     """Return what ``model`` can score in chunks, without holding all of it."""
     from historyad.data.columns import align
     from historyad.data.datasets import open_stream
-    from historyad.data.sources import Folder
 
     mention_shadowed(source)
-    opened = open_stream(
-        source,
-        data_root=data_root,
-        mixed=model.kind.grid,
-        channels=channels,
-        id_column=id_column,
-    )
-    return opened if isinstance(opened, Folder) else align(opened, model.feature_names)
+    opened = open_stream(source, mixed=model.kind.grid, **vars(_as_fitted(reading, model)))
+    return align(opened, model.feature_names)
 
 
 def mention_shadowed(source: str) -> None:
@@ -155,14 +134,14 @@ def mention_shadowed(source: str) -> None:
         say(f"note: {note}", file=sys.stderr)
 
 
-def report_unreadable(samples: Source | Folder) -> None:
+def report_unreadable(samples: Source) -> None:
     """Name on standard error what could not be read, and why, and count what was left out."""
     for name, reason in samples.unreadable:
         say(f"historyad: skipped {name}: {reason}", file=sys.stderr)
     report_left_out(samples)
 
 
-def report_left_out(samples: Source | Folder) -> None:
+def report_left_out(samples: Source) -> None:
     """Say on standard error what in a folder is no image, by kinds, if there is anything."""
     from historyad.data.folders import describe
 

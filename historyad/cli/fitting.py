@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from historyad.cli.common import (
-    Channels,
-    DataRoot,
+    READING,
     Device,
-    IdColumn,
+    Reading,
     Run,
     SkipUnreadable,
     SourceName,
@@ -26,11 +25,13 @@ from historyad.cli.common import (
 )
 from historyad.cli.console import print_table, progress, say
 from historyad.config import PRESETS, Config, given, make_config, overrides, sees_any_size, settings
+from historyad.constants import CONSTANTS
 
 if TYPE_CHECKING:
     from historyad.data.sources import Source
     from historyad.model.model import Model
 
+_ALONE = 2.0  # times as far out as the next held-out sample
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
 
@@ -60,13 +61,11 @@ def fit(
     preset: Annotated[
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
-    id_column: IdColumn = None,
+    reading: Reading = READING,
     group_column: Annotated[
         str | None,
         Parameter(help="Column of a table that says which rows belong together; no value of it."),
     ] = None,
-    channels: Channels = None,
-    data_root: DataRoot = None,
     skip_unreadable: SkipUnreadable = False,
     options: Overrides | None = None,
 ) -> None:
@@ -88,13 +87,11 @@ def fit(
         def opened(config: Config) -> Source:
             return open_samples(
                 source,
-                data_root,
+                reading,
                 skip_unreadable=skip_unreadable,
-                side=config.image_size,
+                mixed=config.image_size or None,
                 any_size=sees_any_size(config),
-                id_column=id_column,
                 group_column=group_column,
-                channels=channels,
             )
 
         samples = opened(config)
@@ -118,12 +115,49 @@ def fit(
     say(
         f"{out}: {len(samples):,} normal samples{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
-        f"at a false-positive rate of {model.calibration.false_positive_rate:g}, "
+        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
+    _mention_rate(model, config)
+    if _is_set_by_one(model):
+        say(
+            "note: the threshold is that of one held-out sample, which is twice as far out as any "
+            "other: if it is wrong, fit with --contamination 0.01, or calibrate on others",
+            file=sys.stderr,
+        )
+    if suspects := RunDirectory(out).read_suspects():
+        say(_set_aside([one.name for one in suspects], out))
     if copies := model.source.get("copies"):
         say(f"{copies:,} are copies of another sample: copies were kept together")
     say(f"next: historyad score {out} SOURCE")
+
+
+def _mention_rate(model: Model, config: Config) -> None:
+    """Say where few samples promise no rate as low as is usual, and how many would."""
+    from historyad.model.split import samples_for_usual_rate
+
+    rate, usual = model.calibration.false_positive_rate, CONSTANTS.usual_rate
+    if not config.false_positive_rate and rate > usual:
+        say(
+            f"note: {len(model.calibration.scores)} held-out samples can promise no lower rate "
+            f"than {rate:.2g}; {samples_for_usual_rate(config)} samples in all promise {usual:g}",
+            file=sys.stderr,
+        )
+
+
+def _is_set_by_one(model: Model) -> bool:
+    """Whether the threshold is the highest held-out score, and that one stands far from all."""
+    import numpy as np
+
+    found = model.calibration
+    *others, highest = model.excess(np.array(found.scores[-2:]))
+    return found.threshold == found.scores[-1] and any(highest > _ALONE * one for one in others)
+
+
+def _set_aside(names: list[str], out: Path) -> str:
+    """Say which samples were set aside, the first few by name."""
+    first = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    return f"{len(names):,} look wrong and were set aside: {first}; see {out / 'suspects.csv'}"
 
 
 def _normal_source(source: str) -> str:
@@ -170,9 +204,7 @@ def calibrate(
     false_positive_rate: Annotated[
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
     ] = None,
-    id_column: IdColumn = None,
-    channels: Channels = None,
-    data_root: DataRoot = None,
+    reading: Reading = READING,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
@@ -184,14 +216,7 @@ def calibrate(
     refuse_dataset_root(Path(source))
     with RunDirectory(run).lock_finished():
         model = load_model(run, device)
-        samples = open_for(
-            model,
-            source,
-            data_root,
-            skip_unreadable=skip_unreadable,
-            id_column=id_column,
-            channels=channels,
-        )
+        samples = open_for(model, source, reading, skip_unreadable=skip_unreadable)
         report_unreadable(samples)
         renewed = calibrate_model(model, samples, false_positive_rate)
         renewed.save_calibration(run)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from historyad.cli.common import (
-    Channels,
-    DataRoot,
+    READING,
     Device,
-    IdColumn,
+    Reading,
     Run,
     SkipUnreadable,
     command_line,
@@ -54,9 +53,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write the figures to this file.")
     ] = None,
-    id_column: IdColumn = None,
-    channels: Channels = None,
-    data_root: DataRoot = None,
+    reading: Reading = READING,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
@@ -72,14 +69,7 @@ def evaluate(
     from historyad.judge.report import n_used_of
 
     model = load_model(run, device)
-    opened = partial(
-        open_for,
-        model,
-        data_root=data_root,
-        skip_unreadable=skip_unreadable,
-        id_column=id_column,
-        channels=channels,
-    )
+    opened = partial(open_for, model, reading=reading, skip_unreadable=skip_unreadable)
     if root is not None:
         if normal or anomalous or masks:
             raise InputError(f"give {root} alone, or --normal and --anomalous without it")
@@ -189,9 +179,7 @@ def probe(
         ),
     ] = None,
     seed: Annotated[int, Parameter(help="Of the draw and of the damage.")] = 0,
-    id_column: IdColumn = None,
-    channels: Channels = None,
-    data_root: DataRoot = None,
+    reading: Reading = READING,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
@@ -203,14 +191,7 @@ def probe(
     from historyad.judge.probe import draw_probe, probe_model, table_of
 
     model = load_model(run, device)
-    opened = open_for(
-        model,
-        source,
-        data_root,
-        skip_unreadable=skip_unreadable,
-        id_column=id_column,
-        channels=channels,
-    )
+    opened = open_for(model, source, reading, skip_unreadable=skip_unreadable)
     with progress() as on_progress:
         found = probe_model(model, opened.samples, limit=limit, seed=seed, on_progress=on_progress)
     print_table(table_of(found))
@@ -235,9 +216,7 @@ def report(
     source: Annotated[
         str | None, Parameter(help="The source trained on, to show what in it looks odd.")
     ] = None,
-    id_column: IdColumn = None,
-    channels: Channels = None,
-    data_root: DataRoot = None,
+    reading: Reading = READING,
     device: Device = "auto",
 ) -> None:
     """Write one HTML file on how a detector was trained and how it decides."""
@@ -245,16 +224,7 @@ def report(
 
     model = load_model(run, device)
     sources = [
-        None
-        if name is None
-        else open_for(
-            model,
-            name,
-            data_root,
-            skip_unreadable=True,
-            id_column=id_column,
-            channels=channels,
-        )
+        None if name is None else open_for(model, name, reading, skip_unreadable=True)
         for name in (source, normal, anomalous)
     ]
     for samples in filter(None, sources):

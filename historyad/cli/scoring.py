@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from historyad.cli.common import (
+    READING,
     USER_ERROR,
     Address,
-    Channels,
-    DataRoot,
     Device,
     Engine,
-    IdColumn,
+    Reading,
     Run,
     SourceName,
     command_line,
@@ -32,17 +31,17 @@ from historyad.cli.common import (
     report_unreadable,
 )
 from historyad.cli.console import print_table, say
-from historyad.deploy.service.settings import Settings
+from historyad.deploy.service.limits import Limits
 from historyad.deploy.tables import open_table
 from historyad.errors import InputError
 
 if TYPE_CHECKING:
-    from historyad.data.sources import Batch, Folder, Source
+    from historyad.data.sources import Batch, Source
     from historyad.deploy.parts import Job, Part
     from historyad.model.model import Model
 
 Row = dict[str, Any]
-ServiceSettings = Annotated[Settings, Parameter(name="*", group="Limits")]
+ServiceLimits = Annotated[Limits, Parameter(name="*", group="Limits")]
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,7 @@ def score(
         ),
     ] = "-",
     parts: Annotated[PartOptions, Parameter(name="*")] | None = None,
-    id_column: IdColumn = None,
-    channels: Channels = None,
-    data_root: DataRoot = None,
+    reading: Reading = READING,
     device: Device = "auto",
     strict: Annotated[
         bool, Parameter(negative="", help="Exit with status 2 when a sample could not be read.")
@@ -139,16 +136,21 @@ def score(
             raise InputError("--maps draws in one process: leave out --shard and --engine")
         if out == "-":
             raise InputError("part files need a folder: say which with --out")
-        file_format = parts.file_format or "parquet"
         mention_shadowed(source)
         job = Job(
-            run, source, Path(out), 0, data_root, view_scores, file_format, id_column, channels
+            run,
+            source,
+            Path(out),
+            0,
+            view_scores=view_scores,
+            file_format=parts.file_format or "parquet",
+            **vars(reading),
         )
         return _score_parts(job, parts, device, strict=strict)
-    from historyad.deploy.many import column_names
+    from historyad.deploy.parts import column_names
 
     model = load_model(run, device)
-    samples = open_stream_for(model, source, data_root, id_column=id_column, channels=channels)
+    samples = open_stream_for(model, source, reading)
     columns = column_names(model, view_scores=view_scores)
     rows = _score(model, samples, view_scores=view_scores, maps=maps)
     if fdr is not None:
@@ -176,9 +178,7 @@ def drift(
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Write what was found to this file.")
     ] = None,
-    id_column: IdColumn = None,
-    channels: Channels = None,
-    data_root: DataRoot = None,
+    reading: Reading = READING,
     device: Device = "auto",
 ) -> None:
     """Test whether a stream, in its order, is still what was calibrated on, and since when not."""
@@ -189,7 +189,7 @@ def drift(
     from historyad.judge.drift import detect_drift, table_of
 
     model = load_model(run, device)
-    samples = open_stream_for(model, source, data_root, id_column=id_column, channels=channels)
+    samples = open_stream_for(model, source, reading)
     names: list[str] = []
     scores = [np.empty(0, np.float32)]
     for some, chunk in _chunks(model, samples):
@@ -210,7 +210,7 @@ def serve(
     host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="Port to listen on; 0 chooses a free one.")] = 8000,
     device: Device = "auto",
-    settings: ServiceSettings | None = None,
+    limits: ServiceLimits | None = None,
 ) -> None:
     """Score over HTTP: POST /score, and a page that shows verdicts on the images dropped there.
 
@@ -221,17 +221,17 @@ def serve(
     except ImportError as error:
         raise InputError(f"serve needs {error.name}: install historyad[serve]") from error
 
-    settings = settings or ServiceSettings()
+    limits = limits or Limits()
     model = load_model(run, device)
     listener, url = listen(host, port)
     say(f"{run}: serving at {url}")
-    if not (settings.token or url.startswith("http://127.")):
+    if not (limits.token or url.startswith("http://127.")):
         say(
             f"historyad: whoever reaches {url} can use it; to ask for a token, set HISTORYAD_TOKEN",
             file=sys.stderr,
         )
-    hosts = (*settings.allowed_host, host)
-    run_server(model, replace(settings, allowed_host=hosts), listener)
+    hosts = (*limits.allowed_host, host)
+    run_server(model, replace(limits, allowed_host=hosts), listener)
 
 
 def export(
@@ -248,21 +248,18 @@ def export(
         str | None, Parameter(help="Source of inputs on which to compare, besides made-up ones.")
     ] = None,
     opset: Annotated[int, Parameter(help="Version of the ONNX operators, 18 to 25.")] = 18,
-    id_column: IdColumn = None,
-    data_root: DataRoot = None,
+    reading: Reading = READING,
 ) -> None:
     """Write one ONNX file from raw input to score, p-value and verdict, once its answers agree."""
     from historyad.deploy.onnx import export_onnx
 
     model = load_model(run, "cpu")
-    inputs = (
-        None if samples is None else open_samples(samples, data_root, id_column=id_column).samples
-    )
+    inputs = None if samples is None else open_samples(samples, reading).samples
     found = export_onnx(model, path, size=size, samples=inputs, opset=opset)
     print_table([("written", str(path)), *((name, str(value)) for name, value in found.items())])
 
 
-def _chunks(model: Model, samples: Source | Folder) -> Iterator[Batch]:
+def _chunks(model: Model, samples: Source) -> Iterator[Batch]:
     """Yield (names, samples) that ``model`` can score; InputError where there are none at all."""
     from historyad.data.sources import CHUNK
 
@@ -275,12 +272,9 @@ def _chunks(model: Model, samples: Source | Folder) -> Iterator[Batch]:
         raise InputError(f"none of {len(samples):,} images can be scored. {name}: {reason}")
 
 
-def _score(
-    model: Model, samples: Source | Folder, *, view_scores: bool, maps: Path | None
-) -> Iterator[Row]:
+def _score(model: Model, samples: Source, *, view_scores: bool, maps: Path | None) -> Iterator[Row]:
     """Yield the row of each sample."""
-    from historyad.deploy.many import score_chunk
-    from historyad.deploy.parts import rows_of
+    from historyad.deploy.parts import rows_of, score_chunk
 
     for names, chunk in _chunks(model, samples):
         if maps is not None:
@@ -326,7 +320,8 @@ def _report_discoveries(counts: Counter[str], rate: float, n_held_out: int) -> N
 
 def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -> int:
     """Score one part, or all on an engine; say what became of them and return the exit status."""
-    from historyad.deploy.many import score_dataset, score_shard
+    from historyad.deploy.many import score_dataset
+    from historyad.deploy.parts import score_shard
 
     def on_part(part: Part) -> None:
         for name, reason in part.unreadable:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.data import streams
-from historyad.data.images import Pixels, image_shape
+from historyad.data.decoding import image_shape
+from historyad.data.images import Pixels
 from historyad.data.streams import Files, ImageStream
 from historyad.errors import InputError
 
@@ -40,7 +41,11 @@ class Images(ImageStream):
         super().__init__(files, channels=channels, skip_unreadable=skip_unreadable)
         if sizes is not None:
             self.sizes = sizes
-        self.shape: tuple[Any, ...] = (len(files), None, None, self.shape[-1])
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """(N, None, None, C), of which C is that of the first image that can be read."""
+        return (len(self.files), None, None, self._first_shape[-1])
 
     @classmethod
     def in_memory(
@@ -78,9 +83,6 @@ class Images(ImageStream):
         """As that of an `ImageStream`; of what is in memory, SHA-256 over all of it."""
         return self.files.fingerprint if isinstance(self.files, _Held) else super().fingerprint
 
-    def _bytes_of_one(self) -> int:
-        return int(max(1, self.sizes.prod(1).max() * self.shape[-1]))
-
     def _check(self, name: str, shape: tuple[int, ...]) -> None:
         if shape[-1] != self.shape[-1]:
             raise InputError(
@@ -101,6 +103,8 @@ class _Held:
 
     def __init__(self, names: Sequence[str], images: Sequence[Pixels]) -> None:
         self.images = images
+        self.left_out: dict[str, int] = {}
+        self.closed: list[tuple[str, str]] = []
         self._names = names
 
     def __len__(self) -> int:

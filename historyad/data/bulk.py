@@ -4,8 +4,7 @@ It reads numbers to the same bit, and is asked only for what has one reading. Wh
 read again, cell by cell, by who can say what is wrong.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -16,40 +15,31 @@ Columns = list[NDArray[Any]]
 _BOOLEANS = [[word, word.lower(), word.upper()] for word in ("False", "True")]
 
 
-@dataclass(frozen=True)
-class Form:
-    """What each of the ``width`` columns holds: bool, float or, where ``types`` has none, text."""
+def read_lines(
+    lines: list[str], types: Sequence[type], *, separator: str, decimal: str
+) -> Columns | None:
+    """Return the columns of some lines, float64 or object (N,); None where that is for others.
 
-    separator: str
-    decimal: str
-    width: int
-    types: Mapping[int, type]
-
-
-def read_lines(lines: list[str], form: Form) -> Columns | None:
-    """Return the columns of some lines, float64 or object (N,); None where that is for others."""
+    ``types`` say what each column holds: bool, float or str.
+    """
     arrow = _arrow()
     text = "".join(lines)
-    if arrow is None or '"' in text or form.separator == " ":
+    if arrow is None or '"' in text or separator == " ":
         return None
     pyarrow, csv = arrow
-    names = [str(place) for place in range(form.width)]
-    kinds: dict[type, Any] = {bool: pyarrow.bool_(), float: pyarrow.float64()}
-    types = {
-        name: kinds.get(form.types.get(place, str), pyarrow.string())
-        for place, name in enumerate(names)
-    }
+    kinds = {bool: pyarrow.bool_(), float: pyarrow.float64(), str: pyarrow.string()}
+    names = [str(place) for place in range(len(types))]
     try:
         table = csv.read_csv(
             pyarrow.py_buffer(text.encode()),
             csv.ReadOptions(column_names=names),
-            csv.ParseOptions(delimiter=form.separator, quote_char=False, double_quote=False),
+            csv.ParseOptions(delimiter=separator, quote_char=False, double_quote=False),
             csv.ConvertOptions(
-                column_types=types,
+                column_types={n: kinds[held] for n, held in zip(names, types, strict=True)},
                 null_values=[],
                 false_values=_BOOLEANS[0],
                 true_values=_BOOLEANS[1],
-                decimal_point=form.decimal,
+                decimal_point=decimal,
             ),
         )
     except pyarrow.ArrowInvalid:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.bulk import Form, read_lines
+from historyad.data.bulk import read_lines
 from historyad.data.tables import Table, date_error, text_error
 from historyad.errors import InputError
 
@@ -92,11 +92,10 @@ class Cells:
         sign = self._decimal[0] if self._decimal else ""
         if (sign == "," and not self._is_clear) or (not sign and any("." in s for s in lines)):
             return False  # what decimals look like is still open
-        types = {
-            place: bool if self._are_booleans[place] else float for place in self._layout.values
-        }
-        form = Form(self._separator, sign or ".", self._layout.width, types)
-        columns = read_lines(lines, form)
+        types: list[type] = [str] * self._layout.width
+        for place in self._layout.values:
+            types[place] = bool if self._are_booleans[place] else float
+        columns = read_lines(lines, types, separator=self._separator, decimal=sign or ".")
         if columns is None or any(any(columns[place]) for place in self._layout.empty):
             return False
         block = np.stack([columns[place] for place in self._layout.values], axis=1).astype(

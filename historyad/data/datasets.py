@@ -14,6 +14,7 @@ SOURCE                         meaning
 ``x.parquet``, ``.feather``    table of numbers; needs pyarrow
 ``NAME[:SPLIT[:LABELS]]``      a named set, see ``SETS``; the split is ``train`` unless given
 array, nested lists, tensor    as ``x.npy``
+generator, iterator            what it gives, one sample at a time, all held in memory
 data frame                     of pandas, polars or pyarrow: a table; see `historyad.data.frames`
 torch ``Dataset``              anything with ``len`` and ``[i]`` giving an image or (image, label)
 `Source`                       itself
@@ -47,13 +48,15 @@ from historyad.data.in_memory import (
     collect,
     from_array,
     from_table,
+    gathered,
     is_dataset,
+    is_iterator,
     open_array,
     open_dataset,
 )
 from historyad.data.named_sets import SETS, find_files
 from historyad.data.shards import Shards, find_shards
-from historyad.data.sources import Folder, Source
+from historyad.data.sources import Source
 from historyad.data.tables import Roles
 from historyad.errors import InputError
 
@@ -84,28 +87,7 @@ def open_source(
     """
     roles = Roles(id_column, group_column)
     wanted = Wanted(roles, skip_unreadable, mixed, channels, any_size and mixed is None)
-    if roles and not _is_table(source):
-        raise InputError(
-            f"{_describe(source)} has no columns with names, of which one could name its rows: "
-            "leave out --id, or give a table such as .csv"
-        )
-    if isinstance(source, Source):
-        return source
-    if _is_named(source):
-        return _open_named(source, data_root, wanted)
-    if isinstance(source, str | Path):
-        return _open_path(source, wanted)
-    if is_frame(source):
-        return from_table(read_frame(source, roles), _describe(source))
-    if is_dataset(source) or (wanted.any_size and isinstance(source, list | tuple)):
-        return open_dataset(
-            source,
-            mixed,
-            channels,
-            any_size=wanted.any_size,
-            skip_unreadable=skip_unreadable,
-        )
-    return open_array(source)
+    return _open(source, data_root, wanted)
 
 
 def open_stream(
@@ -115,23 +97,42 @@ def open_stream(
     mixed: int | None = None,
     channels: int | None = None,
     id_column: str | None = None,
-) -> Source | Folder:
-    """Open any SOURCE for one pass of ``chunks``: a folder as a `Folder`, all else as a `Source`.
+) -> Source:
+    """Open any SOURCE for one pass of ``chunks``: no folder of images is held in memory.
 
     Arguments and errors are those of `open_source`; unreadable images are skipped and recorded.
     """
-    if isinstance(source, str | Path) and not (_is_named(source) or id_column):
-        path, _, _ = _parse_path(source)
-        if path.is_dir() and not _find_shards(source):
-            return find_folder(path, str(source), mixed, channels)
-    return open_source(
-        source,
-        data_root=data_root,
-        skip_unreadable=True,
-        mixed=mixed,
-        channels=channels,
-        id_column=id_column,
-    )
+    wanted = Wanted(Roles(id_column), True, mixed, channels, in_one_pass=True)
+    return _open(source, data_root, wanted)
+
+
+def _open(source: Any, data_root: str | Path | None, wanted: Wanted) -> Source:
+    if wanted.roles and not _is_table(source):
+        raise InputError(
+            f"{_describe(source)} has no columns with names, of which one could name its rows: "
+            "leave out --id, or give a table such as .csv"
+        )
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, str | Path):
+        named = _is_named(source)
+        opened = (
+            _open_named(str(source), data_root, wanted) if named else _open_path(source, wanted)
+        )
+        return replace(opened, channels=wanted.channels) if opened.kind == "image" else opened
+    one_by_one = wanted.any_size or is_iterator(source)
+    source = gathered(source) if is_iterator(source) else source
+    if is_frame(source):
+        return from_table(read_frame(source, wanted.roles), _describe(source))
+    if is_dataset(source) or (one_by_one and isinstance(source, list | tuple)):
+        return open_dataset(
+            source,
+            wanted.mixed,
+            wanted.channels,
+            any_size=wanted.any_size,
+            skip_unreadable=wanted.skip_unreadable,
+        )
+    return open_array(source)
 
 
 def _describe(source: Any) -> str:
@@ -162,12 +163,11 @@ def _open_path(source: str | Path, wanted: Wanted) -> Source:
     path, key, labels = _parse_path(source)
     if paths := _find_shards(source):
         shards = Shards(paths, skip_unreadable=wanted.skip_unreadable)
-        opened = open_files(shards, description, wanted)
-        opened.unreadable[:0] = shards.unreadable
-        return opened
+        return open_files(shards, description, wanted)
     if path.is_dir():
-        folder = find_folder(path, description, wanted.mixed, wanted.channels)
-        return open_folder(folder, wanted)
+        if wanted.in_one_pass:
+            return open_files(find_folder(path), description, wanted)
+        return open_folder(path, description, wanted)
     return _open_file(path, key, labels, description, wanted)
 
 
@@ -288,8 +288,8 @@ def _open_named(description: str, data_root: str | Path | None, wanted: Wanted) 
         raise InputError(f"{name} has no split '{split}'; its splits are {', '.join(known)}")
     layout, paths = find_files(name, split, data_root)
     if layout.read is None:  # the sets of colour photos, in which a few are stored as grey
-        folder = find_folder(paths[0], description, wanted.mixed, wanted.channels or 3)
-        return _select(open_folder(folder, wanted), labels)
+        wanted = replace(wanted, channels=wanted.channels or 3)
+        return _select(open_folder(paths[0], description, wanted), labels)
     try:
         samples, its_labels = layout.read(split, paths)
     except InputError:

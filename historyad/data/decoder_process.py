@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import io
 import json
 import math
 import os
@@ -38,11 +39,8 @@ def packed(content: dict[str, Any]) -> bytes:
     return struct.pack("<I", len(data)) + data
 
 
-def main(shared: int) -> None:
-    """Decode what comes through standard input, a socket, until its other end closes.
-
-    ``shared`` is the descriptor of the file that holds the content of what has no path.
-    """
+def main() -> None:
+    """Decode what comes through standard input, a socket, until its other end closes."""
     # Before the first image: importing them within its limits would count as its own time.
     Image.preinit()
     for plugin in ("MpoImagePlugin", "TiffImagePlugin", "WebPImagePlugin"):
@@ -52,14 +50,15 @@ def main(shared: int) -> None:
         messages = connection.makefile("rwb")
         _tell(messages, {})
         while True:
-            _serve_one(messages, shared)
+            _serve_one(messages)
 
 
-def _serve_one(messages: Any, shared: int) -> None:
+def _serve_one(messages: Any) -> None:
     size = struct.unpack("<I", _read(messages, 4))[0]
     wanted = json.loads(_read(messages, size))
+    data = None if "path" in wanted else _read(messages, wanted["bytes"])
     try:
-        pixels = _decode(messages, shared, wanted)
+        pixels = _decode(messages, wanted, data)
     except InputError as error:
         _tell(messages, {"error": str(error)[: MOST_ANSWER // 8]})
         return
@@ -68,7 +67,7 @@ def _serve_one(messages: Any, shared: int) -> None:
     messages.flush()
 
 
-def _decode(messages: Any, shared: int, wanted: dict[str, Any]) -> Pixels:
+def _decode(messages: Any, wanted: dict[str, Any], data: bytes | None) -> Pixels:
     accepted: set[tuple[int, ...]] = set()
 
     def check(shape: tuple[int, ...]) -> None:
@@ -79,7 +78,7 @@ def _decode(messages: Any, shared: int, wanted: dict[str, Any]) -> Pixels:
             raise InputError("refused")  # the one who asked knows why
         accepted.add(shape)
 
-    stream, size = _content(shared, wanted)
+    stream, size = _content(wanted, data)
     free = _FREE_BYTES + _COPIES_OF_FILE * size
     # Some formats make room for the pixels before they tell how many there are.
     with stream, _limited(wanted["cpu_seconds"], free + 8 * wanted["max_pixels"]) as limit_memory:
@@ -94,10 +93,9 @@ def _decode(messages: Any, shared: int, wanted: dict[str, Any]) -> Pixels:
         )
 
 
-def _content(shared: int, wanted: dict[str, Any]) -> tuple[BinaryIO, int]:
-    if "bytes" in wanted:
-        os.lseek(shared, 0, os.SEEK_SET)
-        return os.fdopen(shared, "rb", closefd=False), wanted["bytes"]
+def _content(wanted: dict[str, Any], data: bytes | None) -> tuple[BinaryIO, int]:
+    if data is not None:
+        return io.BytesIO(data), len(data)
     try:
         stream = open_regular(Path(wanted["path"]))
     except OSError as error:

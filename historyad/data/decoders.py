@@ -2,8 +2,8 @@
 
 Each has a limit on the memory and on the processor's time that an image may take, which it sets
 itself and the system enforces, and who waits for it has another on the time that passes. It is
-given files one at a time, by their paths or in a piece of memory that is shared, and told in JSON
-what is wanted; it answers in JSON and pixels. Its side is `historyad.data.decoder_process`.
+told in JSON what is wanted of which file, one at a time, and given the content of what has no path;
+it answers in JSON and pixels. Its side is `historyad.data.decoder_process`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -42,7 +41,7 @@ _ENVIRONMENT = {
 # Neither the environment nor the folder in which a command runs decide what is imported.
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from historyad.data.decoder_process import main; main(int(sys.argv[2]))"
+    "from historyad.data.decoder_process import main; main()"
 )
 
 
@@ -108,13 +107,11 @@ class _Process:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
-        self._shared = _shared_file()
         path = [entry for entry in sys.path if entry]
         path.append(str(Path(historyad.__file__).parents[1]))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, json.dumps(path), str(self._shared)],
-                pass_fds=[self._shared],
+                [sys.executable, "-I", "-S", "-c", _START, json.dumps(path)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # where libraries complain of a file as they like
@@ -135,7 +132,6 @@ class _Process:
         """End it, once nobody waits for it."""
         self.kill()
         self._socket.close()
-        os.close(self._shared)
 
     def decode(
         self, content: bytes | Path, wanted: dict[str, Any], check: Check | None, end: float
@@ -171,17 +167,10 @@ class _Process:
 
     def _ask(self, content: bytes | Path, wanted: dict[str, Any], end: float) -> None:
         if isinstance(content, Path):
-            where: dict[str, Any] = {"path": str(content.absolute())}
+            self._send(packed({**wanted, "path": str(content.absolute())}), end)
         else:
-            where = {"bytes": len(content)}
-            self._share(content)
-        self._send(packed({**wanted, **where}), end)
-
-    def _share(self, content: bytes) -> None:
-        place = 0
-        while place < len(content):
-            place += os.pwrite(self._shared, memoryview(content)[place:], place)
-        os.ftruncate(self._shared, place)
+            self._send(packed({**wanted, "bytes": len(content)}), end)
+            self._send(content, end)
 
     def _answer(self, max_pixels: int, check: Check | None, end: float) -> Pixels | InputError:
         refusal: InputError | None = None
@@ -231,14 +220,6 @@ class _Process:
             if n == 0:
                 raise ConnectionError("it has ended")
             rest = rest[n:]
-
-
-def _shared_file() -> int:
-    """Return the descriptor of a file without a name: in memory, where the system has such."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("historyad")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 _REMEDY = "save it again as a plain PNG or JPEG, or take it out"

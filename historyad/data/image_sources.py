@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from historyad.data import streams
@@ -16,7 +17,7 @@ from historyad.data.arrays import Samples
 from historyad.data.folders import describe, look_into
 from historyad.data.images import SUFFIXES
 from historyad.data.in_memory import collect
-from historyad.data.sources import Folder, Source, alike, gather
+from historyad.data.sources import Source, alike, gather
 from historyad.data.streams import Files, FolderFiles, ImageStream
 from historyad.data.tables import Roles
 from historyad.errors import InputError
@@ -24,16 +25,17 @@ from historyad.errors import InputError
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a source: the options of `open_source`."""
+    """What is asked of a source: the options of `open_source` and `open_stream`."""
 
     roles: Roles
     skip_unreadable: bool = False
     mixed: int | None = None
     channels: int | None = None
     any_size: bool = False
+    in_one_pass: bool = False  # so that nothing is worth being held
 
 
-def find_folder(path: Path, description: str, mixed: int | None, channels: int | None) -> Folder:
+def find_folder(path: Path) -> FolderFiles:
     """Return the images of a folder, none of them read yet; InputError where there are none."""
     found = look_into(path)
     if [name for name, _ in found.closed] == ["."]:
@@ -44,85 +46,78 @@ def find_folder(path: Path, description: str, mixed: int | None, channels: int |
             f"no images in {path}; give a folder that holds some of {' '.join(sorted(SUFFIXES))}"
             + (f". There are: {others}" if others else "")
         )
-    return Folder(
-        path,
-        found.images,
-        description,
-        mixed,
-        channels,
-        left_out=found.left_out,
-        closed=found.closed,
-    )
+    return FolderFiles(path, found)
 
 
 def open_files(
     files: Files, description: str, wanted: Wanted, sizes: NDArray[Any] | None = None
 ) -> Source:
     """Return the source of images that stay on the disk; ``sizes``, where they are known."""
-    how: dict[str, Any] = {
-        "channels": wanted.channels,
-        "skip_unreadable": wanted.skip_unreadable,
-    }
+    how: dict[str, Any] = {"channels": wanted.channels, "skip_unreadable": wanted.skip_unreadable}
     stream = (
         Images(files, sizes=sizes, **how)
         if wanted.any_size
         else ImageStream(files, side=wanted.mixed, **how)
     )
+    stream.unreadable += files.closed
     samples = cast(Samples, stream)  # of an array, it has what is used of samples
-    return Source("image", samples, stream.names, description, unreadable=stream.unreadable)
+    return Source(
+        "image",
+        samples,
+        stream.names,
+        description,
+        unreadable=stream.unreadable,
+        left_out=files.left_out,
+    )
 
 
-def open_folder(folder: Folder, wanted: Wanted) -> Source:
+def open_folder(path: Path, description: str, wanted: Wanted) -> Source:
     """Return the source of a folder: in memory, or on the disk where its images are many.
 
     Raises InputError for what cannot be read in it, unless that is to be skipped.
     """
-    if folder.closed and not wanted.skip_unreadable:
+    files = find_folder(path)
+    if files.closed and not wanted.skip_unreadable:
         raise InputError(
-            f"{folder.path}: {_listed(folder.closed)}. Change who may enter, or leave them out "
+            f"{path}: {_listed(files.closed)}. Change who may enter, or leave them out "
             "with --skip-unreadable"
         )
-    files = FolderFiles(folder.path, folder.paths)
     sizes = sizes_of(files) if wanted.any_size else None
-    n_bytes = (
-        _bytes_of_first(folder)
-        if sizes is None
-        else int(sizes.prod(1).sum()) * (wanted.channels or 3)
-    )
-    if n_bytes > streams.IN_MEMORY_BYTES:
-        opened = open_files(files, folder.description, wanted, sizes)
-        opened.unreadable[:0] = folder.closed
-        return replace(opened, left_out=folder.left_out)
-    return _in_memory(folder, wanted)
+    # All that is unreadable is set aside first, to be named together.
+    tolerant = open_files(files, description, replace(wanted, skip_unreadable=True), sizes)
+    if _bytes_of(tolerant, sizes) > streams.IN_MEMORY_BYTES:
+        return open_files(files, description, wanted, sizes)
+    return _in_memory(tolerant, path, wanted)
 
 
-def _bytes_of_first(folder: Folder) -> int:
-    """Return the bytes of all images of one size, judged by the first that is readable."""
-    found = next((image for _, image in folder.decoded(look_ahead=1)), None)
-    return 0 if found is None else len(folder) * found.nbytes
+def _bytes_of(source: Source, sizes: NDArray[np.intp] | None) -> int:
+    """Return the bytes of all images, judged by ``sizes`` or by the first that is readable."""
+    _, first = next(stream_of(source).decoded(1), ("", np.empty(0, np.uint8)))
+    if sizes is None:
+        return int(len(source) * first.nbytes)
+    return int(sizes.prod(1).sum() * first.shape[-1])
 
 
-def _in_memory(folder: Folder, wanted: Wanted) -> Source:
-    decoded = folder.decoded(look_ahead=64)
+def _in_memory(source: Source, path: Path, wanted: Wanted) -> Source:
+    decoded = stream_of(source).decoded(64)
     names, samples = (
         collect(decoded, skip_unreadable=wanted.skip_unreadable)
         if wanted.any_size
-        else gather(alike(decoded), len(folder))
+        else gather(alike(decoded), len(source))
     )
-    unreadable = folder.unreadable
+    unreadable = source.unreadable
     if unreadable and not (wanted.skip_unreadable and names):
         raise InputError(
-            f"{len(unreadable)} of {len(folder)} images in {folder.path} cannot be read: "
+            f"{len(unreadable)} of {len(source)} images in {path} cannot be read: "
             f"{_listed(unreadable)}. Mend or remove them, or leave them out with --skip-unreadable"
         )
-    return Source(
-        "image",
-        samples,
-        names,
-        folder.description,
-        unreadable=noted(samples, unreadable),
-        left_out=folder.left_out,
-    )
+    return replace(source, samples=samples, names=names, unreadable=noted(samples, unreadable))
+
+
+def stream_of(source: Source) -> ImageStream:
+    """Return the samples of images that stay on the disk."""
+    assert isinstance(source.samples, ImageStream)
+    return source.samples
 
 
 def _listed(found: Sequence[tuple[str, str]]) -> str:

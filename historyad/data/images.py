@@ -26,7 +26,6 @@ Files have one channel (grey) or three (colour); arrays may have any number.
 """
 
 import contextlib
-import io
 import re
 import stat
 from collections.abc import Callable
@@ -49,7 +48,6 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".pbm", ".pgm", ".pnm", ".ppm"}
 _TURNED = (5, 6, 7, 8)  # orientations of EXIF in which width and height change places
 STRIP_PIXELS = 1 << 20  # of a file, converted at a time
-_TURNED = (5, 6, 7, 8)  # orientations of EXIF in which width and height change places
 CHUNK_VALUES = 1 << 24  # values converted at a time: bounds the temporaries to about 128 MB
 
 
@@ -97,29 +95,6 @@ def unreadable(name: str, error: Exception) -> InputError:
         f"{name} cannot be read as an image ({_reason(error)}); "
         f"save it again as one of {', '.join(FORMATS)}, or take it out"
     )
-
-
-def image_shape(data: Path | bytes) -> tuple[int, int, int] | None:
-    """Shape (H, W, C) of the pixels of `decode_image`, undecoded; None for no image.
-
-    Of a PNG that says only behind its pixels that it is to be turned, H and W change places.
-    """
-    try:
-        if isinstance(data, Path):
-            refuse_irregular(data)
-        with (
-            io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
-            Image.open(stream, formats=FORMATS) as image,
-        ):
-            grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-            # Not that of a PNG, which decodes it to look for more behind its pixels.
-            exif = Image.Image.getexif(image)
-            # Of a TIFF, Pillow says the size as it is shown.
-            turned = exif.get(ExifTags.Base.Orientation) in _TURNED and image.format != "TIFF"
-            height, width = image.size if turned else image.size[::-1]
-            return height, width, 1 if grey else 3
-    except Exception:  # as many as for `decode_image`
-        return None
 
 
 def refuse_irregular(path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from historyad.data.any_size import Images, noted
 from historyad.data.arrays import Labels, Samples, whole_numbers
 from historyad.data.images import as_uint8, conform, image_pixels
-from historyad.data.sources import CHUNK_BYTES, Kind, Source, alike, gather
+from historyad.data.sources import CHUNK_BYTES, Source, SourceKind, alike, gather
 from historyad.data.streams import Names
 from historyad.data.tables import Table
 from historyad.errors import InputError
@@ -23,13 +23,52 @@ _FEWEST_LEVELS, _FLOAT64_NOISE = 256, 2.0**-40
 def open_array(source: Any) -> Source:
     """Return the source of an array, nested lists or a tensor; InputError when it is none."""
     try:
-        values = np.asanyarray(source.detach().cpu() if hasattr(source, "detach") else source)
-    except (TypeError, ValueError) as error:
+        values = np.asanyarray(without_torch(source))
+    except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"a {type(source).__name__} cannot be used as an array of samples ({error}); give "
             "samples of one shape"
         ) from error
+    if values.ndim == 0 and values.dtype == object:  # such as a torch DataLoader
+        raise InputError(
+            f"a {type(source).__name__} is no array of samples: give an array, or what gives one "
+            "sample at a time, such as a list, a data set or a generator"
+        )
     return from_array(values, f"array {values.shape} of {values.dtype}")
+
+
+def without_torch(values: Any) -> Any:
+    """Return a tensor, or the tensors of a list, as arrays of numpy; all else as it is.
+
+    Gradients are left behind, and bfloat16, which numpy has not, becomes float32.
+    """
+    if isinstance(values, list | tuple) and values and hasattr(values[0], "detach"):
+        return [without_torch(value) for value in values]
+    if not hasattr(values, "detach"):
+        return values
+    tensor = values.detach().cpu()
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+
+
+def is_iterator(source: Any) -> bool:
+    """Whether ``source`` gives its samples once, one after the other, as a generator does."""
+    return isinstance(source, Iterator)
+
+
+def gathered(source: Iterator[Any]) -> Any:
+    """Return what an iterator gives: a list of its items, or an array where they are numbers.
+
+    InputError where it gives nothing, as one that was used up before.
+    """
+    items = list(source)
+    if not items:
+        raise InputError(
+            f"the {type(source).__name__} gives no samples: perhaps it was used up; make it anew, "
+            "or give a list"
+        )
+    first = items[0]
+    is_row = isinstance(first, list | tuple) and all(isinstance(v, int | float) for v in first)
+    return np.array(items) if is_row else items
 
 
 def from_array(values: Samples, description: str, labels: Labels | None = None) -> Source:
@@ -39,7 +78,7 @@ def from_array(values: Samples, description: str, labels: Labels | None = None) 
     """
     imprecise = ""
     if values.ndim in (3, 4):
-        kind: Kind = "image"
+        kind: SourceKind = "image"
         samples: Samples = as_uint8(values, description)
     elif values.ndim == 2 and 0 not in values.shape:
         kind, samples = "vector", _as_vectors(values, description)
@@ -167,7 +206,7 @@ def open_dataset(
         names, samples = collect(items(), skip_unreadable=skip_unreadable)
     else:
         names, samples = gather(alike(items()), len(dataset))
-    kind: Kind = "vector" if samples.ndim == 2 else "image"
+    kind: SourceKind = "vector" if samples.ndim == 2 else "image"
     known = whole_numbers(np.array(labels)) if None not in labels else None
     return Source(kind, samples, names, name, known, noted(samples, []))
 
@@ -187,7 +226,7 @@ def _item_array(item: Any, name: str, mixed: int | None, channels: int | None) -
     if isinstance(item, Image.Image):
         image = image_pixels(item, name)
     else:
-        values = np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
+        values = np.asarray(without_torch(item))
         if values.ndim == 1:
             vector: Samples = _as_vectors(values[None], name)[0]
             return vector

@@ -15,7 +15,7 @@ from historyad.errors import InputError
 
 
 @dataclass(frozen=True)
-class Layout:
+class SetFiles:
     """One way in which the files of a set lie under a data root.
 
     ``files`` maps each split to its paths, all of which are needed; ``read`` turns them into
@@ -43,7 +43,7 @@ def _cache_folder() -> str:
     return str(pooch.os_cache("historyad"))
 
 
-def find_files(name: str, split: str, data_root: str | Path | None) -> tuple[Layout, list[Path]]:
+def find_files(name: str, split: str, data_root: str | Path | None) -> tuple[SetFiles, list[Path]]:
     """Return the first layout of which all files are there, downloading as a last resort."""
     roots = _roots(data_root)
     layouts = [layout for layout in SETS[name] if split in layout.files]
@@ -71,7 +71,7 @@ def _listed(files: Sequence[str]) -> str:
     return files[0] if len(files) == 1 else f"{files[0]} (and {len(files) - 1} beside it)"
 
 
-def _download(layout: Layout, split: str, root: Path) -> list[Path]:
+def _download(layout: SetFiles, split: str, root: Path) -> list[Path]:
     import pooch  # optional
 
     paths = [root / file for file in layout.files[split]]
@@ -141,7 +141,7 @@ def _read_cifar(_: str, paths: Sequence[Path]) -> tuple[Samples, Labels]:
     return np.ascontiguousarray(images), records[:, 0].astype(np.int64)
 
 
-def _idx_layouts(url: str, md5: Sequence[str], *folders: str) -> tuple[Layout, ...]:
+def _idx_layouts(url: str, md5: Sequence[str], *folders: str) -> tuple[SetFiles, ...]:
     """Layouts of the MNIST family; ``md5`` of train images, train labels, test ones likewise."""
     files = [
         f"{part}-{content}-ubyte"
@@ -149,7 +149,7 @@ def _idx_layouts(url: str, md5: Sequence[str], *folders: str) -> tuple[Layout, .
         for content in ("images-idx3", "labels-idx1")
     ]
     return tuple(
-        Layout(
+        SetFiles(
             {
                 "train": tuple(f"{folder}/{file}{suffix}" for file in files[:2]),
                 "test": tuple(f"{folder}/{file}{suffix}" for file in files[2:]),
@@ -163,14 +163,14 @@ def _idx_layouts(url: str, md5: Sequence[str], *folders: str) -> tuple[Layout, .
     )
 
 
-def _npz_layout(folder: str, *splits: str) -> Layout:
-    return Layout({split: (f"{folder}/{split}.npz",) for split in splits}, _read_npz)
+def _npz_layout(folder: str, *splits: str) -> SetFiles:
+    return SetFiles({split: (f"{folder}/{split}.npz",) for split in splits}, _read_npz)
 
 
 # In the layouts of the sets' authors, of torchvision, and of plain SET/SPLIT.npz. Where a set is
 # downloaded, it goes to the first layout. The checksums are those torchvision publishes.
-SETS: dict[str, tuple[Layout, ...]] = {
-    "digits": (Layout({"train": (), "test": ()}, _read_digits),),
+SETS: dict[str, tuple[SetFiles, ...]] = {
+    "digits": (SetFiles({"train": (), "test": ()}, _read_digits),),
     "mnist": _idx_layouts(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         [
@@ -207,7 +207,7 @@ SETS: dict[str, tuple[Layout, ...]] = {
     ),
     "svhn": (
         *(
-            Layout(
+            SetFiles(
                 {split: (f"{folder}{split}_32x32.mat",) for split in ("train", "test", "extra")},
                 _read_svhn,
                 "http://ufldl.stanford.edu/housenumbers/",
@@ -223,7 +223,7 @@ SETS: dict[str, tuple[Layout, ...]] = {
     ),
     "cifar10": (
         *(
-            Layout(
+            SetFiles(
                 {
                     "train": tuple(f"{folder}/data_batch_{i}.bin" for i in range(1, 6)),
                     "test": (f"{folder}/test_batch.bin",),
@@ -236,11 +236,11 @@ SETS: dict[str, tuple[Layout, ...]] = {
     ),
     "celeba": (
         _npz_layout("celeba", "train", "test", "test_64x64"),
-        Layout({"train": ("celeba/train",), "test": ("celeba/test",)}),
-        Layout({"all": ("celeba/img_align_celeba",)}),
+        SetFiles({"train": ("celeba/train",), "test": ("celeba/test",)}),
+        SetFiles({"all": ("celeba/img_align_celeba",)}),
     ),
     "tiny-imagenet": (
         _npz_layout("tiny_imagenet", "train", "test", "test_64x64"),
-        Layout({split: (f"tiny-imagenet-200/{split}",) for split in ("train", "val", "test")}),
+        SetFiles({split: (f"tiny-imagenet-200/{split}",) for split in ("train", "val", "test")}),
     ),
 }

@@ -79,11 +79,12 @@ class Shards:
     """The images of some tar files, by number: 24 bytes of memory each.
 
     Raises InputError when a file is damaged; with ``skip_unreadable``, the images before the
-    damage count, and ``unreadable`` has its (name, reason).
+    damage count, and ``closed`` has its (name, reason).
     """
 
     def __init__(self, paths: Sequence[Path], *, skip_unreadable: bool = False) -> None:
-        self.unreadable: list[tuple[str, str]] = []
+        self.left_out: dict[str, int] = {}  # nobody counts it
+        self.closed: list[tuple[str, str]] = []
         self._paths = list(paths)
         self._places = array("q")  # of each image: where its header starts, its data, its size
         ends = []  # of each file: the number of images up to its end
@@ -102,7 +103,7 @@ class Shards:
                         f"{reason}: fetch it again, or leave out what is missing with "
                         "--skip-unreadable"
                     ) from error
-                self.unreadable.append((path.name, reason))
+                self.closed.append((path.name, reason))
             ends.append(len(self._places) // 3)
         self._ends = np.array(ends)
         self.fingerprint = digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What samples are once they are open: a `Source`, or a `Folder` of images for one pass.
+"""What samples are once they are open: a `Source`.
 
 How they are opened is in `historyad.data.datasets`.
 """
@@ -7,18 +7,16 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from historyad.data.arrays import Labels, Samples
-from historyad.data.decoding import decode_many
 from historyad.data.images import Check, Pixels
-from historyad.data.streams import ImageStream, any_shape, fitting, in_chunks
+from historyad.data.streams import ImageStream, any_shape
 from historyad.errors import InputError
 
-Kind = Literal["image", "vector"]
+SourceKind = Literal["image", "vector"]
 Batch = tuple[Sequence[str], Samples]
 
 CHUNK_BYTES = 1 << 24
@@ -35,10 +33,11 @@ class Source:
     ``imprecise`` says what float32 loses of vectors, where that is too much to learn from.
     ``columns`` are the names of the F columns of vectors, empty where they have none, and
     ``groups`` the N keys of what each sample belongs to, empty where a table did not say.
-    ``left_out`` counts by reason what else was in a folder.
+    ``left_out`` counts by reason what else was in a folder. ``channels`` is what its images were
+    made alike in: 1, all grey, or 3, all colour.
     """
 
-    kind: Kind
+    kind: SourceKind
     samples: Samples
     names: Sequence[str]
     description: str
@@ -48,6 +47,7 @@ class Source:
     columns: tuple[str, ...] = ()
     groups: Sequence[str] = ()
     left_out: dict[str, int] = field(default_factory=dict)
+    channels: int | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -80,6 +80,7 @@ class Source:
             "fingerprint": self.fingerprint,
             "n": len(self),
             "unreadable": len(self.unreadable),
+            **({} if self.channels is None else {"channels": self.channels}),
         }
 
     def chunks(
@@ -104,87 +105,10 @@ class Source:
         Those of an `ImageStream` are found by its `chunks`.
         """
         known: dict[int, tuple[str, str]] = getattr(self.samples, "unreadable_rows", {})
-        without = [entry for entry in self.unreadable if entry not in known.values()]
+        of_rows = set(known.values())
+        without = [entry for entry in self.unreadable if entry not in of_rows]
         found = [entry for row, entry in sorted(known.items()) if start <= row < stop]
         return [*(without if start <= 0 < stop else ()), *found]
-
-
-@dataclass(frozen=True, eq=False)
-class Folder:
-    """A folder of images that is decoded while it is read, and never held as a whole.
-
-    `chunks` looks as that of a `Source`. It decodes in background threads, one chunk ahead of the
-    consumer, and skips unreadable images: after it, ``unreadable`` holds their (name, reason), and
-    those of the folders in it that are ``closed``. ``left_out`` counts by reason what else it has.
-    """
-
-    path: Path
-    paths: Sequence[Path]
-    description: str
-    mixed: int | None = None
-    channels: int | None = None
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    kind: Kind = "image"
-    left_out: dict[str, int] = field(default_factory=dict)
-    closed: Sequence[tuple[str, str]] = ()
-
-    def __len__(self) -> int:
-        """Count the image files, readable or not."""
-        return len(self.paths)
-
-    def chunks(
-        self, size: int, start: int = 0, stop: int | None = None, *, check: Check = any_shape
-    ) -> Iterator[Batch]:
-        """Yield (names, uint8 (n, H, W, C)) of the files ``start`` to ``stop``, in order.
-
-        They are chunks as of `in_chunks`. What ``check`` refuses counts as unreadable.
-        """
-        yield from in_chunks(self.decoded(size, start, stop, check=check), size)
-
-    def unreadable_in(self, start: int, stop: int) -> list[tuple[str, str]]:
-        """Return the ``unreadable`` of the last `chunks`, which were of ``start`` to ``stop``."""
-        return list(self.unreadable)
-
-    def name_of(self, path: Path) -> str:
-        """Return what the image at ``path`` is called: its path within the folder."""
-        return path.relative_to(self.path).as_posix()
-
-    def decoded(
-        self,
-        look_ahead: int,
-        start: int = 0,
-        stop: int | None = None,
-        *,
-        check: Check = any_shape,
-    ) -> Iterator[tuple[str, Pixels]]:
-        """Yield (name, image) of those that can be read; what cannot goes to ``unreadable``."""
-        # What has no row is of row 0, as in `Source.unreadable_in`.
-        self.unreadable[:] = [] if start else self.closed
-        paths = self.paths[start:stop]
-        for path, image in zip(paths, self._ahead(paths, look_ahead, check), strict=True):
-            name = self.name_of(path)
-            if isinstance(image, InputError):
-                self.unreadable.append((name, str(image)))
-            else:
-                yield name, image
-
-    def _ahead(
-        self, paths: Sequence[Path], look_ahead: int, check: Check
-    ) -> Iterator[Pixels | InputError]:
-        """Decode in order, as far ahead as memory is for images like the first."""
-        for done, path in enumerate(paths, 1):
-            (image,) = self._decode([path], 0, check)
-            yield image
-            if not isinstance(image, InputError):
-                yield from self._decode(paths[done:], fitting(look_ahead, image.nbytes), check)
-                return
-
-    def _decode(
-        self, paths: Sequence[Path], look_ahead: int, check: Check
-    ) -> Iterator[Pixels | InputError]:
-        return decode_many(
-            paths, side=self.mixed, channels=self.channels, check=check, look_ahead=look_ahead
-        )
 
 
 def alike(images: Iterable[tuple[str, Pixels]]) -> Iterator[tuple[str, Pixels]]:

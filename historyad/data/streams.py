@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, overload
@@ -21,7 +20,9 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from historyad.data.ahead import N_THREADS, ahead
 from historyad.data.decoding import decode_image
+from historyad.data.folders import Contents
 from historyad.data.images import Check, Pixels, conform
 from historyad.data.shards import printable
 from historyad.errors import InputError
@@ -68,7 +69,14 @@ def any_shape(shape: tuple[int, ...]) -> None:
 
 
 class Files(Protocol):
-    """Image files by number: those of a folder, or of tar shards."""
+    """Image files by number: those of a folder, or of tar shards.
+
+    ``left_out`` counts by reason what else there is, and ``closed`` has the (name, reason) of a
+    folder or a shard of which not all can be read.
+    """
+
+    left_out: dict[str, int]
+    closed: list[tuple[str, str]]
 
     def __len__(self) -> int: ...
 
@@ -84,11 +92,12 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """The image files ``paths`` below ``folder``."""
+    """The image files that were ``found`` in ``folder``."""
 
-    def __init__(self, folder: Path, paths: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, found: Contents) -> None:
         self._folder = folder
-        self._paths = paths
+        self._paths = found.images
+        self.left_out, self.closed = found.left_out, found.closed
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -100,6 +109,11 @@ class FolderFiles:
     def read(self, number: int) -> Path:
         """Return the path."""
         return self._paths[number]
+
+    def part(self, rows: slice) -> FolderFiles:
+        """Return some of the files; what has no row is of row 0, as in `Source.unreadable_in`."""
+        closed = [] if rows.start else self.closed
+        return FolderFiles(self._folder, Contents(self._paths[rows], {}, closed))
 
     @property
     def fingerprint(self) -> str:
@@ -170,10 +184,17 @@ class ImageStream:
         self._skip_unreadable = skip_unreadable
         self.unreadable_rows: dict[int, tuple[str, str]] = {}
         self._lock = Lock()
-        self._n_threads = min(4, os.cpu_count() or 1)
-        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(N_THREADS, thread_name_prefix="decode")
         self._rows = np.arange(len(files))
-        self.shape: tuple[int, ...] = (len(files), *self._next_readable(0)[1].shape)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """(N, H, W, C), of which all but N is that of the first image that can be read."""
+        return (len(self.files), *self._first_shape)
+
+    @cached_property
+    def _first_shape(self) -> tuple[int, ...]:
+        return self._next_readable(0)[1].shape
 
     @property
     def names(self) -> Sequence[str]:
@@ -188,7 +209,7 @@ class ImageStream:
         if rows.ndim == 0:
             return self._readable(int(rows))
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        parts = np.array_split(np.arange(len(rows)), self._n_threads)
+        parts = np.array_split(np.arange(len(rows)), N_THREADS)
         for _ in self._threads.map(lambda part: self._fill(images, rows, part), parts):
             pass
         return images
@@ -203,10 +224,20 @@ class ImageStream:
 
         They are chunks as of `in_chunks`. What ``check`` refuses counts as unreadable.
         """
+        yield from in_chunks(self.decoded(size, start, stop, check=check), size)
+
+    def decoded(
+        self, look_ahead: int, start: int = 0, stop: int | None = None, *, check: Check = any_shape
+    ) -> Iterator[tuple[str, Pixels]]:
+        """Yield (name, image) of rows that can be read and pass ``check``, decoded ahead of time.
+
+        At most ``look_ahead`` are, and fewer where they are large.
+        """
         rows = range(len(self))[start:stop]
-        n = fitting(size, self._bytes_of_one())
-        decoded = (self._decode_all(rows[i : i + n], check) for i in range(0, len(rows), n))
-        yield from in_chunks(chain.from_iterable(decoded), size)
+        images = ahead(lambda row: self._decode(row, check), rows, look_ahead, PART_BYTES)
+        for row, image in zip(rows, images, strict=True):
+            if image is not None:
+                yield self.files.name(row), image
 
     def look_at(self, rows: Iterable[int]) -> None:
         """Note which of ``rows`` cannot be read."""
@@ -234,20 +265,17 @@ class ImageStream:
     def _readable(self, number: int) -> Pixels:
         """Return an image of the shape of all, or the next: a function of the number alone."""
         found, image = self._next_readable(number)
-        if image.shape != self.shape[1:]:
+        if image.shape != self._first_shape:
             self._check(self.files.name(found), image.shape)
         return image
 
     def _check(self, name: str, shape: tuple[int, ...]) -> None:
         """Raise InputError for a shape that is not that of the others."""
         raise InputError(
-            f"{name} is of shape {shape}, the first image {self.shape[1:]}: make all grey or "
+            f"{name} is of shape {shape}, the first image {self._first_shape}: make all grey or "
             "colour with --channels 1 or 3, and convert all to one size or fit with image_size for "
             "images of any size"
         )
-
-    def _bytes_of_one(self) -> int:
-        return math.prod(self.shape[1:])
 
     def _next_readable(self, number: int) -> tuple[int, Pixels]:
         """Return the first image from ``number`` on that can be read, and its number."""
@@ -257,13 +285,6 @@ class ImageStream:
             if image is not None:
                 return found, image
         raise InputError(f"none of {len(self)} images can be read: {self.unreadable[0][1]}")
-
-    def _decode_all(self, rows: Sequence[int], check: Check) -> Iterator[tuple[str, Pixels]]:
-        """Yield (name, image) of those rows that can be read and pass ``check``."""
-        images = self._threads.map(lambda row: self._decode(row, check), rows)
-        for row, image in zip(rows, images, strict=True):
-            if image is not None:
-                yield self.files.name(row), image
 
     def _decode(self, number: int, check: Check = any_shape) -> Pixels | None:
         """Return an image; None for an unreadable one that may be skipped."""

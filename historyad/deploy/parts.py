@@ -1,4 +1,4 @@
-"""The folder of a source that is scored in parts: its files, what became of each part, whose it is.
+"""A source that is scored in parts: the folder of their files, and how one of them is made.
 
 ::
 
@@ -6,37 +6,42 @@
     OUT/part-00003-of-00010.parquet            or .csv, .jsonl: the rows of `historyad score`
     OUT/_part-00003-of-00010.json              its counts, and what had to be set aside, by name
 
-Readers of Parquet folders skip names that start with an underscore or a dot. A file gets its name
-when it is complete, so that whatever is interrupted continues where it was.
+Part i of n is the samples from ``i N // n`` up to ``(i + 1) N // n``, in the source's order. A file
+gets its name when it is complete, and a part that is there is not scored again, so that whatever is
+interrupted continues with the same command. Readers of Parquet folders skip names that start with
+an underscore or a dot. Who scores all parts at once is `historyad.deploy.many`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+import numpy as np
 from numpy.typing import NDArray
 
+from historyad.data.columns import align
+from historyad.data.datasets import open_stream
 from historyad.data.shards import printable
-from historyad.data.sources import Folder, Source
+from historyad.data.sources import CHUNK, Source
 from historyad.data.streams import ImageStream
 from historyad.deploy.ray_cluster import require
 from historyad.deploy.tables import open_table
 from historyad.errors import InputError, RunError
-from historyad.files import load_json, save_json
+from historyad.files import load_json, save_json, write_atomic
+from historyad.model.model import Model
+from historyad.ranks import choose_device
+from historyad.score.result import FIGURES
 
 FileFormat = Literal["parquet", "csv", "jsonl"]
 Columns = dict[str, NDArray[Any]]
-
-_LEAST_ROWS, _MOST_PARTS = 2048, 10_000  # of a part, and of a source: small parts, not too many
+OnOpen = Callable[[Source], None]
 
 
 @dataclass(frozen=True)
@@ -82,15 +87,46 @@ class Job:
         return slice(part * n_samples // self.parts, (part + 1) * n_samples // self.parts)
 
 
-def number_of_parts(out: Path, n_samples: int) -> int:
-    """Return in how many parts a folder was begun, or how many a new one gets."""
-    if (out / "_parts.json").exists():
-        with suppress(KeyError, TypeError, ValueError):
-            return max(1, int(load_json(out / "_parts.json")["parts"]))
-    return min(_MOST_PARTS, math.ceil(n_samples / _LEAST_ROWS))
+def score_shard(
+    job: Job, shard: int, *, device: str = "auto", on_open: OnOpen | None = None
+) -> Part:
+    """Score one part of ``job`` in this process, unless it is there; return what became of it.
+
+    ``on_open`` is told of the samples of all parts.
+
+    Raises InputError for a shard that does not exist and for a source that cannot be opened, and
+    RunError when the folder holds the scores of something else.
+    """
+    if not 0 <= shard < job.parts:
+        raise InputError(
+            f"there is no shard {shard}/{job.parts}: they are 0/{job.parts} to "
+            f"{job.parts - 1}/{job.parts}"
+        )
+    model = Model.load(job.run, choose_device(device))
+    samples = open_for_parts(job, model)
+    if on_open is not None:
+        on_open(samples)
+    claim(job, model, samples)
+    return score_part(job, shard, model, samples, job.range_of(shard, len(samples)))
 
 
-def claim(job: Job, samples: Source | Folder, columns: Sequence[str]) -> None:
+def open_for_parts(job: Job, model: Model) -> Source:
+    """Return the samples of all parts of ``job``."""
+    samples = open_stream(
+        job.source,
+        data_root=job.data_root,
+        mixed=model.kind.grid,
+        channels=job.channels or model.channels,
+        id_column=job.id_column,
+    )
+    samples = align(samples, model.feature_names)
+    if not isinstance(samples.samples, ImageStream):
+        # Of one shape: all of it can be scored, or nothing.
+        model.kind.check(tuple(samples.samples.shape[1:]))
+    return samples
+
+
+def claim(job: Job, model: Model, samples: Source) -> None:
     """Start a folder of parts, or find that it is the one that ``job`` describes, or RunError.
 
     Whoever comes first writes what the others compare with: all agree about the samples, their
@@ -103,7 +139,7 @@ def claim(job: Job, samples: Source | Folder, columns: Sequence[str]) -> None:
     record = {
         "parts": job.parts,
         "format": job.file_format,
-        "columns": list(columns),
+        "columns": list(column_names(model, view_scores=job.view_scores)),
         "samples": len(samples),
         "id_column": job.id_column,
         "channels": job.channels,
@@ -123,42 +159,12 @@ def claim(job: Job, samples: Source | Folder, columns: Sequence[str]) -> None:
             )
 
 
-def save_part(job: Job, part: Part, columns: Columns) -> None:
-    """Write the files of a part. Raises RunError when the disk does not take them."""
-    # The summary first: where the part is, both are.
-    with _publishing(job.summary_path(part.number)) as temporary:
-        temporary.write_text(json.dumps(asdict(part)) + "\n")
-    with _publishing(job.path(part.number)) as temporary:
-        _write_columns(temporary, columns)
-
-
-def load_part(job: Job, number: int) -> Part:
-    """Return what became of a finished part. Raises RunError when its summary was altered."""
-    path = job.summary_path(number)
-    found = load_json(path)
-    try:
-        return Part(**{**found, "unreadable": [(name, why) for name, why in found["unreadable"]]})
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} was altered: delete it and {job.path(number)}") from error
-
-
-def rows_of(columns: Columns) -> Iterator[dict[str, Any]]:
-    """Yield the rows of columns, as JSON can hold them."""
-    for values in zip(*(column.tolist() for column in columns.values()), strict=True):
-        yield dict(zip(columns, values, strict=True))
-
-
-def _fingerprint(samples: Source | Folder) -> str:
-    """Return a digest of the names or, of an array, of its type and shape: not of every pixel."""
-    if isinstance(samples, Source) and isinstance(samples.samples, ImageStream):
-        return samples.fingerprint
-    if isinstance(samples, Source):
-        text = f"{samples.samples.shape} {samples.samples.dtype.str}"
-        return hashlib.sha256(text.encode()).hexdigest()
-    digest = hashlib.sha256()
-    for path in samples.paths:
-        digest.update(printable(samples.name_of(path)).encode() + b"\0")
-    return digest.hexdigest()
+def _fingerprint(samples: Source) -> str:
+    """Return a digest of names and sizes or, of an array, its type and shape: not of all pixels."""
+    if isinstance(samples.samples, ImageStream):
+        return samples.samples.files.fingerprint
+    text = f"{samples.samples.shape} {samples.samples.dtype.str}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _create(path: Path, record: dict[str, Any]) -> None:
@@ -175,7 +181,78 @@ def _create(path: Path, record: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+# --- one part
+
+
+def score_part(job: Job, number: int, model: Model, samples: Source, here: slice) -> Part:
+    """Score the rows ``here`` of ``samples`` into the files of a part, unless they are there."""
+    if job.path(number).exists():
+        return load_part(job, number)
+    started = time.perf_counter()
+    rows = here.start, here.stop
+    chunks = [
+        score_chunk(model, names, some, view_scores=job.view_scores)
+        for names, some in samples.chunks(CHUNK, *rows, check=model.kind.check)
+    ]
+    names = column_names(model, view_scores=job.view_scores)
+    columns = {
+        name: np.concatenate([np.empty(0, _type_of(name)), *(chunk[name] for chunk in chunks)])
+        for name in names
+    }
+    part = Part(
+        number,
+        len(columns["path"]),
+        int(columns["is_anomalous"].sum()),
+        samples.unreadable_in(*rows),
+        time.perf_counter() - started,
+        os.getpid(),
+    )
+    save_json(job.summary_path(number), asdict(part))  # first: where the part is, both are
+    _write_columns(job.path(number), columns)
+    return part
+
+
+def load_part(job: Job, number: int) -> Part:
+    """Return what became of a finished part. Raises RunError when its summary was altered."""
+    path = job.summary_path(number)
+    found = load_json(path)
+    try:
+        return Part(**{**found, "unreadable": [(name, why) for name, why in found["unreadable"]]})
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} was altered: delete it and {job.path(number)}") from error
+
+
+def score_chunk(
+    model: Model, names: Sequence[str], samples: NDArray[Any], *, view_scores: bool = False
+) -> Columns:
+    """Return the columns of the rows of some samples: what `historyad score` says of each.
+
+    ``path`` (N,) str, ``anomaly_score`` float32, ``p_value`` float64, ``is_anomalous`` bool and,
+    with ``view_scores``, one float32 column for each view.
+    """
+    found = model(samples, views=view_scores)
+    paths = np.array([printable(name) for name in names], dtype=object)
+    return {"path": paths, **found.columns()}
+
+
+def column_names(model: Model, *, view_scores: bool = False) -> tuple[str, ...]:
+    """Return the names of the columns of `score_chunk`."""
+    return ("path", *FIGURES, *(model.view_names if view_scores else ()))
+
+
+def rows_of(columns: Columns) -> Iterator[dict[str, Any]]:
+    """Yield the rows of columns, as JSON can hold them."""
+    for values in zip(*(column.tolist() for column in columns.values()), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _type_of(column: str) -> type:
+    types = {"path": object, "p_value": np.float64, "is_anomalous": np.bool_}
+    return types.get(column, np.float32)
+
+
 def _write_columns(path: Path, columns: Columns) -> None:
+    """Write a part, whole or not at all: two processes with the same part do not meet."""
     if path.suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
@@ -184,27 +261,10 @@ def _write_columns(path: Path, columns: Columns) -> None:
             name: pyarrow.array(column, pyarrow.string() if name == "path" else None)
             for name, column in columns.items()
         }
-        pyarrow.parquet.write_table(pyarrow.table(arrays), path)
+        buffer = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(pyarrow.table(arrays), buffer)
+        write_atomic(path, buffer.getvalue())
         return
     with open_table(str(path), tuple(columns)) as write:
         for row in rows_of(columns):
             write(row)
-
-
-@contextmanager
-def _publishing(path: Path) -> Iterator[Path]:
-    """Yield a name to write to; what is there afterwards gets its own name, whole or not at all.
-
-    Two processes with the same part, as when a machine seemed lost, do not meet in one file.
-    """
-    temporary = path.with_name(f".{uuid4().hex}-{path.name}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

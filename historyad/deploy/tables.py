@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
-from uuid import uuid4
 
 from historyad.errors import InputError
 from historyad.names import as_cell
+from historyad.regular import published
 
 
 @contextmanager
@@ -33,21 +32,14 @@ def open_table(out: str, columns: tuple[str, ...]) -> Iterator[Any]:
     path = Path(out)
     if path.suffix not in (".csv", ".jsonl"):
         raise InputError(f"cannot write {out}: name a .csv or .jsonl file, or - for the terminal")
-    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            write = _json_writer(file) if path.suffix == ".jsonl" else _csv_writer(file, columns)
-            yield write
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with (
+            published(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            yield _json_writer(file) if path.suffix == ".jsonl" else _csv_writer(file, columns)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    except Exception:
-        temporary.unlink()
-        raise
 
 
 def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from historyad.errors import InputError
 from historyad.kinds.damages import Damage, Samples
+from historyad.kinds.kind import Kind
 from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.randomness import Stream, numpy_generator
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 POWER = 0.95  # share of the damaged samples that a strength must bring to detection
 SAMPLES = 200  # looked at unless told otherwise
 
-_MOST_VALUES, _FEWEST = 2**23, 5  # looked at by default: all damages take half a minute or so
+# Looked at by default, so that all damages take half a minute or so: a map takes longer to make.
+_MOST_VALUES, _MOST_OF_MAPS, _FEWEST = 2**23, 2**19, 5
 _CHUNK_VALUES = 2**22  # of the samples damaged at a time: bounds the memory
 
 
@@ -55,7 +57,7 @@ def probe_model(
     although a weaker one is seen. The same seed gives the same result. Raises InputError for
     samples that the model does not accept.
     """
-    samples = _draw(samples, default_limit(samples) if limit is None else limit, seed)
+    samples = _draw(samples, default_limit(model.kind, samples) if limit is None else limit, seed)
     model.kind.check(samples.shape[1:])
     kinds = model.kind.damages(samples.shape[1:])
     n_chunks = len(list(_chunks(samples)))
@@ -82,9 +84,10 @@ def probe_model(
     }
 
 
-def default_limit(samples: Samples) -> int:
+def default_limit(kind: Kind, samples: Samples) -> int:
     """Return how many samples are looked at unless told otherwise: fewer where they are large."""
-    return int(np.clip(_MOST_VALUES // samples[0].size, _FEWEST, SAMPLES))
+    most = _MOST_VALUES if kind.work_pixels is None else _MOST_OF_MAPS
+    return int(np.clip(most // samples[0].size, _FEWEST, SAMPLES))
 
 
 def wilson_interval(count: NDArray[np.int64], n: int) -> tuple[list[float], list[float]]:

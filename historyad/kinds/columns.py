@@ -123,13 +123,15 @@ class Columns(Kind):
         if config.views == "history":
             return DetectorScore(self, d_tv)
         normal = normal_samples(batches, samples_to_fit(self.input_shape[0]))
-        return Views(self, d_tv, VectorCompanions.fit(normal))
+        companions = VectorCompanions.fit(normal)
+        return Views(self, d_tv, companions, is_trained=self.trains(config))
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose companions have these sizes."""
         if sizes is None:
             return DetectorScore(self, d_tv)
-        return Views(self, d_tv, VectorCompanions.build(self.input_shape[0], **sizes))
+        companions = VectorCompanions.build(self.input_shape[0], **sizes)
+        return Views(self, d_tv, companions, is_trained=self.trains(config))
 
     @property
     def _varies(self) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -21,8 +22,10 @@ from historyad.kinds.contrast import halved, local_contrast
 from historyad.kinds.images import SIDES, ImageKind
 from historyad.kinds.kind import Excess, Samples, by, read_shape
 from historyad.method.batches import Batches
+from historyad.method.detector import random_detector
 from historyad.method.networks import COARSEST, Critic
 from historyad.randomness import Stream, numpy_generator
+from historyad.score.cells import cell_features, in_tiles, normalised
 from historyad.score.maps import MapScore
 from historyad.score.result import Map
 from historyad.score.score import Score
@@ -129,6 +132,34 @@ class Crops(ImageKind):
         if config.views == "history":
             return MapScore(self, d_tv)
         return MapScore.fit(self, d_tv, samples, rows, config.seed)
+
+    @property
+    def n_worst(self) -> int:
+        """As many cells as make the score."""
+        return max(1, CONSTANTS.worst_pixels // self.cell**2)
+
+    @torch.inference_mode()
+    def looks(
+        self, samples: Samples, rows: NDArray[np.intp], config: Config
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield what convolutions of random weights make of the cells of each image.
+
+        That of the cell which is there at a coarser scale stands beside that of the finest.
+        """
+        critic = random_detector(self.networks(config), config)
+
+        def features(tile: Tensor) -> Tensor:
+            return normalised(cell_features(critic, tile, self.cell))[0]
+
+        for row in rows.tolist():
+            levels = (level[0] for level in self.pyramid(samples[row][None]))
+            cells = [in_tiles(level, self.cell, self.floats, features) for level in levels]
+            height, width = cells[0].shape[1:]
+            enlarged = [
+                found.repeat_interleave(2**n, 1).repeat_interleave(2**n, 2)[:, :height, :width]
+                for n, found in enumerate(cells)
+            ]
+            yield torch.cat(enlarged).flatten(1).T.numpy()
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose banks have these sizes."""

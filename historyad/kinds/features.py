@@ -140,11 +140,22 @@ class Features(ImageKind):
         assert isinstance(batches, CellBatches)
         if config.views == "history":
             return FeatureScore(self, d_tv, batches.residuals)
-        return FeatureScore.fit(self, d_tv, batches.residuals, batches.cells, config.seed)
+        return FeatureScore.fit(
+            self,
+            d_tv,
+            batches.residuals,
+            batches.cells,
+            config.seed,
+            is_trained=self.trains(config),
+        )
+
+    def trains(self, config: Config) -> bool:
+        """Whether D_TV is trained: where it is asked for."""
+        return config.views in ("all", "history")
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose companions have these sizes."""
-        return FeatureScore.build(self, d_tv, sizes or {})
+        return FeatureScore.build(self, d_tv, sizes or {}, is_trained=self.trains(config))
 
     def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
         """Return the detector's own maps, whose worst cells make the score."""

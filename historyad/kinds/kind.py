@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.config import Config
+from historyad.data.any_size import parts_of
 from historyad.data.images import Pixels
 from historyad.errors import InputError
 from historyad.kinds.damages import Damage
@@ -91,6 +92,10 @@ class Kind(ABC):
 
     # --- training and scoring
 
+    def trains(self, config: Config) -> bool:
+        """Whether D_TV is trained, or left out of the score."""
+        return config.views != "companions"
+
     @abstractmethod
     def networks(self, config: Config) -> Networks:
         """Return generator and critic for these samples."""
@@ -123,6 +128,21 @@ class Kind(ABC):
     @abstractmethod
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose companions have these sizes, to be loaded into."""
+
+    @property
+    def n_worst(self) -> int:
+        """Of so many of its `looks`, the strangest, a sample is judged before any training."""
+        return 1
+
+    def looks(
+        self, samples: Samples, rows: NDArray[np.intp], config: Config
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield what of each of ``rows`` is compared with others before any training.
+
+        One look of all values, (1, values), or one of each part of a sample, (parts, values).
+        """
+        for part in parts_of(samples, rows):
+            yield from self.floats(self.prepare(part)).flatten(1).numpy()[:, None]
 
     # --- what is asked of a fitted detector
 

@@ -114,14 +114,15 @@ class Whole(ImageKind):
             return DetectorScore(self, d_tv)
         normal = normal_samples(batches, samples_to_fit(math.prod(self.networks(config).shape)))
         companions = ImageCompanions.fit(normal, *layers_of(d_tv, normal))
-        return Views(self, d_tv, companions)
+        return Views(self, d_tv, companions, is_trained=self.trains(config))
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose companions have these sizes."""
         if sizes is None:
             return DetectorScore(self, d_tv)
         shape = self.networks(config).shape
-        return Views(self, d_tv, ImageCompanions.build(d_tv, shape, **sizes))
+        companions = ImageCompanions.build(d_tv, shape, **sizes)
+        return Views(self, d_tv, companions, is_trained=self.trains(config))
 
     def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
         """Return maps, by occlusion, of what makes each image anomalous, (H, W) each."""

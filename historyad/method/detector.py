@@ -18,7 +18,7 @@ from historyad.method.gan import make_adam, set_learning_rate
 from historyad.method.history import History
 from historyad.method.loop import Loop, Session
 from historyad.method.losses import detector_loss, total_variation_estimate
-from historyad.method.networks import Critic, initialise
+from historyad.method.networks import Critic, Networks, initialise
 from historyad.randomness import Stream, torch_generator
 
 # History samples drawn at a time: fewer where they are large, which bounds the memory.
@@ -35,9 +35,14 @@ def start_detector(history: History) -> Critic:
     """
     if history.config.detector_start != "random":
         return history.average_critic()
-    detector = history.networks.critic()
-    initialise(detector, torch_generator(history.config.seed, Stream.WEIGHTS, 1))
-    return detector.to(history.device)
+    return random_detector(history.networks, history.config).to(history.device)
+
+
+def random_detector(networks: Networks, config: Config) -> Critic:
+    """Return a D_TV that knows nothing: its weights are drawn from the seed."""
+    detector = networks.critic()
+    initialise(detector, torch_generator(config.seed, Stream.WEIGHTS, 1))
+    return detector
 
 
 def train_detector(batches: Batches, history: History, session: Session = _ALONE) -> Critic:
@@ -50,7 +55,8 @@ def train_detector(batches: Batches, history: History, session: Session = _ALONE
     detector = start_detector(history)
     if config.detector_start == "untrained":
         return detector.eval()
-    optimizer = make_adam(detector, config.detector_learning_rate)
+    betas = config.detector_momentum, config.detector_square_momentum
+    optimizer = make_adam(detector, config.detector_learning_rate, betas)
     loop = Loop(3, config, session, {"detector": detector}, {"optimizer": optimizer})
     length = config.detector_epochs * config.epoch_images
     # Whole, as the pool needs it: a product such as 1.1 * 50,000 is rounded to a bit more.

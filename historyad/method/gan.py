@@ -17,7 +17,6 @@ from historyad.method.losses import critic_loss, generator_loss, gradient_penalt
 from historyad.method.networks import Critic, Generator, Networks, initialise
 from historyad.randomness import Stream, torch_generator
 
-_BETAS = (0.5, 0.9)  # Adam's momentum; it makes P_G oscillate around P_data (section 3.2)
 _ALONE = Session()
 
 
@@ -76,11 +75,13 @@ def build_gan(networks: Networks, config: Config, device: torch.device | str) ->
     initialise(generator, random)
     initialise(critic, random)
     generator, critic = generator.to(device), critic.to(device)
+    # Momentum makes P_G oscillate around P_data (section 3.2).
+    betas = config.momentum, config.square_momentum
     return Gan(
         generator,
         critic,
-        make_adam(generator, _generator_rate(config)),
-        make_adam(critic, config.learning_rate),
+        make_adam(generator, _generator_rate(config), betas),
+        make_adam(critic, config.learning_rate, betas),
     )
 
 
@@ -151,9 +152,9 @@ def draw_latents(config: Config, random: torch.Generator, device: torch.device) 
     return latents[ranks.own_part(config.batch_size)].to(device)
 
 
-def make_adam(network: nn.Module, learning_rate: float) -> Adam:
+def make_adam(network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> Adam:
     """Return the paper's optimiser for ``network``; fused, it saves a tenth of a step."""
-    return Adam(network.parameters(), lr=learning_rate, betas=_BETAS, fused=True)
+    return Adam(network.parameters(), lr=learning_rate, betas=betas, fused=True)
 
 
 def set_learning_rate(optimizer: Adam, learning_rate: float) -> None:

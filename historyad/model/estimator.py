@@ -27,6 +27,7 @@ from historyad.config import (
 )
 from historyad.data.columns import align
 from historyad.data.datasets import open_source
+from historyad.data.in_memory import without_torch
 from historyad.data.sources import Source
 from historyad.errors import InputError
 from historyad.kinds.choose import settle
@@ -59,6 +60,8 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         model_: the fitted `Model`: score and calibration.
         threshold_: anomaly score above which an input is called anomalous.
         offset_: ``-threshold_``, scikit-learn's name and sign.
+        suspects_: samples that were set aside with ``contamination``, the most suspicious first:
+            (row, name, suspicion).
         n_features_in_: features of a vector, or rows of an image.
         feature_names_in_: names of the columns, where ``X`` was a table that has some.
 
@@ -103,6 +106,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
                 directory,
                 on_progress=on_progress,
             )
+            self.suspects_ = directory.read_suspects()
         return self
 
     def anomaly_score(self, X: Any) -> NDArray[np.float64]:
@@ -182,6 +186,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
 
     def _open(self, X: Any, *, reset: bool) -> Source:
         """Return ``X`` as a source; arrays go through scikit-learn's own checks."""
+        X = without_torch(X)
         is_array = _is_array(X)
         if is_array:
             array = check_array(
@@ -192,7 +197,12 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
                 validate_data(self, X, reset=reset, skip_check_array=True)
             X = array
         config = self._config()
-        source = open_source(X, mixed=config.image_size or None, any_size=sees_any_size(config))
+        source = open_source(
+            X,
+            mixed=config.image_size or None,
+            any_size=sees_any_size(config),
+            channels=None if reset else self.model_.channels,
+        )
         if is_array:
             names = getattr(self, "feature_names_in_", ())  # which were compared
             return dataclasses.replace(source, columns=tuple(map(str, names)))

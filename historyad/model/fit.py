@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,14 @@ from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
-from historyad.method.detector import train_detector
+from historyad.method.detector import random_detector, train_detector
 from historyad.method.gan import record_history
 from historyad.method.history import History, resolve
 from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
-from historyad.model.split import split_rows
+from historyad.model.split import promised_rate, split_rows
+from historyad.model.suspects import Suspect, find_suspects
 from historyad.score.calibration import check_number
 from historyad.score.decide import calibrate, decide
 
@@ -48,27 +50,37 @@ def fit_model(
 
     Copies of a sample, and samples that ``config.group`` or a column of groups says belong
     together, are all trained on or all held out. The model keeps the names of columns, and a digest
-    of each sample that it was trained on.
+    of each sample that it was trained on. With ``config.contamination``, the most suspicious
+    samples are set aside before anything else, and listed in the run.
 
     Raises ConfigError, InputError (too few samples) or RunError (another config, not writable, a
     training that diverged).
     """
     # What can be refused is refused before the run directory is claimed for this config.
     prints = digests(source.samples)
-    config, train, held_out, kind = _plan(source, config, history, prints)
+    # What a run has set aside stays so when it is continued: to judge again would take its time.
+    plan = _plan(source, config, history, prints, run.read_suspects())
+    config, train, kind = plan.config, plan.train, plan.kind
     device = ranks.choose_device(config.device)
     described = {**source.describe(), "n_train": len(train), "copies": _n_copies(prints)}
+    if plan.suspects:
+        described["set_aside"] = len(plan.suspects)
     with run.lock():
         run.claim(config, described, command)
+        if plan.suspects and ranks.is_main():
+            run.save_suspects(plan.suspects)
         if not run.is_finished:
             session, say = run.session(on_progress), _speaker(on_progress)
             batches = kind.batches(source.samples, config, rows=train, device=device)
-            if history is None:
-                # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
-                history = History(run.history, config, batches.networks, device)
-                record_history(batches, history, session)
-            # Step 3 trains D_TV to tell the data from P_Ghist.
-            d_tv = train_detector(batches, history, session)
+            if not kind.trains(config):
+                d_tv = random_detector(batches.networks, config).to(device).eval()
+            else:
+                if history is None:
+                    # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
+                    history = History(run.history, config, batches.networks, device)
+                    record_history(batches, history, session)
+                # Step 3 trains D_TV to tell the data from P_Ghist.
+                d_tv = train_detector(batches, history, session)
             source.share_unreadable()
             if ranks.is_main():
                 # Companions see what D_TV does not; held-out samples put all on one scale.
@@ -77,7 +89,7 @@ def fit_model(
                 say(1, "scale and threshold")
                 score = score.to(device).eval()
                 rate = config.false_positive_rate
-                calibration = decide(score, source.samples, held_out, rate)
+                calibration = decide(score, source.samples, plan.held_out, rate)
                 described["unreadable"] = len(source.unreadable)  # some are found on the way
                 model = Model(score, calibration, config, described)
                 model = dataclasses.replace(
@@ -100,7 +112,7 @@ def calibrate_model(
     too few, more than a model file holds, of another shape, or have other columns.
     """
     rate = model.config.false_positive_rate if false_positive_rate is None else false_positive_rate
-    config = Config(**{**as_dict(model.config), "false_positive_rate": rate})
+    config = dataclasses.replace(model.config, false_positive_rate=rate)
     validate(config)
     source = align(source, model.feature_names)
     rows = np.flatnonzero(~model.was_trained_on(source))
@@ -110,6 +122,8 @@ def calibrate_model(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"
         )
+    rate = promised_rate(rate, len(rows))
+    config = dataclasses.replace(config, false_positive_rate=rate)
     check_number(len(rows), rate)
     return dataclasses.replace(
         model,
@@ -119,22 +133,41 @@ def calibrate_model(
     )
 
 
-def _plan(
-    source: Source, config: Config, history: History | None, prints: NDArray[np.uint8]
-) -> tuple[Config, Rows, Rows, Kind]:
-    """Return the resolved config, the rows to train on and to hold out, and the kind of input.
+@dataclass(frozen=True)
+class _Plan:
+    """What is decided before a fit: rows to train on and to hold out, and what was set aside."""
 
-    Raises ConfigError or InputError for whatever settings, shapes and numbers tell.
+    config: Config
+    kind: Kind
+    train: Rows
+    held_out: Rows
+    suspects: list[Suspect]
+
+
+def _plan(
+    source: Source,
+    config: Config,
+    history: History | None,
+    prints: NDArray[np.uint8],
+    known: list[Suspect],
+) -> _Plan:
+    """Decide on a fit; InputError or ConfigError for whatever settings, shapes and numbers tell.
+
+    ``known`` are the suspects of a run that is continued.
     """
     validate(config)
     if source.imprecise:
         raise InputError(source.imprecise)
     groups = groups_of(source, config.group or None, prints)
-    train, held_out = split_rows(len(source), config, groups)
-    config = resolve(config, len(train))
+    suspects = known if known and config.contamination else find_suspects(source, config)
+    kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
+    train, held_out = (kept[rows] for rows in split_rows(len(kept), config, groups[kept]))
+    rate = promised_rate(config.false_positive_rate, len(held_out))
+    config = resolve(dataclasses.replace(config, false_positive_rate=rate), len(train))
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
-    return config, train, held_out, choose_kind(source.samples, config, train)
+    kind = choose_kind(source.samples, config, train)
+    return _Plan(config, kind, train, held_out, suspects)
 
 
 def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:

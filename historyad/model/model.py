@@ -62,6 +62,12 @@ class Model:
         return self.score.kind
 
     @property
+    def channels(self) -> int | None:
+        """What images are made alike in, as those of the fit were: 1, grey, 3, colour, or not."""
+        found = self.source.get("channels")
+        return found if found in (1, 3) else None
+
+    @property
     def view_names(self) -> tuple[str, ...]:
         """Names of the views that make the score."""
         return self.score.names
@@ -110,6 +116,7 @@ class Model:
             "parameters": count_parameters(self.score),
             "threshold": self.calibration.threshold,
             "false_positive_rate": self.calibration.false_positive_rate,
+            "at_most_with_95_%": round(self.calibration.rate_quantiles([0.95])[0], 4),
             "held_out": len(self.calibration.scores),
             "source": self.source,
             "calibration": self.calibration_source,

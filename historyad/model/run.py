@@ -6,17 +6,20 @@
     RUN/log.jsonl            one record per save interval
     RUN/checkpoint/          resumable state of the step under way
     RUN/history/             one file per snapshot + manifest.json
+    RUN/suspects.csv         what was set aside as suspicious, if anything
     RUN/detector.safetensors, RUN/detector.json     the model
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
+import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +34,14 @@ from historyad.files import (
     read_file,
     save_json,
     save_rows,
+    write_atomic,
 )
 from historyad.method.loop import CHECKPOINT_SECONDS, SHARED_FOLDER, OnProgress, Session
+from historyad.model.suspects import Suspect
+from historyad.names import as_cell
 
 # What a run writes; a process that was killed may leave temporary files of these names.
-_OURS = ("config.json", "log.jsonl", "detector.json", "detector.safetensors")
+_OURS = ("config.json", "log.jsonl", "suspects.csv", "detector.json", "detector.safetensors")
 _OUR_FOLDERS = ("checkpoint", "history")
 # The rest of what describes a source, such as where it lies, may change while a run is interrupted.
 _IDENTIFIES_DATA = ("fingerprint", "n", "n_train")
@@ -53,6 +59,7 @@ class RunDirectory:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.log = self.path / "log.jsonl"
+        self.suspects = self.path / "suspects.csv"
         self.history = self.path / "history"
         self.checkpoints = self.path / "checkpoint"
         self.checkpoint_seconds = checkpoint_seconds
@@ -153,6 +160,25 @@ class RunDirectory:
             *(f"{name}/*.tmp" for name in _OUR_FOLDERS),
         ]
         return [file for pattern in patterns for file in self.path.glob(pattern)]
+
+    def save_suspects(self, suspects: Sequence[Suspect]) -> None:
+        """Write what was set aside, the most suspicious first, as CSV."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(Suspect._fields)
+        rows.writerows((row, as_cell(name), f"{value:.4f}") for row, name, value in suspects)
+        write_atomic(self.suspects, text.getvalue().encode())
+
+    def read_suspects(self) -> list[Suspect]:
+        """Return what was set aside, the most suspicious first; names are as in a cell."""
+        if not self.suspects.exists():
+            return []
+        try:
+            rows = csv.reader(io.StringIO(read_file(self.suspects).decode()))
+            next(rows, None)
+            return [Suspect(int(row), name, float(value)) for row, name, value in rows]
+        except ValueError as error:
+            raise RunError(f"{self.suspects} was altered: restore it, or delete it") from error
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Add one line to the log."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from historyad.config import Config
 from historyad.constants import CONSTANTS
-from historyad.data.order import stretches
+from historyad.data.rows import stretches
 from historyad.errors import InputError
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.calibration import samples_needed
@@ -22,14 +24,14 @@ def split_rows(
 
     ``groups`` (n,) number what each row belongs to: a group is never on both sides.
     """
-    needed = samples_needed(config.false_positive_rate)
-    n_held_out = min(round(config.calibration_share * n), max(CONSTANTS.most_held_out, needed))
+    needed = samples_needed(config.false_positive_rate) if config.false_positive_rate else 1
+    share = config.calibration_share or usual_share(n, config.false_positive_rate)
+    n_held_out = min(round(share * n), max(CONSTANTS.most_held_out, needed))
     if n_held_out < needed or n - n_held_out < _FEWEST_TRAINING_SAMPLES:
-        share = config.calibration_share
         smallest = max(needed / share, (_FEWEST_TRAINING_SAMPLES + 0.5) / (1 - share))
         raise InputError(
             f"{n} sample{'s' * (n != 1)} are too few: a false-positive rate of "
-            f"{config.false_positive_rate:g} needs {needed} held-out samples, and "
+            f"{config.false_positive_rate or 0.5:g} needs {needed} held-out samples, and "
             f"calibration_share = {share:g} holds out {n_held_out}. Give about "
             f"{int(smallest) + 1} normal samples, or raise calibration_share or false_positive_rate"
         )
@@ -45,6 +47,26 @@ def split_rows(
                 "raise false_positive_rate"
             )
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+def usual_share(n: int, false_positive_rate: float) -> float:
+    """Return the share of ``n`` samples to hold out, where none is asked for.
+
+    Of few, as many as the rate needs, up to a limit: the others are to be learnt from.
+    """
+    needed = samples_needed(false_positive_rate or CONSTANTS.usual_rate)
+    return min(max(needed / n, CONSTANTS.held_out_share), CONSTANTS.held_out_of_few)
+
+
+def promised_rate(false_positive_rate: float, n_held_out: int) -> float:
+    """Return the rate asked for; where it is 0, the usual or the lowest that so few can promise."""
+    return false_positive_rate or max(CONSTANTS.usual_rate, 1 / (n_held_out + 1))
+
+
+def samples_for_usual_rate(config: Config) -> int:
+    """Return how many samples it takes to promise the usual rate."""
+    share = config.calibration_share or CONSTANTS.held_out_of_few
+    return math.ceil(samples_needed(CONSTANTS.usual_rate) / share)
 
 
 def _by_groups(

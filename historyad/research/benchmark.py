@@ -32,6 +32,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from historyad.config import PRESETS, make_config
+from historyad.constants import CONSTANTS
 from historyad.data.sources import Source
 from historyad.deploy.ray_cluster import cluster
 from historyad.environment import machine, versions
@@ -54,7 +55,7 @@ from historyad.research.splits import (
 
 Row = dict[str, Any]
 Key = tuple[str, str, int, int | None]  # of a row: split, method, seed, most
-Scorer = Callable[[NDArray[Any]], NDArray[np.floating]]
+ScoreOf = Callable[[NDArray[Any]], NDArray[np.floating]]
 
 OURS = {"historyad": "default"} | {f"historyad-{p}": p for p in PRESETS if p != "default"}
 
@@ -279,7 +280,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _score(score: Scorer, split: Split, facts: Row) -> Row:
+def _score(score: ScoreOf, split: Split, facts: Row) -> Row:
     started = time.perf_counter()
     normal, anomalous = score(split.normal.samples), score(split.anomalous.samples)
     seconds = time.perf_counter() - started
@@ -297,15 +298,15 @@ def _peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[Scorer, Row]:
+def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[ScoreOf, Row]:
     config = make_config(OURS[fit.method], seed=fit.seed)
-    # A small table holds out too few rows for the rate of the preset: take the lowest it allows.
-    lowest = 1 / (int(config.calibration_share * len(train)) + 1)
-    config.false_positive_rate = max(config.false_positive_rate, lowest)
+    # As many train of a small table as of a large one; what they can promise stands in its row.
+    config.calibration_share = CONSTANTS.held_out_share
     model = fit_model(train, config, RunDirectory(run))
     facts = {
         "threshold": model.calibration.threshold,
         "held_out": len(model.calibration.scores),
+        "requested_rate": model.calibration.false_positive_rate,
         "parameters": count_parameters(model.score),
         "model_version": VERSION,
         "run_mb": sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) / 1e6,
@@ -313,7 +314,7 @@ def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[Scorer, Row]:
     return model.anomaly_score, facts
 
 
-def _fit_peer(fit: Fit, train: Source) -> tuple[Scorer, Row]:
+def _fit_peer(fit: Fit, train: Source) -> tuple[ScoreOf, Row]:
     peer = PEERS[fit.method](fit.seed).fit(train.samples)
     networks = [kept for kept in vars(peer).values() if isinstance(kept, nn.Module)]
     facts = {"parameters": sum(map(count_parameters, networks))} if networks else {}

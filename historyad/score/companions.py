@@ -19,9 +19,6 @@ from historyad.score.blocks import Blocks
 from historyad.score.gaussian import Gaussian, ImageGaussian, principal_components
 from historyad.score.neighbours import Neighbours
 
-# Of the mean variance. Vectors have few values, and each was scaled: none may decide alone.
-# How many times the neighbours' distance is taken from an image's own.
-
 _CHUNK = 512  # samples that are compared with a Gaussian at a time
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from historyad.data.any_size import parts_of
 from historyad.score.calibration import Calibration
 from historyad.score.score import Score
 
@@ -21,13 +20,11 @@ def decide(
 
     ``held_out`` are the rows of normal samples to do it by. Errors are those of `Calibration.fit`.
     """
-    score.fit_scale(samples, held_out)
-    return calibrate(score, samples, held_out, false_positive_rate)
+    return Calibration.fit(score.fit_scale(samples, held_out), false_positive_rate)
 
 
 def calibrate(
     score: Score, samples: NDArray[Any], rows: NDArray[np.intp], false_positive_rate: float
 ) -> Calibration:
     """Set the threshold of ``score``, as it is, by ``rows`` of what may be on the disk."""
-    parts = [score.of(part).anomaly_score for part in parts_of(samples, rows)]
-    return Calibration.fit(np.concatenate(parts), false_positive_rate)
+    return Calibration.fit(score.of_rows(samples, rows), false_positive_rate)

@@ -13,7 +13,8 @@ view           what it says of a cell
 
 Whether images are aligned is decided without labels: by what explains some good images better that
 neither Gaussian was fitted on. Each view is standardised by cells of further good images, and a
-cell has the sum. ``views="history"`` leaves D_TV alone.
+cell has the sum. By default D_TV is left out, as it was measured to add nothing to the other two;
+``views="all"`` takes it in, and ``views="history"`` leaves it alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch.nn import functional
 
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
-from historyad.data.order import stretches
+from historyad.data.rows import stretches
 from historyad.method.networks import Critic
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
@@ -68,6 +69,8 @@ class FeatureScore(Mapped):
         residuals: Residuals,
         bank: Bank | None = None,
         gaussian: Gaussian | Places | None = None,
+        *,
+        is_trained: bool = True,
     ) -> None:
         super().__init__()
         self.kind: CellSource = kind
@@ -75,15 +78,26 @@ class FeatureScore(Mapped):
         self.residuals = residuals
         self.bank = bank
         self.gaussian = gaussian
-        self.cell_scales = nn.ModuleList([Scale(1 if bank is None else 3)])
+        self.is_trained = is_trained
+        self.cell_scales = nn.ModuleList([Scale(len(self.cell_views))])
         self.total_scale = Scale(1)
 
     @classmethod
     @torch.no_grad()
     def fit(
-        cls, kind: CellSource, d_tv: Critic, residuals: Residuals, cells: Cells, seed: int
+        cls,
+        kind: CellSource,
+        d_tv: Critic,
+        residuals: Residuals,
+        cells: Cells,
+        seed: int,
+        *,
+        is_trained: bool = True,
     ) -> FeatureScore:
-        """Return ``d_tv`` with companions fitted on ``cells`` of good images; no scale is set."""
+        """Return ``d_tv`` with companions fitted on ``cells`` of good images; no scale is set.
+
+        Where it was not trained, it has no view.
+        """
         device = d_tv.device
         standard = residuals.standard
         some = drawn(cells, CONSTANTS.cells_fitted, seed)
@@ -95,10 +109,13 @@ class FeatureScore(Mapped):
             gaussian = _aligned(cells, standard, bank, seed)
         if gaussian is None:
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
-        return cls(kind, d_tv, residuals.to(device), bank, gaussian.to(device))
+        gaussian, residuals = gaussian.to(device), residuals.to(device)
+        return cls(kind, d_tv, residuals, bank, gaussian, is_trained=is_trained)
 
     @classmethod
-    def build(cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int]) -> FeatureScore:
+    def build(
+        cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int], *, is_trained: bool
+    ) -> FeatureScore:
         """Return an unfitted one of these sizes, to be loaded into."""
         n = kind.n_features
         residuals = Residuals(n, sizes["known"], sizes["values"])
@@ -110,7 +127,7 @@ class FeatureScore(Mapped):
             if "places" in sizes
             else Gaussian(n, sizes["components"])
         )
-        return cls(kind, d_tv, residuals, bank, gaussian)
+        return cls(kind, d_tv, residuals, bank, gaussian, is_trained=is_trained)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -129,11 +146,11 @@ class FeatureScore(Mapped):
         if self.bank is None:
             return ("history",)
         last = "place" if isinstance(self.gaussian, Places) else "gaussian"
-        return ("history", "neighbours", last)
+        return (*(("history",) if self.is_trained else ()), "neighbours", last)
 
     def smallest_spreads(self) -> dict[int, float]:
         """Return that of D_TV's output, which may be all but constant on good cells."""
-        return {0: CONSTANTS.smallest_history_spread}
+        return {0: CONSTANTS.smallest_history_spread} if self.is_trained else {}
 
     def each(self, function: Callable[[int], T], rows: Sequence[int]) -> list[T]:
         """Return what a function makes of each row: of several at a time on a processor."""
@@ -150,7 +167,7 @@ class FeatureScore(Mapped):
         """Map cells (N, features, rows, columns) to their views, (views, N, rows, columns)."""
         n, _, rows, columns = cells.shape
         x = self.residuals.standard(cells.movedim(1, 0).flatten(1)).T
-        found = [self.d_tv(self.residuals(x))]
+        found = [self.d_tv(self.residuals(x))] if self.is_trained else []
         if self.bank is not None:
             found.append(self.bank.closest(x))
         if isinstance(self.gaussian, Places) and self.bank is not None:

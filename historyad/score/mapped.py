@@ -78,7 +78,7 @@ class Mapped(Score):
     def of_prepared(self, prepared: NDArray[Any]) -> None:
         """Return nothing: networks see parts, and the score is of images."""
 
-    def fit_scale(self, samples: NDArray[Any], rows: Rows) -> None:
+    def fit_scale(self, samples: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
         """Put the views, and the worst cells, on a scale by 100 of ``rows``, not fitted on."""
         some = rows[
             np.linspace(0, len(rows) - 1, min(len(rows), CONSTANTS.map_scale_images)).astype(int)
@@ -89,6 +89,7 @@ class Mapped(Score):
             scale.fit(found, smallest=self.smallest_spreads())
         totals = [self.worst_of(self.cells(one)) for one in raw]
         self.total_scale.fit_tail(torch.stack(totals)[None])
+        return self.of_rows(samples, rows)
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far out the worst cells are: the score nears 1 and hides it."""

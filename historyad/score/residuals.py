@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from historyad.constants import CONSTANTS
-from historyad.data.order import stretches
+from historyad.data.rows import stretches
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.coreset import Cells, coreset, drawn, standard_of, standardise
 from historyad.score.gaussian import principal_components

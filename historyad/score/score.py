@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from historyad.data.any_size import parts_of
 from historyad.method.networks import Critic
 from historyad.score.batching import Preparing, in_batches
 from historyad.score.result import Scored
@@ -61,6 +62,10 @@ class Score(nn.Module, ABC):
         with torch.inference_mode():
             return in_batches(self, prepared, _Prepared(self.kind), self.device)
 
+    def of_rows(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the scores of ``rows`` of samples, of which few are in memory at a time."""
+        return np.concatenate([self.of(part).anomaly_score for part in parts_of(samples, rows)])
+
     def in_graph(self, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Return what a graph has of samples of ``shape`` as networks see them: scores, (N,).
 
@@ -69,8 +74,11 @@ class Score(nn.Module, ABC):
         return (self(x),)
 
     @abstractmethod
-    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> None:
-        """Put the views on one scale by ``rows`` of normal samples that were not fitted on."""
+    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Put the views on one scale by ``rows`` of normal samples that were not fitted on.
+
+        Returns their scores.
+        """
 
     @abstractmethod
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -111,8 +119,9 @@ class DetectorScore(Score):
         scores = in_batches(self, samples, self.kind, self.device)
         return Scored(scores, views={"history": scores} if views else None)
 
-    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> None:
-        """Leave the output of D_TV as it is."""
+    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Leave the output of D_TV as it is, and return it."""
+        return self.of_rows(samples, rows)
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scores, which have no end."""

@@ -41,7 +41,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from historyad.constants import CONSTANTS
+from historyad.constants import CONSTANTS, Rule
 from historyad.data.streams import in_parts
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic
@@ -53,24 +53,35 @@ from historyad.score.scale import Scale
 from historyad.score.score import Input, Score
 
 _CHUNK = 512  # samples whose features are computed at a time
-# A detector that is all but constant on normal samples has no scale of its own.
 
 
 class Views(Score):
-    """Anomaly score of D_TV and its companions."""
+    """Anomaly score of D_TV and its companions.
 
-    def __init__(self, kind: Input, d_tv: Critic, companions: Companions) -> None:
+    Where D_TV was not trained (``is_trained``), its output says nothing, and it has no view.
+    """
+
+    def __init__(
+        self, kind: Input, d_tv: Critic, companions: Companions, *, is_trained: bool = True
+    ) -> None:
         super().__init__()
         self.kind = kind
         self.d_tv = d_tv
         self.companions = companions
+        self.is_trained = is_trained
         self.scale = Scale(len(self.names))
         self.total_scale = Scale(1)
 
     @property
+    def rules(self) -> dict[str, Rule]:
+        """How each view counts."""
+        rules = self.companions.rules
+        return {name: rules[name] for name in rules if self.is_trained or name != "history"}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the views, in the order in which they are added up."""
-        return tuple(self.companions.rules)
+        return tuple(self.rules)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -91,7 +102,7 @@ class Views(Score):
 
     def total(self, raw: Tensor) -> Tensor:
         """Return the weighted sum of `raw` views (views, B), (B,)."""
-        rules = self.companions.rules.values()
+        rules = self.rules.values()
         counted = [count(rule, view) for rule, view in zip(rules, self.scale(raw), strict=True)]
         # One after the other: torch adds up a stack in an order that depends on the batch.
         total: Tensor = reduce(torch.add, counted)
@@ -117,17 +128,20 @@ class Views(Score):
         found = zip(self.names, self.scale(raw).cpu().numpy(), strict=True)
         return Scored(self.score(raw).cpu().numpy(), views=dict(found))
 
-    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> None:
+    @torch.inference_mode()
+    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Standardise each view, and their sum, by ``rows`` of normal samples not fitted on."""
         raw_of_parts = [self.raw_of(part) for part in in_parts(samples, rows)]
         raw = torch.from_numpy(np.concatenate(raw_of_parts)).to(self.device).T
-        rules = self.companions.rules
+        smallest = CONSTANTS.smallest_history_spread
         self.scale.fit(
             raw,
-            squared=[rule.squared for rule in rules.values()],
-            smallest={list(rules).index("history"): CONSTANTS.smallest_history_spread},
+            squared=[rule.squared for rule in self.rules.values()],
+            smallest={i: smallest for i, name in enumerate(self.names) if name == "history"},
         )
         self.total_scale.fit_tail(self.total(raw)[None])
+        scores: NDArray[np.float32] = self.score(raw).cpu().numpy()
+        return scores
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return totals on their scale: the score nears 1 and hides how far out a sample is."""

@@ -172,9 +172,11 @@ def test_evaluate_prints_and_writes_its_figures(run, tmp_path, capsys):
     assert f"prevalence {figures['prevalence']:.3f}" in table
 
 
-def test_evaluate_says_when_the_normals_are_those_fitted_on(run, folder, capsys):
-    for normal, n_notes in ((str(folder), 1), ("digits:test:0", 0)):
-        assert main(["evaluate", str(run), "--normal", normal, "--anomalous", "digits:test:0"]) == 0
+def test_evaluate_says_when_the_normals_are_those_fitted_on(whole, capsys):
+    for normal, n_notes in ((whole.source, 1), (whole.source_of("normal"), 0)):
+        anomalous = whole.source_of("anomalous")
+        command = ["evaluate", str(whole.run), "--normal", normal, "--anomalous", anomalous]
+        assert main(command) == 0
         assert capsys.readouterr().err.count(f"samples of {normal}: these") == n_notes
 
 
@@ -248,7 +250,7 @@ def test_who_fits_large_images_whole_is_told_of_crops(tmp_path, capsys):
         np.save(tmp_path / f"{name}.npy", images)
         source, out = str(tmp_path / f"{name}.npy"), str(tmp_path / name)
         assert main(["fit", source, "--out", out, *TINY_OPTIONS, "--image-size", "8"]) == 0
-        notes = [line for line in capsys.readouterr().err.splitlines() if "note:" in line]
+        notes = [line for line in capsys.readouterr().err.splitlines() if "reduced to" in line]
         assert len(notes) == bool(words)
         assert words in "".join(notes)
 
@@ -343,11 +345,24 @@ def test_an_empty_folder(refused, run, tmp_path):
 
 
 def test_too_few_images(refused, few, tmp_path):
-    message = refused("fit", few, "--out", tmp_path / "run")
+    rate = ("--false-positive-rate", 0.01)
+    message = refused("fit", few, "--out", tmp_path / "run", *rate)
     assert message.startswith(
         "5 samples are too few: a false-positive rate of 0.01 needs 99 held-out"
     )
     assert message.endswith("or raise --calibration-share or --false-positive-rate")
+
+
+def test_few_images_are_enough_and_what_they_promise_is_said(whole, tmp_path, capsys):
+    for n, said in (
+        (3, "1 held-out samples can promise no lower rate than 0.5; 248"),
+        (20, "0.11"),
+    ):
+        np.save(tmp_path / f"{n}.npy", whole.train[:n])
+        command = ["fit", str(tmp_path / f"{n}.npy"), "--out", str(tmp_path / f"{n}")]
+        assert main([*command, "--preset", "instant"]) == 0
+        assert said in capsys.readouterr().err
+        assert main(["score", str(tmp_path / f"{n}"), str(tmp_path / f"{n}.npy")]) == 0
 
 
 @pytest.fixture(params=["truncated", "text", "empty", "bomb"])

@@ -9,7 +9,9 @@ from PIL import Image
 from storing import too_deep
 from tiny import TINY_OPTIONS
 
+from historyad import HistoryAD, Model, open_source
 from historyad.cli import main
+from historyad.errors import InputError
 from historyad.files import load_json
 
 
@@ -97,16 +99,11 @@ def photos(tmp_path_factory):
 LEFT_OUT = "left out of {}: .txt files (1), hidden folders (1)"
 
 
-def test_grey_and_colour_together_need_an_option(photos, tmp_path, out_of, capsys):
+def test_grey_and_colour_together_need_an_option_at_the_fit_alone(photos, tmp_path, out_of, capsys):
     run, folder = photos[1], save_photos(tmp_path / "fresh", 1)
-    for command in (
-        ["fit", folder, "--out", tmp_path / "other", *TINY_OPTIONS],
-        ["evaluate", run, "--normal", folder, "--anomalous", folder],
-        ["calibrate", run, folder],
-        ["probe", run, folder],
-    ):
-        assert main([*map(str, command)]) == 2
-        assert "make all grey or colour with --channels 1 or 3" in capsys.readouterr().err
+    fit = ["fit", folder, "--out", tmp_path / "other", *TINY_OPTIONS]
+    assert main([*map(str, fit)]) == 2
+    assert "make all grey or colour with --channels 1 or 3" in capsys.readouterr().err
     for command in (
         ["score", run, folder],
         ["drift", run, folder],
@@ -115,17 +112,21 @@ def test_grey_and_colour_together_need_an_option(photos, tmp_path, out_of, capsy
         ["report", run, "--normal", folder, "--anomalous", folder, "--out", tmp_path / "r.html"],
         ["calibrate", shutil.copytree(run, tmp_path / "copy"), folder],
     ):
-        error = out_of(*command, "--channels", "3").err
+        error = out_of(*command).err
         assert LEFT_OUT.format(folder) in error, command
         assert "skipped" not in error, command
-    assert len(out_of("score", run, folder / "grey", "--channels", "3").out.splitlines()) == 61
+    assert len(out_of("score", run, folder / "grey").out.splitlines()) == 61
+    assert main(["score", str(run), str(folder / "grey"), "--channels", "1"]) == 2
+    assert "the images have 1 channel, the detector was fitted on 3" in capsys.readouterr().err
+    estimator = HistoryAD.load(run)
+    assert len(estimator.anomaly_score(folder)) == 120
 
 
 def test_what_is_left_out_is_said_of_a_fit_and_of_parts(photos, tmp_path, out_of):
     folder, run = photos
     arguments = ["fit", folder, "--channels", "3", *TINY_OPTIONS, "--out"]
     assert LEFT_OUT.format(folder) in out_of(*arguments, run).err  # finished, and given again
-    parts = ["--channels", "3", "--out", tmp_path, "--format", "csv", "--shard", "1/2"]
+    parts = ["--out", tmp_path, "--format", "csv", "--shard", "1/2"]
     error = out_of("score", run, folder, *parts).err
     assert LEFT_OUT.format(folder) in error
     assert "60 scored" in error
@@ -187,6 +188,104 @@ def test_a_named_set_is_preferred_and_says_so(photos, tmp_path, monkeypatch, cap
             main(command)  # which takes no digits, that are grey
             assert capsys.readouterr().err.count("write ./digits") == n_notes, command
         (tmp_path / "digits").mkdir(exist_ok=True)
+
+
+COMMANDS = {
+    "score": ["score", "RUN", "SOURCE"],
+    "score in parts": ["score", "RUN", "SOURCE", "--shard", "0/1", "--format", "csv"],
+    "evaluate": ["evaluate", "RUN", "--normal", "SOURCE", "--anomalous", "SOURCE"],
+    "calibrate": ["calibrate", "RUN", "SOURCE"],
+    "drift": ["drift", "RUN", "SOURCE"],
+    "probe": ["probe", "RUN", "SOURCE", "--limit", "4"],
+    "report": ["report", "RUN", "--normal", "SOURCE", "--anomalous", "SOURCE"],
+}
+
+
+def write_columns(path, names, rows):
+    """Write the columns ``names`` of rows of a, b, c, which have other ranges."""
+    places = ["abcd".index(name) for name in names]
+    lines = [",".join(names), *(",".join(f"{row[place]:.6f}" for place in places) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_columns_are_known_by_their_names_to_every_command(tmp_path, out_of, capsys):
+    rows = np.random.default_rng(0).normal(size=(200, 4)) * [1, 10, 100, 1] + [0, 50, 900, 0]
+    run = tmp_path / "run"
+    out_of("fit", write_columns(tmp_path / "x.csv", "abc", rows), "--out", run, *TINY_OPTIONS)
+    fresh = np.random.default_rng(1).normal(size=(100, 4)) * [1, 10, 100, 1] + [0, 50, 900, 0]
+    named = {names: write_columns(tmp_path / f"{names}.csv", names, fresh) for names in
+             ("abc", "cab", "ab", "abcd", "abd")}  # fmt: skip
+    for name, command in COMMANDS.items():
+        said = {}
+        for names, path in named.items():
+            copy = shutil.copytree(run, tmp_path / f"{name} {names}")
+            words = [{"RUN": str(copy), "SOURCE": str(path)}.get(word, word) for word in command]
+            if name in ("score in parts", "report"):
+                words += ["--out", str(copy / "out.html")]
+            capsys.readouterr()
+            status = main(words)
+            captured = capsys.readouterr()
+            shown = captured.out.partition("speed")[0].replace(str(path), "SOURCE")
+            shown = shown.replace(str(copy), "RUN")
+            said[names] = (status, shown, captured.err)
+        assert said["abc"][0] == 0, (name, said["abc"][2])
+        assert said["cab"][:2] == said["abc"][:2], name
+        for names, words in (
+            ("ab", "lacks columns that the detector was fitted on: 'c'"),
+            ("abcd", "has columns that the detector was not fitted on: 'd'"),
+            ("abd", "lacks columns that the detector was fitted on: 'c'"),
+        ):
+            assert said[names][0] == 2, (name, names)
+            assert words in said[names][2], (name, names, said[names][2])
+    scores = [list(csv.reader(out_of("score", run, named[n]).out.splitlines())) for n in said
+              if n in ("abc", "cab")]  # fmt: skip
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 101
+
+
+def test_a_group_is_trained_on_or_held_out_by_name_and_by_column(tmp_path, out_of, capsys):
+    values = np.random.default_rng(0).normal(size=(120, 2))
+    lines = [f"part{i // 4}_{i},lot{i // 3},{a},{b}" for i, (a, b) in enumerate(values)]
+    table = tmp_path / "x.csv"
+    table.write_text("\n".join(["name,lot,a,b", *lines]) + "\n")
+    columns = ["--id", "name", "--group-column", "lot"]
+    run = tmp_path / "run"
+    out_of("fit", table, "--out", run, *columns, "--group", r"^(part\d+)_", *TINY_OPTIONS)
+    source = open_source(table, id_column="name", group_column="lot")
+    trained = Model.load(run).was_trained_on(source)
+    for size in (3, 4):
+        groups = np.arange(120) // size
+        shares = np.bincount(groups, trained) / np.bincount(groups)
+        assert set(shares) == {0, 1}
+    other = tmp_path / "other"
+    command = ["fit", str(table), "--out", str(other), *columns, *TINY_OPTIONS]
+    assert main([*command, "--group", "^(lot"]) == 2
+    assert "'^(lot' is no regular expression" in capsys.readouterr().err
+    assert main([*command, "--group", "^x"]) == 2
+    assert "'^x' matches no name of" in capsys.readouterr().err
+    assert main([*command[: -len(TINY_OPTIONS) - 1], "nothing", *TINY_OPTIONS]) == 2
+    assert "nothing" in capsys.readouterr().err
+
+
+def test_what_is_no_number_is_refused_by_every_command_and_in_python(fitted, tmp_path, capsys):
+    for number, value in enumerate((np.nan, np.inf, -np.inf)):
+        samples = fitted.normal[:30] / np.float32(255 if fitted.normal.dtype == np.uint8 else 1)
+        samples.flat[samples.size // 2] = value
+        source = tmp_path / f"{number}.npy"
+        np.save(source, samples.astype(np.float32))
+        for name, command in COMMANDS.items():
+            words = [{"RUN": str(fitted.run), "SOURCE": str(source)}.get(w, w) for w in command]
+            out = [] if name not in ("score in parts", "report") else ["--out", str(tmp_path / "o")]
+            assert main([*words, *out]) == 2, (name, value)
+            error = capsys.readouterr().err
+            assert "finite" in error or "infinity" in error, (name, error)
+        with pytest.raises(InputError, match=r"finite|infinity"):
+            HistoryAD.load(fitted.run).anomaly_score(samples)
+        if fitted.name == "columns":  # of images as a source holds them, none can be such
+            scored = fitted.model(samples)
+            assert scored.is_anomalous[15 - 1 : 16].any()
+            assert scored.p_value.min() == 1 / (len(fitted.model.calibration.scores) + 1)
 
 
 def test_auto_says_which_backbone_it_took_and_the_run_keeps_that(whole, tmp_path, out_of):

@@ -12,8 +12,7 @@ from tiny import on_disk
 from historyad.data import streams
 from historyad.data.any_size import Images
 from historyad.data.datasets import open_source
-from historyad.data.decoding import decode_image
-from historyad.data.images import image_shape
+from historyad.data.decoding import decode_image, image_shape
 from historyad.data.sources import Source
 from historyad.errors import InputError
 

@@ -18,7 +18,8 @@ from tiny import write_idx
 from historyad.data import decoding, in_memory, sources, streams
 from historyad.data.datasets import open_source, open_stream
 from historyad.data.named_sets import SETS
-from historyad.data.sources import Folder, Source
+from historyad.data.sources import Source
+from historyad.data.streams import ImageStream
 from historyad.errors import InputError
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
@@ -58,7 +59,7 @@ def test_folder_is_read_in_order_of_relative_paths(folder):
 
 def test_stream_yields_what_open_source_holds(folder):
     whole, stream = open_source(folder), open_stream(folder)
-    assert isinstance(stream, Folder)
+    assert isinstance(stream.samples, ImageStream)
     assert len(stream) == 10
     assert stream.kind == "image"
     for size in (1, 3, 10, 99):
@@ -138,7 +139,7 @@ def test_stream_decodes_ahead_but_never_the_whole_folder(folder, monkeypatch):
         finished.release()
         return decode(path, **options)
 
-    monkeypatch.setattr("historyad.data.decoding.decode_image", decode_and_tell)
+    monkeypatch.setattr("historyad.data.streams.decode_image", decode_and_tell)
     chunks = open_stream(folder).chunks(2)
     next(chunks)
     for _ in range(4):  # the consumer is busy; the next chunk is decoded meanwhile
@@ -152,7 +153,7 @@ def test_a_stream_of_large_images_does_not_decode_far_ahead(folder, monkeypatch)
     decoded = []
     decode = decoding.decode_image
     monkeypatch.setattr(
-        "historyad.data.decoding.decode_image",
+        "historyad.data.streams.decode_image",
         lambda path, **options: decoded.append(path) or decode(path, **options),
     )
     monkeypatch.setattr(streams, "PART_BYTES", 24)  # those of one image
@@ -217,8 +218,8 @@ def test_vectors_must_be_finite(value, monkeypatch):
         (np.zeros((0, 3)), "at least one"),
         (np.zeros((3, 0)), "at least one"),
         (np.zeros((1, 1, 1, 1, 1)), "shape"),
-        (None, r"shape \(\)"),
-        ({"image": 1}, r"shape \(\)"),
+        (None, "a NoneType is no array of samples"),
+        ({"image": 1}, "a dict is no array of samples"),
         ([[1, 2], [3]], "cannot be used as an array"),
         ([["a", "b"]], "type <U1"),
         (np.array([[1j]]), "complex"),
@@ -442,6 +443,40 @@ def test_unusable_datasets():
         open_source(Items([np.ones(2), np.ones(3)]))
     with pytest.raises(InputError, match="item 1"):
         open_source(Items([np.ones(2), np.full(2, np.nan)]))
+
+
+def test_what_gives_one_sample_at_a_time():
+    images = random_pixels(3, 4, 5)
+    for samples in (
+        (image for image in images),
+        iter([*images]),
+        map(Image.fromarray, images),
+        (torch.from_numpy(image) for image in images),
+        ((image, 7) for image in images),
+    ):
+        source = open_source(samples)
+        assert (source.samples == images[..., None]).all()
+        assert len(source.names) == 3
+    assert source.labels.tolist() == [7] * 3
+    rows = open_source((float(i), 2) for i in range(4))
+    assert rows.samples.tolist() == [[0, 2], [1, 2], [2, 2], [3, 2]]
+    assert open_source((image for image in images), mixed=8).samples.shape == (3, 8, 8, 1)
+    with pytest.raises(InputError, match="the generator gives no samples"):
+        open_source(image for image in images[:0])
+    loader = torch.utils.data.DataLoader([*images])
+    with pytest.raises(InputError, match="a DataLoader is no array of samples: give an array"):
+        open_source(loader)
+
+
+def test_tensors_that_numpy_does_not_take():
+    values = torch.tensor([[0.5, 3.0], [1.0, -2.0]])
+    for tensor in (values.bfloat16(), values.clone().requires_grad_(), values.half()):
+        assert open_source(tensor).samples.tolist() == values.tolist()
+        assert open_source([*tensor]).samples.tolist() == values.tolist()
+        assert open_source(row for row in tensor).samples.tolist() == values.tolist()
+        assert open_source(Items([*tensor])).samples.tolist() == values.tolist()
+    with pytest.raises(InputError, match="a Tensor cannot be used as an array of samples"):
+        open_source(values.to_sparse())
 
 
 def test_mixed_dataset():

@@ -14,10 +14,8 @@ import pytest
 from PIL import Image
 
 import historyad
-from historyad.data import decoding
 from historyad.data.decoders import Decoders, DecodersClosedError
-from historyad.data.decoding import decode_image, decode_many, image_shape
-from historyad.data.folders import find_images
+from historyad.data.decoding import decode_image, image_shape
 from historyad.data.images import FORMATS, STRIP_PIXELS, image_pixels, read_image
 from historyad.data.plain import MOST_BYTES, is_plain
 from historyad.errors import InputError
@@ -320,55 +318,3 @@ def test_large_images_are_converted_as_small_ones_are():
         for box in [(0, 0, side, 40), (3, side - 40, side, side)]:
             small = image_pixels(image.crop(box), "x")
             assert (large[box[1] : box[3], box[0] : box[2]] == small).all(), mode
-
-
-# --- decode_many
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for i in range(12):
-        Image.new("L", (6, 4), i).save(tmp_path / f"{i:02}.png")
-    (tmp_path / "05.png").write_bytes(b"damaged")
-    return tmp_path
-
-
-def test_decode_many_keeps_order_and_reports_failures(folder):
-    results = list(decode_many(find_images(folder), look_ahead=3))
-    assert isinstance(results.pop(5), InputError)
-    assert [int(pixels.mean()) for pixels in results] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
-
-
-def test_decode_many_places_and_converts(folder):
-    first = next(decode_many(find_images(folder), side=5, channels=3))
-    assert first.shape == (5, 5, 3)
-
-
-def test_decode_many_looks_ahead_no_further_than_asked_and_stops(folder, monkeypatch):
-    decoded = []
-
-    def count(path, **options):
-        decoded.append(path)
-        return random_pixels(2, 2, 1)
-
-    monkeypatch.setattr(decoding, "decode_image", count)
-    results = decode_many(find_images(folder), look_ahead=3)
-    next(results)
-    results.close()
-    assert len(decoded) <= 4
-    assert not any(thread.name.startswith("decode") for thread in threading.enumerate())
-
-
-def test_decode_many_holds_few_large_images(folder, monkeypatch):
-    decoded = []
-    decode = decoding.decode_image
-    monkeypatch.setattr(
-        decoding, "decode_image", lambda path, **o: decoded.append(path) or decode(path, **o)
-    )
-    monkeypatch.setattr(decoding, "_AHEAD_BYTES", 2 * 24)  # two images
-    most, seen = 2 + decoding._N_PROCESSES, 0
-    for _ in decode_many(find_images(folder)):
-        seen += 1
-        time.sleep(0.02)
-        assert len(decoded) - seen <= most
-    assert seen == len(decoded) == 12

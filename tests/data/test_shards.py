@@ -129,7 +129,7 @@ def test_a_damaged_shard_is_named_or_left_out_from_the_damage_on(folder, kind, l
         Shards(find_shards(folder))
     shards = Shards(find_shards(folder), skip_unreadable=True)
     assert len(shards) == left
-    ((name, reason),) = shards.unreadable
+    ((name, reason),) = shards.closed
     assert name == "x-01.tar"
     assert "cannot be read" in reason
     assert shards.read(left - 1) == png(11)

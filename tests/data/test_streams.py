@@ -11,9 +11,8 @@ from tiny import TINY, batches_of, tiny_config
 from historyad.cli import main
 from historyad.data import shards, streams
 from historyad.data.datasets import open_source, open_stream
-from historyad.data.folders import find_images
-from historyad.data.order import ShuffledRows, Windows
-from historyad.data.rows import ShuffledSamples
+from historyad.data.folders import look_into
+from historyad.data.rows import ShuffledRows, ShuffledSamples, Windows
 from historyad.data.streams import FolderFiles, ImageStream, Names, in_parts
 from historyad.errors import InputError
 from historyad.files import load_json
@@ -33,7 +32,7 @@ def photos(tmp_path):
 
 
 def stream_of(folder, **arguments):
-    return ImageStream(FolderFiles(folder, find_images(folder)), **arguments)
+    return ImageStream(FolderFiles(folder, look_into(folder)), **arguments)
 
 
 def shards_of(folder, images, size=40):
@@ -79,7 +78,7 @@ def test_an_unreadable_image_is_refused_or_replaced_by_the_next(photos):
     for name in ("00", "05", "11"):
         (photos / f"{name}.png").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"00.png cannot be read .*--skip-unreadable"):
-        stream_of(photos)
+        _ = stream_of(photos).shape
     stream = stream_of(photos, skip_unreadable=True)
     assert stream[np.arange(12)][:, 0, 0, 0].tolist() == [1, 1, 2, 3, 4, 6, 6, 7, 8, 9, 10, 1]
     stream[:]
@@ -94,7 +93,7 @@ def test_an_unreadable_image_is_refused_or_replaced_by_the_next(photos):
 def test_nothing_readable_at_all(tmp_path):
     (tmp_path / "a.png").write_bytes(b"damaged")
     with pytest.raises(InputError, match="none of 1 images can be read"):
-        stream_of(tmp_path, skip_unreadable=True)
+        _ = stream_of(tmp_path, skip_unreadable=True).shape
 
 
 def test_images_that_differ_are_named(photos):
@@ -245,7 +244,9 @@ def test_only_the_own_part_is_decoded_and_the_next_batches_meanwhile(photos, mon
     decoded = []
     read = FolderFiles.read
     monkeypatch.setattr(FolderFiles, "read", lambda f, n: decoded.append(n) or read(f, n))
-    reader = ShuffledSamples(stream_of(photos), np.arange(12), 0)
+    stream = stream_of(photos)
+    assert stream.shape == (12, 4, 6, 1)
+    reader = ShuffledSamples(stream, np.arange(12), 0)
     decoded.clear()
     reader.read(0, 4, slice(0, 1))
     assert any(thread.name.startswith("read") for thread in threading.enumerate())

@@ -297,8 +297,7 @@ def test_small_tables_do_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert read(tmp_path / "x.csv", READ["plain"]).values.tolist() == AB
     bulk._arrow.cache_clear()
-    form = bulk.Form(",", ".", 2, {0: float, 1: float})
-    assert bulk.read_lines(["1,2\n"], form) is None
+    assert bulk.read_lines(["1,2\n"], [float, float], separator=",", decimal=".") is None
     bulk._arrow.cache_clear()
 
 
@@ -379,8 +378,9 @@ def test_any_text_is_a_table_of_finite_numbers_or_an_input_error(
 @given(st.lists(numbers, min_size=1, max_size=20), st.sampled_from([".", ","]))
 def test_many_lines_at_once_are_read_to_the_same_bit(values, decimal):
     lines = [f"{value!r};7;x\n".replace(".", decimal) for value in values]
-    form = bulk.Form(";", decimal, 3, {0: float, 1: float})
-    first, second, third = bulk.read_lines(lines, form)
+    first, second, third = bulk.read_lines(
+        lines, [float, float, str], separator=";", decimal=decimal
+    )
     assert [math.copysign(1, v) for v in first] == [math.copysign(1, v) for v in values]
     assert first.tolist() == values
     assert set(second) == {7.0}

@@ -26,11 +26,10 @@ from tiny import save_table, tiny_config
 
 from historyad.cli import main
 from historyad.data.datasets import open_source
-from historyad.deploy import many as scale
-from historyad.deploy import parts
+from historyad.deploy import many, parts
 from historyad.deploy import ray_cluster as cluster
-from historyad.deploy.many import PartActor, score_dataset, score_shard
-from historyad.deploy.parts import Job
+from historyad.deploy.many import ScoreParts, score_dataset
+from historyad.deploy.parts import Job, open_for_parts, score_shard
 from historyad.errors import InputError, RunError
 from historyad.files import load_json, read_rows, save_json
 from historyad.model.fit import fit_model
@@ -106,6 +105,12 @@ def rows(out):
     return dict(found)
 
 
+def row(part, samples=None, job=None):
+    """Return the batch of one row that names a part."""
+    item = {"part": part} if job is None else many._item(job, samples, part)
+    return {key: np.array([value]) for key, value in item.items()}
+
+
 def expected(run, images, but=()):
     scores = Model.load(run).anomaly_score(images)
     return {
@@ -173,10 +178,10 @@ def test_parts_of_a_tar_file_leave_out_what_cannot_be_scored(run, shard, images,
     assert rows(job.out) == expected_of_shard(run, images)
     left_out = [[name for name, _ in part.unreadable] for part in parts]
     assert left_out == [["x.tar/2.png"], [], ["x.tar/7.png"]]
-    actor = PartActor(replace(job, out=tmp_path / "actor"), 1, "cpu")
+    actor = ScoreParts(replace(job, out=tmp_path / "actor"), 1, "cpu")
     (tmp_path / "actor").mkdir()
     for part in range(3):
-        assert actor({"part": np.array([part])}) == {"part": part, "error": ""}
+        assert actor(row(part)) == {"part": part, "error": ""}
     assert rows(tmp_path / "actor") == rows(job.out)
     assert main(["score", str(run), str(shard), "--out", str(tmp_path / "one.jsonl")]) == 0
     lines = map(json.loads, (tmp_path / "one.jsonl").read_text().splitlines())
@@ -205,11 +210,8 @@ def test_names_that_are_not_utf8_are_escaped(run, folder, tmp_path, file_format)
     Path(os.fsdecode(bytes(folder) + b"/caf\xe9.png")).symlink_to(folder / "0" / "0001.png")
     job = Job(run, str(folder), tmp_path / "out", 1, file_format=file_format)
     (tmp_path / "out").mkdir()
-    samples = scale._open(job, Model.load(run))
-    (item,) = scale._items(job, samples, [0])
-    assert all(name.isascii() for name in item["names"])
-    done = PartActor(job, 1, "cpu")({key: np.array([value]) for key, value in item.items()})
-    assert done["error"] == ""
+    samples = open_for_parts(job, Model.load(run))
+    assert ScoreParts(job, 1, "cpu")(row(0, samples, job))["error"] == ""
     if file_format == "parquet":
         assert "caf\\udce9.png" in rows(job.out)
     else:
@@ -220,28 +222,24 @@ def test_the_first_part_tells_of_a_folder_that_cannot_be_entered(run, folder, tm
     closed = too_deep(folder / "deep")
     job = Job(run, str(folder), tmp_path / "out", 2)
     (tmp_path / "out").mkdir()
-    actor = PartActor(job, 1, "cpu")
-    for item in scale._items(job, scale._open(job, Model.load(run)), [0, 1]):
-        assert actor({key: np.array([value]) for key, value in item.items()})["error"] == ""
+    actor = ScoreParts(job, 1, "cpu")
+    samples = open_for_parts(job, Model.load(run))
+    for part in range(2):
+        assert actor(row(part, samples, job))["error"] == ""
     names = [[name for name, _ in parts.load_part(job, part).unreadable] for part in range(2)]
     assert closed in names[0]
     assert closed not in names[1]
 
 
-def test_what_interrupts_a_write_leaves_no_part(run, array, tmp_path, monkeypatch):
-    job = Job(run, str(array), tmp_path / "out", 2)
-
-    def full(path, columns):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(parts, "_write_columns", full)
-        with pytest.raises(RunError, match=r"cannot write .*part-00000.*No space left"):
-            score_shard(job, 0)
-    assert not job.path(0).exists()
-    assert not list(job.out.glob(".*"))
+def test_a_full_disk_leaves_no_part(run, array, disk):
+    job = Job(run, str(array), disk.path / "out", 2)
     assert score_shard(job, 0).scored == N // 2
+    disk.fill()
+    with pytest.raises(RunError, match=r"cannot write .*part-00001.*No space left"):
+        score_shard(job, 1)
+    disk.free()
+    assert not job.path(1).exists()
+    assert score_shard(job, 1).scored == N // 2
 
 
 @pytest.mark.parametrize(
@@ -298,34 +296,34 @@ def test_a_source_of_another_shape_is_refused_before_anything_is_written(run, tm
 
 @pytest.mark.parametrize(("n", "expected"), [(1, 1), (50_000, 25), (10**10, 10_000)])
 def test_parts_are_neither_too_small_nor_too_many(tmp_path, n, expected):
-    assert parts.number_of_parts(tmp_path, n) == expected
+    assert many.number_of_parts(tmp_path, n) == expected
     save_json(tmp_path / "_parts.json", {"parts": 7})
-    assert parts.number_of_parts(tmp_path, n) == 7
+    assert many.number_of_parts(tmp_path, n) == 7
 
 
 def test_a_job_means_the_same_in_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = Job(Path("run"), "x.npz:images", Path("out"), 1)
-    absolute = scale._absolute(job)
+    absolute = many._absolute(job)
     assert (absolute.run, absolute.out) == (tmp_path / "run", tmp_path / "out")
     assert absolute.source == f"{tmp_path}/x.npz:images"
-    assert scale._absolute(replace(job, source="digits:test:0")).source == "digits:test:0"
+    assert many._absolute(replace(job, source="digits:test:0")).source == "digits:test:0"
 
 
 def test_a_part_that_kills_its_workers_is_given_up(tmp_path):
     attempts = tmp_path / ".attempts-00004"
     for _ in range(3):
-        scale._count_attempt(attempts, 4)
+        many._count_attempt(attempts, 4)
     with pytest.raises(RunError, match=r"part 4 ended its worker 3 times.*fewer --actors"):
-        scale._count_attempt(attempts, 4)
+        many._count_attempt(attempts, 4)
 
 
 def test_an_actor_loads_the_model_and_the_source_once(run, array, tmp_path):
     job = Job(run, str(array), tmp_path / "out", 2)
     job.out.mkdir()
-    scorer = PartActor(job, 1, "cpu")
+    scorer = ScoreParts(job, 1, "cpu")
     for part in range(2):
-        assert scorer({"part": np.array([part])}) == {"part": part, "error": ""}
+        assert scorer(row(part)) == {"part": part, "error": ""}
     (model, samples) = (scorer._model, scorer._samples)
     assert scorer._model is model
     assert scorer._samples is samples
@@ -494,7 +492,7 @@ def test_ray_and_shards_write_the_same_files(ray_cluster, run, array, tmp_path, 
 def test_an_error_in_an_actor_is_told_as_it_is_here(ray_cluster, run, tmp_path):
     job = Job(tmp_path / "gone", "digits:test", tmp_path, 1)
     with pytest.raises(RunError, match=r"gone/detector.json is missing: restore it"):
-        scale._score_on_ray(job, [{"part": 0}], 1, "cpu", None)
+        list(many._scored(job, open_source("digits:test"), [0], 1, "cpu"))
 
 
 def test_fits_of_a_benchmark_are_tasks(ray_cluster, tmp_path):

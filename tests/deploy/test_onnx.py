@@ -194,7 +194,9 @@ def test_a_vector_of_which_a_value_is_unknown_is_anomalous_in_the_graph_too(of_v
     assert (p_value[bad] == 1 / (1 + len(model.calibration.scores))).all()
     expected = model(vectors)
     np.testing.assert_array_equal(np.isnan(expected.anomaly_score), bad)
-    np.testing.assert_array_equal(p_value, expected.p_value)
+    # Scores are those of Python but for rounding, which may move a rank by one.
+    np.testing.assert_array_equal(p_value[bad], expected.p_value[bad])
+    np.testing.assert_allclose(p_value, expected.p_value, atol=1.01 * p_value[bad][0])
     np.testing.assert_array_equal(is_anomalous, expected.is_anomalous)
 
 

@@ -23,7 +23,7 @@ from tiny import tiny_config
 from historyad.cli import main
 from historyad.data.datasets import open_source
 from historyad.deploy.service.app import create_app
-from historyad.deploy.service.settings import Settings
+from historyad.deploy.service.limits import Limits
 from historyad.errors import ConfigError
 from historyad.model.estimator import HistoryAD
 from historyad.model.fit import fit_model
@@ -676,7 +676,7 @@ def test_a_service_that_ends_is_alive_and_not_ready(model):
 )
 def test_limits_that_let_nothing_through_are_refused(values, message, run, capsys):
     with pytest.raises(ConfigError, match=message):
-        Settings(**values)
+        Limits(**values)
     options = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     assert main(["serve", str(run), *options]) == 2
     assert capsys.readouterr().err

@@ -19,7 +19,7 @@ from historyad.deploy.service.answers import HeldAnswer
 from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.budget import Budget, give_memory_back
 from historyad.deploy.service.lanes import Lane
-from historyad.deploy.service.settings import Settings
+from historyad.deploy.service.limits import Limits
 from historyad.errors import ConfigError
 from historyad.model.fit import fit_model
 from historyad.model.model import Model
@@ -136,7 +136,7 @@ def test_memory_can_be_given_back():
 
 def test_a_body_that_could_never_be_read_is_refused():
     with pytest.raises(ConfigError, match="the largest request would never be read"):
-        Settings(max_body_bytes=2**28)
+        Limits(max_body_bytes=2**28)
 
 
 # --- bodies
@@ -286,15 +286,17 @@ def test_an_answer_is_held_until_all_of_it_was_taken():
 
 def test_a_lane_says_how_long_the_next_in_turn_has_waited():
     async def use():
-        lane, gate, called = Lane(1, "test"), threading.Event(), []
-        first = asyncio.create_task(lane.run(gate.wait))
-        await asyncio.sleep(0.05)
-        assert lane.waited == 0  # it has begun
+        lane, gate, begun, called = Lane(1, "test"), threading.Event(), threading.Event(), []
+        first = asyncio.create_task(lane.run(lambda: begun.set() or gate.wait()))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        assert lane.waited == 0
         others = [asyncio.create_task(lane.run(lambda i=i: called.append(i))) for i in range(3)]
         await asyncio.sleep(0.05)
-        assert 0.04 < lane.waited < 5
+        assert lane.waited > 0.04
         others[0].cancel()
         others[2].cancel()
+        await asyncio.sleep(0.05)  # the loop tells the threads
         gate.set()
         await asyncio.wait([first, *others])
         assert called == [1]
@@ -358,5 +360,5 @@ def test_a_signal_ends_it_soon_also_while_images_take_long(runs, digits):
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-        assert time.monotonic() - started < 4.5  # and a half for the machine
+        assert time.monotonic() - started < 30  # as against the 100 that decoding may take
         assert {answer.result().status_code for answer in asked} == {503}

@@ -115,7 +115,14 @@ def test_the_training_samples_are_refused(fitted, run, images):
         calibrate_model(model, open_source(images[:300]))
 
 
-@pytest.mark.parametrize("rate", [0, 0.9, float("nan")])
+def test_a_rate_of_0_is_the_usual_one_or_the_lowest_that_is_promised(fitted, run):
+    model = Model.load(run)
+    few = np.load(fitted / "new.npy")[:40]
+    for samples, rate in ((open_source(fitted / "new.npy"), 0.01), (open_source(few), 1 / 41)):
+        assert calibrate_model(model, samples, 0.0).calibration.false_positive_rate == rate
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1e-6, 0.9, float("nan")])
 def test_a_rate_out_of_range_is_refused(fitted, run, rate):
     with pytest.raises(ConfigError, match="false_positive_rate is"):
         calibrate_model(Model.load(run), open_source(fitted / "new.npy"), rate)

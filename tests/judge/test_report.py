@@ -26,6 +26,7 @@ from historyad.judge.report.samples import oddest
 from historyad.judge.report.settings import fit_command, nearest_preset
 from historyad.judge.report.training import seconds_of
 from historyad.model.run import RunDirectory
+from historyad.model.suspects import suspicion
 
 EVIL = "<img src=x onerror=alert(1)>'\"&"
 CHROMIUM = shutil.which("chromium")
@@ -154,17 +155,18 @@ def test_it_shows_what_can_be_seen_and_the_oddest_training_samples(full, fitted)
     text = " ".join(Page(html).text.split())
     assert "100 samples of" in text
     assert "seen from" in text
-    scores = model.anomaly_score(open_source(fitted[1]).samples)
-    highest = f"{scores.max():+.3f}".replace("-", "−")
-    assert f"{EVIL} {scores.argmax():03d}.png{highest}" in text
+    samples = open_source(fitted[1]).samples
+    found = suspicion(model.kind, samples, model.config)
+    assert f"{EVIL} {found.argmax():03d}.pngsuspicion {found.max():.2f}, " in text
     shown = [attributes for tag, attributes in Page(html).elements if tag == "img"]
     pictures = [image for image in shown if "latent" not in image["alt"]]
     assert len(shown) == 1 + len(pictures)  # the film strip
     assert len(pictures) == 2 * (24 + 3 * 6)  # training samples, and each end of the others
     for picture, where in zip(pictures[::2], pictures[1::2], strict=True):
         assert where["alt"] == f"{picture['alt']}: where it looks anomalous"
-    # Of a typical sample the map is empty; of the oddest it is not.
-    assert pictures[0]["src"] != pictures[1]["src"]
+    # Of a typical sample the map is empty; of some that are odd it is not.
+    pairs = zip(pictures[:48:2], pictures[1:48:2], strict=True)
+    assert any(picture["src"] != where["src"] for picture, where in pairs)
     assert "within an outline" not in text  # of whole images, no place decides
 
 

@@ -63,7 +63,7 @@ def test_a_trained_detector_reaches_the_closed_forms():
     points = torch.eye(6)
     real = points.repeat_interleave(torch.from_numpy(DATA), 0)
     generated = points.repeat_interleave(torch.from_numpy(HISTORY), 0)
-    optimizer = make_adam(detector, 1e-2)
+    optimizer = make_adam(detector, 1e-2, (0.5, 0.9))
     for step in range(600):
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 600)
         estimate = detector_step(detector, optimizer, real, generated, config)
@@ -191,3 +191,15 @@ def test_the_last_batch_is_whole_where_the_length_is_rounded(problem):
     train_detector(batches, short, Session(on_progress=records.append))
     assert sum(short.drawn) == 55
     assert [record["images_seen"] for record in records] == [*range(5, 56, 5)]
+
+
+@pytest.mark.parametrize("setting", ["detector_momentum", "detector_square_momentum"])
+def test_the_momenta_of_step_3_are_its_own(problem, setting):
+    batches, history = problem
+    few = {"detector_epochs": 0.05}
+    usual, other, of_step_1 = (
+        train_detector(batches, with_config(history, **few, **values))
+        for values in ({}, {setting: 0.99}, {"momentum": 0.99, "square_momentum": 0.99})
+    )
+    assert same_weights(usual, of_step_1)
+    assert not same_weights(usual, other)

@@ -14,7 +14,6 @@ from historyad.method.gan import (
     build_gan,
     critic_step,
     generator_step,
-    make_adam,
     record_history,
 )
 from historyad.method.history import recorded_interval
@@ -190,10 +189,11 @@ def test_generator_steps_and_the_falling_learning_rate(
     np.testing.assert_allclose(rates, np.outer(left, both))
 
 
-def test_the_optimiser_is_the_papers(images):
-    gan = build_gan(networks_for((1, 8, 8), tiny_config()), tiny_config(), "cpu")
-    for optimizer in (gan.generator_optimizer, make_adam(gan.critic, 5e-4)):
-        assert optimizer.param_groups[0]["betas"] == (0.5, 0.9)
+def test_the_optimisers_have_the_momenta_of_the_config():
+    config = tiny_config(momentum=0.25, square_momentum=0.75)
+    gan = build_gan(networks_for((1, 8, 8), config), config, "cpu")
+    for optimizer in gan.optimizers.values():
+        assert optimizer.param_groups[0]["betas"] == (0.25, 0.75)
         assert optimizer.param_groups[0]["lr"] == 5e-4
 
 

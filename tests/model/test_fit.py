@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import TINY, tiny_config
 
-from historyad import Config
+from historyad import Config, Model
+from historyad.config import make_config
 from historyad.data import streams
 from historyad.data.datasets import open_source
 from historyad.errors import ConfigError, InputError, RunError
+from historyad.judge.metrics import auroc
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.crops import Crops
 from historyad.method.detector import start_detector
@@ -205,3 +208,82 @@ def test_a_training_that_diverged_is_a_run_error(normal, tmp_path):
         with pytest.raises(RunError, match=r"step 1 diverged at epoch .* lower learning_rate"):
             fit_model(source, tiny_config(), run)
     assert not run.history.exists()
+
+
+# --- few samples
+
+
+def few_rows(n):
+    return np.random.default_rng(n).normal(size=(n, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("n", "held_out", "rate"),
+    [(3, 1, 0.5), (30, 12, 1 / 13), (60, 24, 1 / 25), (300, 99, 0.01), (660, 99, 0.01)],
+)
+def test_any_number_of_samples_gives_a_detector_and_the_rate_it_can_promise(
+    tmp_path, n, held_out, rate
+):
+    run = RunDirectory(tmp_path / "run")
+    model = fit_model(open_source(few_rows(n)), make_config("instant"), run)
+    assert len(model.calibration.scores) == held_out
+    assert model.calibration.false_positive_rate == model.config.false_positive_rate == rate
+    assert Model.load(run.path).calibration.threshold == model.calibration.threshold
+
+
+def test_a_rate_that_is_asked_for_is_refused_where_it_cannot_be_promised(tmp_path):
+    config = make_config("instant", false_positive_rate=0.01)
+    with pytest.raises(InputError, match=r"60 samples are too few: .* needs 99 .* about 248 "):
+        fit_model(open_source(few_rows(60)), config, RunDirectory(tmp_path / "run"))
+
+
+def test_few_samples_keep_their_promise_on_average(tmp_path):
+    rates = []
+    for seed in range(30):
+        rows = np.random.default_rng(seed).normal(size=(1060, 4)).astype(np.float32)
+        run = RunDirectory(tmp_path / f"{seed}")
+        model = fit_model(open_source(rows[:60]), make_config("instant", seed=seed), run)
+        rates.append(model(rows[60:]).is_anomalous.mean())
+    assert 0.015 < np.mean(rates) < 0.065  # 0.04 is asked for
+
+
+# --- without training
+
+
+@pytest.mark.parametrize("name", ["whole", "columns"])
+def test_an_instant_fit_trains_nothing_and_finds_what_is_anomalous(request, tmp_path, name):
+    fitted = request.getfixturevalue(name)
+    config = make_config("instant", false_positive_rate=0.05)
+    run = RunDirectory(tmp_path / "run")
+    told = []
+    model = fit_model(open_source(fitted.train), config, run, on_progress=told.append)
+    assert {record["step"] for record in told} == {"score"}
+    assert not run.history.exists()
+    assert not run.log.exists()
+    assert set(fitted.model.view_names) - set(model.view_names) == {"history"}
+    y = np.repeat([0, 1], [len(fitted.normal), len(fitted.anomalous)])
+    scores = model.anomaly_score(np.concatenate([fitted.normal, fitted.anomalous]))
+    assert auroc(y, scores) > 0.95
+    again = Model.load(run.path).anomaly_score(fitted.normal)
+    np.testing.assert_array_equal(again, scores[: len(again)])
+
+
+def test_in_the_features_of_a_backbone_the_default_trains_nothing(features, tmp_path):
+    settings = {**features.settings, "views": "auto"}
+    run, source = RunDirectory(tmp_path / "run"), open_source(features.source)
+    model = fit_model(source, make_config(**settings), run)
+    assert not run.history.exists()
+    assert set(features.model.score.cell_views) - set(model.score.cell_views) == {"history"}
+    scores = [model.anomaly_score(samples) for samples in (features.normal, features.anomalous)]
+    y = np.repeat([0, 1], [len(part) for part in scores])
+    assert auroc(y, np.concatenate(scores)) > 0.9
+    np.testing.assert_array_equal(Model.load(run.path).anomaly_score(features.normal), scores[0])
+
+
+def test_the_output_of_a_network_that_was_not_trained_does_not_count(whole, tmp_path):
+    config = make_config("instant", false_positive_rate=0.05)
+    model = fit_model(open_source(whole.train), config, RunDirectory(tmp_path / "run"))
+    before = model.anomaly_score(whole.normal)
+    with torch.no_grad():
+        model.score.d_tv.head[-1].weight *= -100
+    np.testing.assert_array_equal(model.anomaly_score(whole.normal), before)

@@ -42,7 +42,7 @@ def after_steps(n, seed=0):
     random = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         nn.init.normal_(parameter, generator=random)
-    optimizer = make_adam(network, 0.1)
+    optimizer = make_adam(network, 0.1, (0.5, 0.9))
     for _ in range(n):
         step(network, optimizer)
     return network, optimizer

@@ -1,17 +1,22 @@
 import numpy as np
+import pytest
 from tiny import auroc_of
 
+from historyad.errors import InputError
 from historyad.research.peers import PEERS
 from historyad.research.peers.features import Features
 from historyad.research.peers.mahalanobis import Mahalanobis
 from historyad.research.peers.neighbours import Neighbours
+from historyad.research.peers.one_number import mean_gradient
 from historyad.research.peers.pca_residual import PCAResidual
+from historyad.research.peers.sums import SumOfPeers
 
 # Those that fit in a second with their default settings; the others have tests of their own.
 SIMPLE = [
     *("pca-residual", "mahalanobis", "neighbours", "neighbours-pca-cosine"),
-    *("isolation-forest", "one-class-svm"),
+    *("isolation-forest", "one-class-svm", "pca+neighbours+forest"),
 ]
+OF_IMAGES = ["mean-gradient", "png-size", "neighbours+gradient"]
 
 
 def test_peers_learn_on_digits_and_score_each_sample_alone(split):
@@ -80,3 +85,49 @@ def test_neighbours_are_those_found_by_hand():
     peer = Neighbours(metric="euclidean", k=2).fit(x)
     deviation = x.std()
     np.testing.assert_allclose(peer.anomaly_score(x[:1]), [0.5 / deviation], rtol=1e-5)
+
+
+def test_one_number_is_judged_in_either_direction(digits):
+    images = digits[0]
+    for name in ("mean-gradient", "png-size"):
+        peer = PEERS[name](0).fit(images[:500])
+        plain = np.full_like(images[:1], 255)
+        noise = np.random.default_rng(0).integers(0, 256, images[:1].shape).astype(np.uint8)
+        usual = np.median(peer.anomaly_score(images[500:]))
+        for odd in (plain, noise):
+            assert peer.anomaly_score(odd)[0] > 3 * usual, name
+
+
+def test_the_mean_gradient_is_that_of_both_directions():
+    image = np.array([[0, 10, 30], [0, 10, 30]], np.uint8)[..., None]
+    assert mean_gradient(image) == (0 + 15) / 2
+    assert mean_gradient(image.transpose(1, 0, 2)) == (0 + 15) / 2
+
+
+def test_numbers_about_images_refuse_vectors():
+    vectors = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    for name in OF_IMAGES:
+        with pytest.raises(InputError, match="takes images"):
+            PEERS[name](0).fit(vectors)
+
+
+def test_a_sum_has_its_parts_on_one_scale():
+    x = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
+
+    class Column:
+        def __init__(self, column, unit):
+            self.column, self.unit = column, unit
+
+        def fit(self, samples):
+            self.n = len(samples)
+            return self
+
+        def anomaly_score(self, samples):
+            return self.unit * samples[:, self.column]
+
+    parts = [Column(0, 1.0), Column(1, 1e6)]
+    scores = SumOfPeers(parts).fit(x).anomaly_score(x)
+    assert parts[0].n == 900
+    for column in (0, 1):
+        assert 0.6 < np.corrcoef(scores, x[:, column])[0, 1] < 0.8
+    assert abs(np.corrcoef(scores, x[:, 2])[0, 1]) < 0.1

@@ -92,8 +92,8 @@ def test_a_plain_vae_takes_images_alone():
 
 def test_the_likelihood_of_a_plain_vae_is_that_of_pixels_drawn_one_by_one(split):
     vae = BernoulliVAE(n_images=640).fit(split[0])
-    x = vae._prepare(split[1][:5])
-    x, z = torch.from_numpy(x), torch.zeros(5, vae.latent_dim)
+    x = vae._kind.floats(vae._kind.prepare(split[1][:5]))
+    z = torch.zeros(5, vae.latent_dim)
     logits = vae._decoder(z)
     ink = (x.flatten(1) + 1) / 2  # the probability by which a pixel is drawn
     expected = (ink * logsigmoid(logits) + (1 - ink) * logsigmoid(-logits)).sum(1)

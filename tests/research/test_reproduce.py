@@ -124,7 +124,7 @@ def test_progress_names_the_detector(root, tiny_scale, tmp_path):
     recipe = runs.paper("quick", "mnist-vs-kmnist", 4)
     fits.model(recipe)
     assert {record["detector"] for record in told} == {"paper on mnist-vs-kmnist, seed 4"}
-    assert {record["step"] for record in told} == {"gan", "detector"}
+    assert {record["step"] for record in told} == {"gan", "detector", "score"}
     assert str(runs.default("quick", "svhn-vs-celeba", 2)) == "default on svhn-vs-celeba, seed 2"
 
 

@@ -88,6 +88,18 @@ def test_p_values_of_normal_samples_are_super_uniform():
     assert p_values.min() > 0
 
 
+def test_the_rate_of_one_detector_follows_the_law_of_its_order_statistic():
+    random = np.random.default_rng(0)
+    for n, rate, m in ((99, 0.01, 1), (199, 0.05, 10)):
+        calibration = Calibration.fit(np.arange(n, dtype=np.float32), rate)
+        low, high = calibration.rate_quantiles([0.05, 0.95])
+        # Of uniform scores, the share above a threshold is what is left to 1.
+        thresholds = np.sort(random.random((4000, n)), axis=1)[:, n - m]
+        np.testing.assert_allclose(np.quantile(1 - thresholds, [0.05, 0.95]), [low, high], rtol=0.1)
+    (highest,) = Calibration.fit(np.arange(99, dtype=np.float32), 0.01).rate_quantiles([0.95])
+    assert highest == pytest.approx(1 - 0.05 ** (1 / 99))  # 0.0298
+
+
 def test_the_false_positive_rate_is_met_without_ties():
     random = np.random.default_rng(1)
     rates = []

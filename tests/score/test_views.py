@@ -62,6 +62,16 @@ def test_the_scale_is_that_of_normal_samples(problem):
     assert (rare <= 0.05 + 1 / len(x)).all()  # the quantile lies between two samples
 
 
+def test_the_samples_of_the_scale_come_with_their_scores(digits):
+    vectors = torch.randn(300, 4, generator=torch.Generator().manual_seed(0)).numpy()
+    for samples in (digits[0][:300], vectors):
+        views, _ = unfitted(samples)
+        rows = np.arange(0, 300, 2)
+        scores = views.fit_scale(samples, rows)
+        np.testing.assert_array_equal(scores, views.of(samples[rows]).anomaly_score)
+        assert len(np.unique(scores)) > 100
+
+
 def distances(views, samples, q):
     """Return for each view by name how far its quantile ``q`` is from its median."""
     raw = torch.from_numpy(views.raw_of(samples))

@@ -31,16 +31,16 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
 
 from historyad import __version__
-from historyad.config import settings as hyperparameters
+from historyad.config import SMALLEST_RATE, settings
 from historyad.deploy.service.answers import HeldAnswer
 from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.bodies import content_type, read_files, read_vectors
 from historyad.deploy.service.budget import Budget
 from historyad.deploy.service.guard import Guard
+from historyad.deploy.service.limits import Limits
 from historyad.deploy.service.metrics import CountRequests, Metrics
 from historyad.deploy.service.schema import REQUEST_BODY, Answer
 from historyad.deploy.service.scorer import Scorer
-from historyad.deploy.service.settings import Settings
 from historyad.errors import InputError
 from historyad.model.model import Model
 
@@ -58,11 +58,11 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_RATE = hyperparameters()["false_positive_rate"].metadata
+_RATE = settings()["false_positive_rate"].metadata
 Rate = Annotated[
     float | None,
     Query(
-        ge=_RATE["low"],
+        ge=SMALLEST_RATE,
         le=_RATE["high"],
         description="Share of normal inputs that may be called anomalous, instead of the model's.",
     ),
@@ -77,10 +77,10 @@ WithMap = Annotated[
 ]
 
 
-def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
+def create_app(model: Model, limits: Limits | None = None) -> FastAPI:
     """Return the ASGI application that scores with ``model``."""
-    settings = settings or Settings()
-    scorer = Scorer(model, settings)
+    limits = limits or Limits()
+    scorer = Scorer(model, limits)
     metrics = Metrics(lambda: scorer.batcher.waiting)
 
     @contextlib.asynccontextmanager
@@ -99,30 +99,19 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    _add_score(app, scorer, metrics, settings)
-    _add_state(app, scorer, metrics, settings)
+    _add_score(app, scorer, metrics, limits)
+    _add_state(app, scorer, metrics, limits)
     _add_page(app)
     _add_errors(app)
-    app.add_middleware(Guard, hosts=None if settings.token else settings.allowed_host)
+    app.add_middleware(Guard, hosts=None if limits.token else limits.allowed_host)
     paths = {route.path for route in app.routes if hasattr(route, "path")}
     app.add_middleware(CountRequests, metrics=metrics, paths=paths, headers=_HEADERS)
     return app
 
 
-def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Settings) -> None:
-    in_work = 0
-    received = Budget(settings.max_received_bytes)
-
-    @contextlib.contextmanager
-    def admitted() -> Any:
-        nonlocal in_work
-        if in_work >= settings.max_requests:
-            raise QueueFullError
-        in_work += 1
-        try:
-            yield
-        finally:
-            in_work -= 1
+def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, limits: Limits) -> None:
+    received = Budget(limits.max_received_bytes)
+    requests = Budget(limits.max_requests)
 
     async def score(
         request: Request, false_positive_rate: Rate = None, with_map: WithMap = False
@@ -132,16 +121,16 @@ def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Setting
         The status is 422 when no sample could be scored.
         """
         scorer.check_room()  # before the body is read
-        end = asyncio.get_running_loop().time() + settings.deadline
+        end = asyncio.get_running_loop().time() + limits.deadline
         calibration = scorer.calibration(false_positive_rate)
         with contextlib.ExitStack() as until_sent, received.counting() as count:
             if content_type(request) == "application/json":
-                vectors = await _by(end, read_vectors(request, settings, count), 408)
-                with admitted():
+                vectors = await _by(end, read_vectors(request, limits, count), 408)
+                with requests.taking(1):
                     results = await _by(end, scorer.score_vectors(vectors, calibration), 503)
             else:
-                files = await _by(end, read_files(request, settings, count), 408)
-                with admitted():
+                files = await _by(end, read_files(request, limits, count), 408)
+                with requests.taking(1):
                     work = scorer.score_files(files, calibration, until_sent if with_map else None)
                     results = await _by(end, work, 503)
             metrics.count_results(results)
@@ -155,25 +144,25 @@ def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Setting
 
     app.post(
         "/score",
-        dependencies=[Depends(_authorised(settings))],
+        dependencies=[Depends(_authorised(limits))],
         responses={200: {"model": Answer}, 422: {"model": Answer}},
         response_class=JSONResponse,
         openapi_extra=REQUEST_BODY,
     )(score)
 
 
-def _add_state(app: FastAPI, scorer: Scorer, metrics: Metrics, settings: Settings) -> None:
-    authorised = Depends(_authorised(settings))
+def _add_state(app: FastAPI, scorer: Scorer, metrics: Metrics, limits: Limits) -> None:
+    authorised = Depends(_authorised(limits))
 
     @app.get("/model", dependencies=[authorised])
     async def describe_model() -> dict[str, Any]:
         """Say what the model was fitted on and how it decides."""
-        limits = {
-            "max_files": settings.max_files,
-            "max_body_bytes": settings.max_body_bytes,
+        shown = {
+            "max_files": limits.max_files,
+            "max_body_bytes": limits.max_body_bytes,
             "max_work_pixels": scorer.max_work_pixels,
         }
-        return {**scorer.model.describe(), "limits": limits, "version": __version__}
+        return {**scorer.model.describe(), "limits": shown, "version": __version__}
 
     @app.get("/metrics", dependencies=[authorised])
     async def show_metrics() -> Response:
@@ -231,13 +220,13 @@ async def _by(end: float, work: Awaitable[_T], status: int) -> _T:
         raise HTTPException(status, reason, {"Retry-After": "1"}) from None
 
 
-def _authorised(settings: Settings) -> Callable[..., Awaitable[None]]:
+def _authorised(limits: Limits) -> Callable[..., Awaitable[None]]:
     async def check(
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     ) -> None:
         given = credentials.credentials if credentials else ""
         # In constant time, so that the time of an answer says nothing about the token.
-        if settings.token and not secrets.compare_digest(given.encode(), settings.token.encode()):
+        if limits.token and not secrets.compare_digest(given.encode(), limits.token.encode()):
             raise HTTPException(401, "give the bearer token", {"WWW-Authenticate": "Bearer"})
 
     return check

@@ -15,7 +15,7 @@ from starlette.types import Message
 
 from historyad.data.datasets import open_source
 from historyad.deploy.service.batcher import QueueFullError
-from historyad.deploy.service.settings import Settings
+from historyad.deploy.service.limits import Limits
 from historyad.errors import InputError
 
 Files = list[tuple[str, bytes]]
@@ -30,14 +30,14 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_files(request: Request, settings: Settings, count: Count) -> Files:
+async def read_files(request: Request, limits: Limits, count: Count) -> Files:
     """Return the name and the content of each image that was sent.
 
     Raises HTTPException: 400 (not a form), 413 (too large), 415 (of another type), 422 (no file),
     503 (there is no room).
     """
     kind = content_type(request)
-    request = _bounded(request, settings.max_body_bytes, count)
+    request = _bounded(request, limits.max_body_bytes, count)
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [("image", await request.body())]
     if kind != "multipart/form-data":
@@ -47,9 +47,7 @@ async def read_files(request: Request, settings: Settings, count: Count) -> File
             "as multipart/form-data, or vectors as application/json",
         )
     try:
-        async with request.form(
-            max_files=settings.max_files, max_fields=settings.max_files
-        ) as form:
+        async with request.form(max_files=limits.max_files, max_fields=limits.max_files) as form:
             files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
             named = [await _named(file) for file in files]
     except FormParserError as error:
@@ -66,13 +64,13 @@ async def _named(file: UploadFile) -> tuple[str, bytes]:
     return file.filename or "image", content
 
 
-async def read_vectors(request: Request, settings: Settings, count: Count) -> NDArray[np.float32]:
+async def read_vectors(request: Request, limits: Limits, count: Count) -> NDArray[np.float32]:
     """Return the vectors (N, F) of ``{"vectors": [[...], ...]}``.
 
     Raises HTTPException: 400 (not JSON), 413 (too large), 422 (not such an object), 503 (there is
     no room).
     """
-    most = min(settings.max_body_bytes, _MOST_JSON_BYTES)
+    most = min(limits.max_body_bytes, _MOST_JSON_BYTES)
     body = await _bounded(request, most, count).body()
     try:
         content = json.loads(body)
@@ -81,8 +79,8 @@ async def read_vectors(request: Request, settings: Settings, count: Count) -> ND
     rows = content.get("vectors") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise HTTPException(422, 'give {"vectors": [[...], ...]}: a list of lists of numbers')
-    if len(rows) > settings.max_files:
-        raise HTTPException(413, f"{len(rows)} vectors are more than {settings.max_files}")
+    if len(rows) > limits.max_files:
+        raise HTTPException(413, f"{len(rows)} vectors are more than {limits.max_files}")
     return _as_vectors(rows)
 
 

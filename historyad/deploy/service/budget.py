@@ -1,4 +1,4 @@
-"""Bytes that all requests together may hold, and how those that were held are given back."""
+"""What all requests together may hold, and how memory that was held is given back."""
 
 from __future__ import annotations
 
@@ -16,23 +16,36 @@ _WORTH_GIVING_BACK = 1 << 24
 
 
 class Budget:
-    """A number of bytes that are taken and given back, in the event loop alone."""
+    """A number of bytes, or of what else there is, taken and given back in the event loop alone."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: float) -> None:
         self.most = most
         self._held = 0
         self._highest = 0
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def take(self, n: int) -> None:
-        """Take ``n`` bytes now, or raise QueueFullError."""
+    def check(self, n: int) -> None:
+        """Raise QueueFullError unless ``n`` can be taken now."""
         if self._queue or self._held + n > self.most:
             raise QueueFullError
+
+    def take(self, n: int) -> None:
+        """Take ``n`` now, or raise QueueFullError."""
+        self.check(n)
         self._add(n)
 
+    @contextlib.contextmanager
+    def taking(self, n: int) -> Iterator[None]:
+        """Hold ``n``, taken now."""
+        self.take(n)
+        try:
+            yield
+        finally:
+            self.give_back(n)
+
     async def take_in_turn(self, n: int) -> int:
-        """Take ``n`` bytes, at most all there are, once they are there; return how many."""
-        n = min(n, self.most)
+        """Take ``n``, at most all there are, once they are there; return how many."""
+        n = int(min(n, self.most))
         if not self._queue and self._held + n <= self.most:
             self._add(n)
             return n
@@ -50,7 +63,7 @@ class Budget:
         return n
 
     def give_back(self, n: int) -> None:
-        """Give ``n`` bytes to those who wait."""
+        """Give ``n`` to those who wait."""
         self._held -= n
         self._admit()
         if self._held == 0 and self._highest >= _WORTH_GIVING_BACK:
@@ -59,7 +72,7 @@ class Budget:
 
     @contextlib.asynccontextmanager
     async def holding(self, n: int) -> AsyncIterator[None]:
-        """Hold ``n`` bytes, taken in turn."""
+        """Hold ``n``, taken in turn."""
         n = await self.take_in_turn(n)
         try:
             yield

@@ -42,58 +42,39 @@ class Connections:
 
         class Connection(BoundedConnection):
             def __init__(self, **arguments: Any) -> None:
-                super().__init__(H11Protocol(**arguments), connections, seconds)
+                super().__init__(connections, seconds, **arguments)
 
         return Connection
 
 
-class BoundedConnection(asyncio.Protocol):
-    """The protocol ``inner``, with a clock that runs from step to step."""
+class BoundedConnection(H11Protocol):
+    """A connection with a clock that runs from step to step."""
 
     def __init__(
-        self, inner: asyncio.Protocol, connections: dict[Any, BoundedConnection], seconds: float
+        self, others: dict[Any, BoundedConnection], seconds: float, **arguments: Any
     ) -> None:
-        self._inner = inner
-        self._connections = connections
+        super().__init__(**arguments)
+        self._others = others
         self._seconds = seconds
         self._is_idle = True
         self._is_lost = False
-        self._transport: asyncio.Transport
         self._end: asyncio.TimerHandle
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the headers of a request."""
-        self._transport = transport
-        self._client = tuple((transport.get_extra_info("peername") or ())[:2])
+        super().connection_made(transport)
         self._end = self._clock()
-        self._connections[self._client] = self
-        self._inner.connection_made(transport)
-        if len(self._connections) > MOST_CONNECTIONS:
+        self._others[self.client] = self
+        if len(self._others) > MOST_CONNECTIONS:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._is_lost = True
         self._end.cancel()
-        if self._connections.get(self._client) is self:
-            del self._connections[self._client]
-        self._inner.connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Take what came."""
-        self._inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        """Take note that no more will come."""
-        return self._inner.eof_received()
-
-    def pause_writing(self) -> None:
-        """Send no more until the client has read."""
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Send on."""
-        self._inner.resume_writing()
+        if self._others.get(self.client) is self:
+            del self._others[self.client]
+        super().connection_lost(exc)
 
     def begin_step(self, *, is_idle: bool) -> None:
         """Begin to wait for the answer to a request, or for the next one."""
@@ -104,10 +85,10 @@ class BoundedConnection(asyncio.Protocol):
 
     def _clock(self) -> asyncio.TimerHandle:
         # Not closed, which would wait until the client has read what is left.
-        return asyncio.get_running_loop().call_later(self._seconds, self._transport.abort)
+        return asyncio.get_running_loop().call_later(self._seconds, self.transport.abort)
 
     def _make_room(self) -> None:
-        idle = [connection for connection in self._connections.values() if connection._is_idle]
+        idle = [connection for connection in self._others.values() if connection._is_idle]
         oldest = min(idle, key=lambda connection: connection._end.when())  # of which this is one
-        del self._connections[oldest._client]
-        oldest._transport.abort()
+        del self._others[oldest.client]
+        oldest.transport.abort()

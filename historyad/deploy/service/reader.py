@@ -17,7 +17,7 @@ from historyad.data.plain import is_plain
 from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.bodies import Files
 from historyad.deploy.service.lanes import Lane
-from historyad.deploy.service.settings import Settings
+from historyad.deploy.service.limits import Limits
 from historyad.errors import InputError
 from historyad.kinds.kind import Kind
 
@@ -31,17 +31,19 @@ class Reader:
 
     Those that are not plain are decoded in processes that can be ended, and wait for these apart
     from the others: what is made to take long delays only its like. No image has more than
-    ``most_pixels``, where these are given. What needs an answer within a time says until when, as
-    time.monotonic() counts.
+    ``most_pixels``, and all become grey or colour by ``channels``, where these are given. What
+    needs an answer within a time says until when, as time.monotonic() counts.
     """
 
-    def __init__(self, kind: Kind, settings: Settings, most_pixels: int | None) -> None:
-        self._kind = kind
-        self._cpu_seconds = settings.decode_seconds
-        self._max_pixels = min(settings.max_pixels, most_pixels or settings.max_pixels)
-        self._plain = Lane(settings.decode_threads, "decoder")
-        self._others = Lane(settings.decode_threads, "waiter")
-        self._decoders = Decoders(settings.decode_threads)
+    def __init__(
+        self, kind: Kind, limits: Limits, most_pixels: int | None, channels: int | None = None
+    ) -> None:
+        self._how: dict[str, Any] = {"side": kind.grid, "channels": channels, "check": kind.check}
+        self._cpu_seconds = limits.decode_seconds
+        self._max_pixels = min(limits.max_pixels, most_pixels or limits.max_pixels)
+        self._plain = Lane(limits.decode_threads, "decoder")
+        self._others = Lane(limits.decode_threads, "waiter")
+        self._decoders = Decoders(limits.decode_threads)
 
     @property
     def waited(self) -> float:
@@ -88,9 +90,8 @@ class Reader:
         return [next(others) if result is None else result for result in found]
 
     def _decode(self, name: str, data: bytes, *, end: float) -> Pixels | InputError:
-        kind, bounds = self._kind, self._bounds(name, end)
         try:
-            return decode_image(data, side=kind.grid, check=kind.check, **bounds)
+            return decode_image(data, **self._how, **self._bounds(name, end))
         except InputError as error:
             return InputError(str(error))  # without its traceback, which would keep the file
         except DecodersClosedError:

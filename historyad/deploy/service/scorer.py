@@ -10,7 +10,6 @@ import itertools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from historyad.data.images import Pixels
-from historyad.deploy.service.batcher import Batcher, QueueFullError
+from historyad.deploy.service.batcher import Batcher
 from historyad.deploy.service.bodies import Files
 from historyad.deploy.service.budget import Budget
+from historyad.deploy.service.limits import Limits
 from historyad.deploy.service.reader import Reader
-from historyad.deploy.service.settings import Settings
 from historyad.errors import InputError
 from historyad.model.model import Model
 from historyad.score.calibration import Calibration
@@ -40,21 +39,23 @@ _SECONDS_TO_CLOSE = 0.5
 class Scorer:
     """Decodes images with a `Reader` and scores in one thread; `close` ends both."""
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: Model, limits: Limits) -> None:
         self.model = model
-        self._settings = settings
+        self._limits = limits
         self.max_work_pixels: int | None = None  # at any size, an image takes the same work
         if model.kind.work_pixels is not None:
-            self.max_work_pixels = max(settings.max_work_pixels, model.kind.work_pixels)
-        self._in_work = 0  # samples, counted in the event loop alone, and pixels likewise
-        self._pixels_in_work = 0
-        self._reader = Reader(model.kind, settings, self.max_work_pixels)
-        self._decoded = Budget(settings.max_decoded_bytes)
-        self._maps = Budget(settings.max_decoded_bytes)
+            self.max_work_pixels = max(limits.max_work_pixels, model.kind.work_pixels)
+        # Held from before samples are decoded until they are scored, so that none waits for more
+        # than so many others, whatever part of the way is slow.
+        self._samples = Budget(limits.max_samples)
+        self._pixels = Budget(self.max_work_pixels or math.inf)
+        self._reader = Reader(model.kind, limits, self.max_work_pixels, model.channels)
+        self._decoded = Budget(limits.max_decoded_bytes)
+        self._maps = Budget(limits.max_decoded_bytes)
         self.batcher = Batcher(
             model.anomaly_score,
-            batch_size=settings.batch_size,
-            queue_size=settings.max_samples,
+            batch_size=limits.batch_size,
+            queue_size=limits.max_samples,
         )
 
     async def warm_up(self) -> None:
@@ -70,7 +71,7 @@ class Scorer:
     @property
     def is_ready(self) -> bool:
         """Whether what is sent now will be scored within the deadline, by all that is known."""
-        most = self._settings.deadline
+        most = self._limits.deadline
         # What waits to be decoded is given up at its deadline, and so never has waited for longer.
         in_time = self.batcher.busy_for <= most and self._reader.waited <= most / 2
         return self.batcher.is_running and in_time
@@ -82,11 +83,9 @@ class Scorer:
             return calibration
         return Calibration.fit(calibration.scores, false_positive_rate)
 
-    def check_room(self, n: int = 1, pixels: int = 0) -> None:
-        """Raise QueueFullError unless ``n`` more samples, of ``pixels``, can be taken on now."""
-        most = self.max_work_pixels or math.inf
-        if self._in_work + n > self._settings.max_samples or self._pixels_in_work + pixels > most:
-            raise QueueFullError
+    def check_room(self) -> None:
+        """Raise QueueFullError unless one more sample can be taken on now."""
+        self._samples.check(1)
 
     async def score_files(
         self,
@@ -102,14 +101,14 @@ class Scorer:
         """
         if not self.model.kind.is_picture:
             raise InputError('this model scores vectors: send {"vectors": [[...], ...]} as JSON')
-        end = time.monotonic() + self._settings.deadline
+        end = time.monotonic() + self._limits.deadline
         pixels = await self._pixels_to_work_on(files, end)
-        if pixels > (most := self.max_work_pixels or math.inf):
-            reason = f"the images have {pixels:,} pixels together, more than {most:,}"
+        if pixels > self._pixels.most:
+            reason = f"the images have {pixels:,} pixels together, more than {self._pixels.most:,}"
             raise HTTPException(413, f"{reason}: send fewer at a time")
         shown = self._bytes_of(pixels, len(files))
         size = max(1, len(files) * _PORTION_BYTES // max(1, shown))
-        with self._taken_on(len(files), pixels):
+        with self._samples.taking(len(files)), self._pixels.taking(pixels):
             if held is not None:
                 await self._hold_maps(shown, len(files), held)
             portions = [files[i : i + size] for i in range(0, len(files), size)]
@@ -162,25 +161,9 @@ class Scorer:
         if self.model.kind.is_picture:
             raise InputError("this model scores images: send an image, or several as a form")
         self.model.kind.check(vectors.shape[1:])
-        with self._taken_on(len(vectors)):
+        with self._samples.taking(len(vectors)):
             verdicts = await self._score(vectors, calibration)
         return [{"name": str(i), **verdict} for i, verdict in enumerate(verdicts)]
-
-    @contextlib.contextmanager
-    def _taken_on(self, n: int, pixels: int = 0) -> Iterator[None]:
-        """Hold room for ``n`` samples from before they are decoded until they are scored.
-
-        So none waits for more than ``max_samples`` others, whatever part of the way is slow, nor
-        for more than ``max_work_pixels``.
-        """
-        self.check_room(n, pixels)
-        self._in_work += n
-        self._pixels_in_work += pixels
-        try:
-            yield
-        finally:
-            self._in_work -= n
-            self._pixels_in_work -= pixels
 
     async def _pixels_to_work_on(self, files: Files, end: float) -> int:
         """Return how many pixels of files will be worked on, by their headers; 0: no matter."""

@@ -16,7 +16,7 @@ import uvicorn
 
 from historyad.deploy.service.app import create_app
 from historyad.deploy.service.connections import MOST_CONNECTIONS, Connections
-from historyad.deploy.service.settings import Settings
+from historyad.deploy.service.limits import Limits
 from historyad.errors import InputError
 from historyad.model.model import Model
 
@@ -41,10 +41,10 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
     return listener, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def make_server(model: Model, settings: Settings) -> uvicorn.Server:
+def make_server(model: Model, limits: Limits) -> uvicorn.Server:
     """Return a server of `create_app` that ends gracefully: it answers what it accepted."""
     # Twice the deadline, so that its answer comes first.
-    connections = Connections(create_app(model, settings), 2 * settings.deadline)
+    connections = Connections(create_app(model, limits), 2 * limits.deadline)
     config = uvicorn.Config(
         connections,
         http=connections.protocol(),
@@ -54,9 +54,9 @@ def make_server(model: Model, settings: Settings) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
-        timeout_graceful_shutdown=math.ceil(settings.deadline),
+        timeout_graceful_shutdown=math.ceil(limits.deadline),
     )
-    return _Server(config, settings.deadline)
+    return _Server(config, limits.deadline)
 
 
 class _Server(uvicorn.Server):
@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
         end.start()
 
 
-def run_server(model: Model, settings: Settings, listener: socket.socket) -> None:
+def run_server(model: Model, limits: Limits, listener: socket.socket) -> None:
     """Serve on ``listener`` until SIGTERM or Ctrl-C, and exit with status 0."""
     # What is odd about a request is answered to the one who sent it, and must not fill the log.
     warnings.filterwarnings("ignore", module="PIL")
@@ -82,4 +82,4 @@ def run_server(model: Model, settings: Settings, listener: socket.socket) -> Non
     # The server ends gracefully on both signals, and then raises them again.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    make_server(model, settings).run(sockets=[listener])
+    make_server(model, limits).run(sockets=[listener])

@@ -22,14 +22,8 @@ _SLIDER_SCORES = 1000  # quantiles that stand for the scores behind the slider
 
 def decision_of(model: Model) -> dict[str, Any]:
     """Return what the threshold is worth, given how many held-out samples it was set on."""
-    from scipy.stats import beta
-
-    rate, n = model.calibration.false_positive_rate, len(model.calibration.scores)
-    # The threshold is the m-th highest of n scores, above which lies Beta(m, n + 1 - m) of a
-    # continuous law.
-    m = int((model.calibration.p_value(model.calibration.scores) <= rate).sum()) + 1
-    low, high = beta.ppf([0.025, 0.975], m, n + 1 - m)
-    return {"smallest_p": 1 / (n + 1), "low": float(low), "high": float(high)}
+    low, high = model.calibration.rate_quantiles([0.025, 0.975])
+    return {"smallest_p": 1 / (len(model.calibration.scores) + 1), "low": low, "high": high}
 
 
 def trial_of(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def write_report(
 ) -> None:
     """Write a report on ``model``, which belongs to the directory ``run``, to the file ``out``.
 
-    ``train`` is the source it was fitted on, whose highest-scoring samples are shown: InputError
+    ``train`` is the source it was fitted on, whose most suspicious samples are shown: InputError
     when it is another. With ``normal`` and ``anomalous`` samples, the errors are shown at any
     threshold. Normal samples of either kind are damaged to show what the detector sees. What the
     directory does not hold, a log or a history, is left out. ConfigError when the extra ``report``

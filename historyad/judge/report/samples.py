@@ -13,11 +13,12 @@ from historyad.data.sources import CHUNK, Source
 from historyad.judge.explain import map_over
 from historyad.judge.report.pictures import thumbnail
 from historyad.model.model import Model
+from historyad.model.suspects import suspicion
 
 Array = NDArray[Any]
 Entry = tuple[float, str, Array]  # score, name and sample
 
-_HIGHEST = 24  # training samples shown
+_HIGHEST = 24  # samples of the fit shown
 _EACH = 6  # of the samples with labels, from either end
 
 
@@ -47,10 +48,20 @@ def look_through(model: Model, source: Source, n: int = _EACH) -> Seen:
 
 
 def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
-    """Return the training samples that look most anomalous."""
-    found = show(model, look_through(model, train, _HIGHEST).highest)
-    labels = {} if train.labels is None else dict(zip(train.names, train.labels, strict=True))
-    return [{**sample, "label": labels.get(sample["name"])} for sample in found]
+    """Return the samples of a fit that look most suspicious, each judged by the others alone."""
+    config = model.config
+    found = suspicion(model.kind, train.samples, config, config.contamination)
+    unreadable = getattr(train.samples, "unreadable_rows", {})  # others stand in their place
+    order = np.argsort(-found, kind="stable").tolist()
+    rows = [row for row in order if row not in unreadable][:_HIGHEST]
+    samples = [train.samples[row] for row in rows]
+    scores = [float(model.anomaly_score(sample[None])[0]) for sample in samples]
+    entries = list(zip(scores, (train.names[row] for row in rows), samples, strict=True))
+    labels = [None if train.labels is None else train.labels[row] for row in rows]
+    return [
+        {**sample, "suspicion": float(found[row]), "label": label}
+        for sample, row, label in zip(show(model, entries), rows, labels, strict=True)
+    ]
 
 
 def show(model: Model, entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -62,6 +73,7 @@ def show(model: Model, entries: Sequence[Entry]) -> list[dict[str, Any]]:
             "name": name,
             "score": score,
             "p_value": float(p_value),
+            "suspicion": None,
             "label": None,
             "picture": thumbnail(sample) if is_picture else None,
             "map": thumbnail(map_over(model, sample)) if is_picture else None,

@@ -23,8 +23,10 @@ from historyad.research.peers.mahalanobis import Mahalanobis
 from historyad.research.peers.memae import MemAE
 from historyad.research.peers.neighbours import Neighbours
 from historyad.research.peers.one_class_svm import OneClassSVMPeer
+from historyad.research.peers.one_number import OneNumber, mean_gradient, png_bytes
 from historyad.research.peers.pca_residual import PCAResidual
 from historyad.research.peers.pyod import PyOD
+from historyad.research.peers.sums import SumOfPeers
 from historyad.research.peers.vae import VAE, BernoulliVAE
 from historyad.research.peers.wgan_encoder import WGANEncoder
 
@@ -39,6 +41,16 @@ class Peer(Protocol):
         """Return one score per sample, (N,), higher for more anomalous ones."""
 
 
+def _neighbours_and_gradient(seed: int) -> Peer:
+    neighbours = Neighbours(metric="cosine", n_components=64, seed=seed)
+    return SumOfPeers([neighbours, OneNumber(mean_gradient)], seed=seed)
+
+
+def _ensemble(seed: int) -> Peer:
+    forest = IsolationForestPeer(seed=seed)
+    return SumOfPeers([PCAResidual(seed=seed), Neighbours(metric="euclidean"), forest], seed=seed)
+
+
 # By name, how a peer is made from a seed.
 PEERS: dict[str, Callable[[int], Peer]] = {
     "pca-residual": lambda seed: PCAResidual(seed=seed),
@@ -47,6 +59,10 @@ PEERS: dict[str, Callable[[int], Peer]] = {
     "neighbours-pca-cosine": lambda seed: Neighbours(metric="cosine", n_components=64, seed=seed),
     "isolation-forest": lambda seed: IsolationForestPeer(seed=seed),
     "one-class-svm": lambda seed: OneClassSVMPeer(seed=seed),
+    "mean-gradient": lambda seed: OneNumber(mean_gradient),
+    "png-size": lambda seed: OneNumber(png_bytes),
+    "neighbours+gradient": _neighbours_and_gradient,
+    "pca+neighbours+forest": _ensemble,
     "vae": lambda seed: VAE(seed=seed),
     "vae-dense": lambda seed: VAE(dense=True, seed=seed),
     "vae-bernoulli": lambda seed: BernoulliVAE(seed=seed),

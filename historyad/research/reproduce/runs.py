@@ -68,7 +68,7 @@ class Recipe:
     pooled: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        method = "default" if self.config.views == "all" else "paper"
+        method = "paper" if self.config.views == "history" else "default"
         return f"{method} on {self.split}, seed {self.config.seed}"
 
 
@@ -106,7 +106,7 @@ class Runs:
         """Return the name of a detector: a digest of its training samples and of the recipe."""
         train = self.split(recipe.split, recipe.config.seed).train
         what = [train.fingerprint, as_dict(recipe.config), recipe.every, recipe.pooled]
-        if recipe.config.views == "all":
+        if recipe.config.views != "history":
             what.append(VERSION)  # what the companions of D_TV are changes from one to the next
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 

@@ -11,8 +11,8 @@ from historyad.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The settings of `historyad.deploy.service.app.create_app` and of ``historyad serve``."""
+class Limits:
+    """The limits of `historyad.deploy.service.app.create_app` and of ``historyad serve``."""
 
     token: Annotated[
         str,
