@@ -28,9 +28,9 @@ as they came.
 """
 
 PEERS = """
-The sums of views are those of one fit, the best first. The default is the sum of `history`,
-`neighbours` and `place` or `gaussian`; `residual`, which it has not, is the distance to a Gaussian
-of what is left of a cell beside its nearest.
+The sums of views are those of one fit, the best first. The default is the sum of
+`neighbours` and `place` or `gaussian`, and `--views all` that with `history`. `residual`, which
+neither has, is the distance to a Gaussian of what is left of a cell beside its nearest.
 
 PatchCore, PaDiM and SimpleNet are written anew here after their papers, on these cells and without
 their own networks and sizes, so that published figures of theirs are not comparable.

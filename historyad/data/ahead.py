@@ -23,7 +23,8 @@ def ahead(
     room = _Room(most_bytes)
 
     def work(turn: int, number: int) -> Pixels | None:
-        room.wait_for(turn)
+        if not room.wait_for(turn):
+            return None
         image = decode(number)
         room.take(_bytes_of(image))
         return image
@@ -64,12 +65,13 @@ class _Room:
         self._is_open = True
         self._changed = threading.Condition()
 
-    def wait_for(self, turn: int) -> None:
-        """Return when there is room for one more, or it is the ``turn`` of this one."""
+    def wait_for(self, turn: int) -> bool:
+        """Return True when there is room for one more, or it is its ``turn``; False once closed."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._held < self._most or turn <= self._next or not self._is_open
             )
+            return self._is_open
 
     def take(self, n_bytes: int) -> None:
         with self._changed:

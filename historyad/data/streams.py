@@ -302,7 +302,7 @@ class ImageStream:
                     f"{name}{error}. Mend or remove it, or leave out such images with "
                     "--skip-unreadable"
                 ) from error
-            self._note(number, f"{name}{error}")
+            self._note(number, str(error))
             return None
         return image
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -152,6 +153,18 @@ class Features(ImageKind):
     def trains(self, config: Config) -> bool:
         """Whether D_TV is trained: where it is asked for."""
         return config.views in ("all", "history")
+
+    @property
+    def n_worst(self) -> int:
+        """As many cells as make the score of an image."""
+        return CONSTANTS.worst_cells
+
+    def looks(
+        self, samples: Samples, rows: NDArray[np.intp], config: Config
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the cells of each image."""
+        for row in rows.tolist():
+            yield self.cells(samples[row]).flatten(1).T.numpy()
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose companions have these sizes."""

@@ -103,3 +103,11 @@ def test_auto_takes_the_network_for_photos_where_it_is_there(monkeypatch):
     monkeypatch.setattr(lite0, "_PACKAGE", "no_such_package")
     backbone, why = settle(images(2, 64, 70, 3))
     assert (backbone, why.endswith("install historyad[backbone]")) == ("none", True)
+
+
+def test_before_any_training_an_image_is_looked_at_cell_by_cell(kind, config):
+    samples = images(4, 40, 50, 3)
+    first, second = kind.looks(samples, np.array([3, 1]), config)
+    assert first.shape == (64, 20)
+    np.testing.assert_array_equal(second, kind.cells(samples[1]).flatten(1).T)
+    assert kind.n_worst == 10
