@@ -18,7 +18,7 @@ _LABELS = {_ORANGE: "ours", _BLUE: "peer that trains a network", _GREEN: "peer t
 WITHOUT_NETWORK = (
     *("pca-residual", "mahalanobis", "neighbours", "neighbours-pca-cosine"),
     *("isolation-forest", "one-class-svm", "mean-gradient", "png-size"),
-    *("neighbours+gradient", "pca+neighbours+forest"),
+    *("gradient+neighbours", "pca+neighbours+forest"),
 )
 _MOST_COLUMNS, _IN_A_COLUMN = 4, 5  # panels of the chart
 # In inches: what is beside each other in a column, and what is above each other.

@@ -60,7 +60,7 @@ def side_by_side(function: Callable[[int], T], arguments: Sequence[int]) -> list
     """Map ``arguments``, several at a time: many operations are too small to share all cores."""
     n_threads = torch.get_num_threads()
     n_workers = min(n_threads, len(arguments))
-    if n_workers == 1:
+    if n_workers <= 1:
         return [function(argument) for argument in arguments]
     # A thread has modes of its own, as it has a number of threads.
     inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()

@@ -16,7 +16,7 @@ SIMPLE = [
     *("pca-residual", "mahalanobis", "neighbours", "neighbours-pca-cosine"),
     *("isolation-forest", "one-class-svm", "pca+neighbours+forest"),
 ]
-OF_IMAGES = ["mean-gradient", "png-size", "neighbours+gradient"]
+OF_IMAGES = ["mean-gradient", "png-size", "gradient+neighbours"]
 
 
 def test_peers_learn_on_digits_and_score_each_sample_alone(split):

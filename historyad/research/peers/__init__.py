@@ -61,7 +61,7 @@ PEERS: dict[str, Callable[[int], Peer]] = {
     "one-class-svm": lambda seed: OneClassSVMPeer(seed=seed),
     "mean-gradient": lambda seed: OneNumber(mean_gradient),
     "png-size": lambda seed: OneNumber(png_bytes),
-    "neighbours+gradient": _neighbours_and_gradient,
+    "gradient+neighbours": _neighbours_and_gradient,
     "pca+neighbours+forest": _ensemble,
     "vae": lambda seed: VAE(seed=seed),
     "vae-dense": lambda seed: VAE(dense=True, seed=seed),
