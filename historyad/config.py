@@ -29,6 +29,7 @@ def _setting(
 
 
 SMALLEST_RATE = 1e-5  # of false positives that can be asked for
+_SMALLEST_SHARE = 0.01  # of the samples that can be held out
 
 
 @dataclass
@@ -198,11 +199,7 @@ class Config:
     )
     detector_momentum: float = _setting(0.5, "beta 1 of Adam in step 3.", low=0.0, high=0.999)
     detector_square_momentum: float = _setting(
-        0.9,
-        "beta 2 of Adam in step 3. D_TV starts at the averaged critic, whose first gradients are "
-        "huge: with 0.999 they hold back the steps of a thousand batches.",
-        low=0.0,
-        high=0.99999,
+        0.9, "beta 2 of Adam in step 3.", low=0.0, high=0.99999
     )
     bound_weight: float = _setting(
         10.0, "lambda: weight of the bound on D_TV's output.", low=1e-3, high=1e4
@@ -350,11 +347,14 @@ def validate(config: Config) -> None:
     if config.image_size not in (0, 8, 16, 32, 64, 128):
         raise ConfigError(f"image_size is {config.image_size}: take 0, 8, 16, 32, 64 or 128")
     _validate_crops(config)
-    if 0 < config.false_positive_rate < SMALLEST_RATE:
-        raise ConfigError(
-            f"false_positive_rate is {config.false_positive_rate:g}: take 0, or at least "
-            f"{SMALLEST_RATE:g}"
-        )
+    for name, smallest in (
+        ("false_positive_rate", SMALLEST_RATE),
+        ("calibration_share", _SMALLEST_SHARE),
+    ):
+        if 0 < getattr(config, name) < smallest:
+            raise ConfigError(
+                f"{name} is {getattr(config, name):g}: take 0, or at least {smallest:g}"
+            )
     _validate_backbone(config)
     if config.skip_epochs >= config.n_epochs:
         raise ConfigError(
