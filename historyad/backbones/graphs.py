@@ -204,7 +204,7 @@ def write_backbone(
 
 def _exported(program: Any, x: Tensor, names: list[str] | None = None) -> bytes:
     _require("onnxscript")
-    with _quiet():
+    with quiet_exporter():
         shapes = None if names is None else ({0: torch.export.Dim("N")},)
         exported = torch.onnx.export(
             program,
@@ -283,7 +283,7 @@ def _require(name: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep to itself what the exporter says about its own parts."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

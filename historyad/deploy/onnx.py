@@ -10,12 +10,9 @@ import copy
 import dataclasses
 import itertools
 import json
-import logging
 import math
 import os
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad import __version__
+from historyad.backbones.graphs import quiet_exporter
 from historyad.config import as_dict
 from historyad.errors import ConfigError, InputError, RunError
 from historyad.files import write_atomic
@@ -182,7 +180,7 @@ def _to_onnx(model: Model, shape: tuple[int, ...], opset: int) -> ModelProto:
     import onnx
 
     example = torch.zeros((2, *shape), dtype=model.kind.rest_dtype)
-    with _quiet():
+    with quiet_exporter():
         program = torch.onnx.export(
             Graph(model, shape).eval(),
             (example,),
@@ -217,20 +215,6 @@ def _strip_metadata(proto: ModelProto) -> None:
     parts = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
     for part in (proto, graph, *itertools.chain(*parts)):
         del part.metadata_props[:]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to itself what the exporter says about its own parts."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _parity_inputs(

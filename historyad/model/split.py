@@ -32,7 +32,8 @@ def split_rows(
         raise InputError(
             f"{n} sample{'s' * (n != 1)} are too few: a false-positive rate of "
             f"{config.false_positive_rate or 0.5:g} needs {needed} held-out samples, and "
-            f"calibration_share = {share:g} holds out {n_held_out}. Give about "
+            f"calibration_share = {share:g} holds out {n_held_out}, which leaves "
+            f"{n - n_held_out} to train on. Give about "
             f"{int(smallest) + 1} normal samples, or raise calibration_share or false_positive_rate"
         )
     held_out = stretches(n, n_held_out, numpy_generator(config.seed, Stream.SPLIT))
