@@ -30,6 +30,7 @@ from historyad.constants import CONSTANTS
 if TYPE_CHECKING:
     from historyad.data.sources import Source
     from historyad.model.model import Model
+    from historyad.score.calibration import Calibration
 
 _ALONE = 2.0  # times as far out as the next held-out sample
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
@@ -115,9 +116,15 @@ def fit(
     say(
         f"{out}: {len(samples):,} normal samples{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
-        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}, "
+        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}"
+        f"{_how_sure(model.calibration)}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
+    if model.n_folds:
+        say(
+            f"every sample was learnt from and calibrated on: in {model.n_folds} folds, each "
+            "scored by a detector of the others"
+        )
     _mention_rate(model, config)
     if _is_set_by_one(model):
         say(
@@ -132,15 +139,22 @@ def fit(
     say(f"next: historyad score {out} SOURCE")
 
 
+def _how_sure(calibration: Calibration) -> str:
+    """Say with what confidence the rate is kept, where it is not one on average."""
+    sure = calibration.confidence
+    return f" at most, with a confidence of {sure:g}" if sure else ""
+
+
 def _mention_rate(model: Model, config: Config) -> None:
     """Say where few samples promise no rate as low as is usual, and how many would."""
     from historyad.model.split import samples_for_usual_rate
 
     rate, usual = model.calibration.false_positive_rate, CONSTANTS.usual_rate
     if not config.false_positive_rate and rate > usual:
+        scores = f"{len(model.calibration.scores)} {'held-out ' * (not model.n_folds)}samples"
         say(
-            f"note: {len(model.calibration.scores)} held-out samples can promise no lower rate "
-            f"than {rate:.2g}; {samples_for_usual_rate(config)} samples in all promise {usual:g}",
+            f"note: {scores} can promise no lower rate than {rate:.2g}; "
+            f"{samples_for_usual_rate(model.config)} samples in all promise {usual:g}",
             file=sys.stderr,
         )
 
@@ -204,6 +218,10 @@ def calibrate(
     false_positive_rate: Annotated[
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
     ] = None,
+    confidence: Annotated[
+        float | None,
+        Parameter(help="How sure to be that this detector keeps that rate, if it changes; or 0."),
+    ] = None,
     reading: Reading = READING,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -218,13 +236,13 @@ def calibrate(
         model = load_model(run, device)
         samples = open_for(model, source, reading, skip_unreadable=skip_unreadable)
         report_unreadable(samples)
-        renewed = calibrate_model(model, samples, false_positive_rate)
+        renewed = calibrate_model(model, samples, false_positive_rate, confidence)
         renewed.save_calibration(run)
     before, after = model.calibration, renewed.calibration
     print_table(
         [
             ("calibrated on", f"{len(after.scores):,} samples of {source}{_left_out(renewed)}"),
-            ("false positives", f"{after.false_positive_rate:g}"),
+            ("false positives", f"{after.false_positive_rate:.4g}{_how_sure(after)}"),
             ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
         ]
     )

@@ -136,6 +136,8 @@ class Features(ImageKind):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return the maps of D_TV, alone or with companions fitted on the cells."""
         assert isinstance(batches, CellBatches)
@@ -148,9 +150,11 @@ class Features(ImageKind):
             batches.cells,
             config.seed,
             is_trained=self.trains(config),
+            like=like if isinstance(like, FeatureScore) else None,
         )
 
-    def trains(self, config: Config) -> bool:
+    @classmethod
+    def trains(cls, config: Config) -> bool:
         """Whether D_TV is trained: where it is asked for."""
         return config.views in ("all", "history")
 
