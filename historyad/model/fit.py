@@ -71,7 +71,9 @@ def fit_model(
             run.save_suspects(plan.suspects)
         if not run.is_finished:
             session, say = run.session(on_progress), _speaker(on_progress)
-            batches = kind.batches(source.samples, config, rows=train, device=device)
+            batches = kind.batches(
+                source.samples, config, rows=train, groups=plan.groups, device=device
+            )
             if not kind.trains(config):
                 d_tv = random_detector(batches.networks, config).to(device).eval()
             else:
@@ -135,11 +137,15 @@ def calibrate_model(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is decided before a fit: rows to train on and to hold out, and what was set aside."""
+    """What is decided before a fit: rows to train on and to hold out, and what was set aside.
+
+    ``groups`` number what each row of ``train`` belongs to.
+    """
 
     config: Config
     kind: Kind
     train: Rows
+    groups: NDArray[np.intp]
     held_out: Rows
     suspects: list[Suspect]
 
@@ -167,7 +173,7 @@ def _plan(
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
     kind = choose_kind(source.samples, config, train)
-    return _Plan(config, kind, train, held_out, suspects)
+    return _Plan(config, kind, train, groups[train], held_out, suspects)
 
 
 def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:
