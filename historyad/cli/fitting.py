@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 
 from historyad.cli.common import (
     READING,
+    Category,
     Device,
     Reading,
     Run,
@@ -30,6 +31,7 @@ from historyad.constants import CONSTANTS
 if TYPE_CHECKING:
     from historyad.data.sources import Source
     from historyad.model.model import Model
+    from historyad.score.calibration import Calibration
 
 _ALONE = 2.0  # times as far out as the next held-out sample
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
@@ -61,6 +63,7 @@ def fit(
     preset: Annotated[
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
+    category: Category = None,
     reading: Reading = READING,
     group_column: Annotated[
         str | None,
@@ -81,7 +84,7 @@ def fit(
 
     config = make_config(preset, **given(options))
     started, was_there = time.monotonic(), RunDirectory(out).is_finished
-    source = _normal_source(source)
+    source = _normal_source(source, category)
     with ranks.launch():
 
         def opened(config: Config) -> Source:
@@ -115,9 +118,15 @@ def fit(
     say(
         f"{out}: {len(samples):,} normal samples{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
-        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}, "
+        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}"
+        f"{_how_sure(model.calibration)}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
+    if model.n_folds:
+        say(
+            f"every sample was learnt from and calibrated on: in {model.n_folds} folds, each "
+            "scored by a detector of the others"
+        )
     _mention_rate(model, config)
     if _is_set_by_one(model):
         note(
@@ -131,15 +140,22 @@ def fit(
     note(f"next: historyad score {out} SOURCE", file=sys.stdout)
 
 
+def _how_sure(calibration: Calibration) -> str:
+    """Say with what confidence the rate is kept, where it is not one on average."""
+    sure = calibration.confidence
+    return f" at most, with a confidence of {sure:g}" if sure else ""
+
+
 def _mention_rate(model: Model, config: Config) -> None:
     """Say where few samples promise no rate as low as is usual, and how many would."""
     from historyad.model.split import samples_for_usual_rate
 
     rate, usual = model.calibration.false_positive_rate, CONSTANTS.usual_rate
     if not config.false_positive_rate and rate > usual:
+        scores = f"{len(model.calibration.scores)} {'held-out ' * (not model.n_folds)}samples"
         note(
-            f"note: {len(model.calibration.scores)} held-out samples can promise no lower rate "
-            f"than {rate:.2g}; {samples_for_usual_rate(config)} samples in all promise {usual:g}"
+            f"note: {scores} can promise no lower rate than {rate:.2g}; "
+            f"{samples_for_usual_rate(model.config)} samples in all promise {usual:g}"
         )
 
 
@@ -158,15 +174,16 @@ def _set_aside(names: list[str], out: Path) -> str:
     return f"{len(names):,} look wrong and were set aside: {first}; see {out / 'suspects.csv'}"
 
 
-def _normal_source(source: str) -> str:
+def _normal_source(source: str, category: str | None) -> str:
     """Return where to learn from: train/good of a data set in MVTec's layout, which is said."""
-    from historyad.data.folders import normal_part, refuse_dataset_root
+    from historyad.data.folders import normal_part, of_category, refuse_dataset_root
 
-    part = normal_part(Path(source))
+    root = of_category(Path(source), category)
+    part = normal_part(root)
     if part is None:
-        refuse_dataset_root(Path(source))
+        refuse_dataset_root(root)
         return source
-    note(f"{source} is a data set: learning from {part}")
+    note(f"{root} is a data set: learning from {part}")
     return str(part)
 
 
@@ -201,6 +218,10 @@ def calibrate(
     false_positive_rate: Annotated[
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
     ] = None,
+    confidence: Annotated[
+        float | None,
+        Parameter(help="How sure to be that this detector keeps that rate, if it changes; or 0."),
+    ] = None,
     reading: Reading = READING,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -215,13 +236,13 @@ def calibrate(
         model = load_model(run, device)
         samples = open_for(model, source, reading, skip_unreadable=skip_unreadable)
         report_unreadable(samples)
-        renewed = calibrate_model(model, samples, false_positive_rate)
+        renewed = calibrate_model(model, samples, false_positive_rate, confidence)
         renewed.save_calibration(run)
     before, after = model.calibration, renewed.calibration
     print_table(
         [
             ("calibrated on", f"{len(after.scores):,} samples of {source}{_left_out(renewed)}"),
-            ("false positives", f"{after.false_positive_rate:g}"),
+            ("false positives", f"{after.false_positive_rate:.4g}{_how_sure(after)}"),
             ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
         ]
     )

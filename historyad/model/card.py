@@ -10,12 +10,13 @@ Rows = list[tuple[str, str]]
 
 def rows_of(described: dict[str, Any]) -> Rows:
     """Return what matters most of what `Model.describe` says, by name."""
-    source, calibration = described["source"], described["calibration"]
-    of = f" of {calibration['description']}" if calibration else ""
+    source, calibration, folds = (described[key] for key in ("source", "calibration", "folds"))
+    of = f", in {folds} folds" if folds else ", held out"
+    of = f" of {calibration['description']}" if calibration else of
     return [
         ("input", f"{described['kind']}, {described['input']}"),
         ("trained on", f"{source.get('n_train', 0):,} samples of {source.get('description', '?')}"),
-        ("calibrated on", f"{described['held_out']:,} samples{of or ', held out'}"),
+        ("calibrated on", f"{described['held_out']:,} samples{of}"),
         ("threshold", f"{described['threshold']:+.4f}"),
         ("false positives", _rate(described)),
         ("views", described["views"]),

@@ -26,7 +26,7 @@ from historyad.kinds.kind import Kind
 from historyad.score.calibration import Calibration, samples_needed
 from historyad.score.score import Score
 
-_FORMAT, VERSION = "historyad-detector", 11
+_FORMAT, VERSION = "historyad-detector", 12
 _MOST_SAMPLES = 2**20  # that companions may hold
 _JSON, _TENSORS = "detector.json", "detector.safetensors"
 
@@ -174,14 +174,15 @@ def _score(kind: Kind, sizes: Any, config: Config, weights: dict[str, Tensor]) -
 
 def _calibration(values: Any, config: Config) -> Calibration:
     wide = np.array(values, np.float64)
-    if wide.ndim != 1 or len(wide) < samples_needed(config.false_positive_rate):
+    needed = samples_needed(config.false_positive_rate, config.confidence)
+    if wide.ndim != 1 or len(wide) < needed:
         raise ValueError("too few held-out scores")
     if not (np.abs(wide) <= np.finfo(np.float32).max).all():
         raise ValueError("held-out scores that are not finite float32 numbers")
     scores = wide.astype(np.float32)
     if (np.diff(scores) < 0).any():
         raise ValueError("held-out scores that are not sorted")
-    return Calibration(scores, config.false_positive_rate)
+    return Calibration(scores, config.false_positive_rate, config.confidence)
 
 
 def _calibration_source(value: Any) -> dict[str, Any] | None:

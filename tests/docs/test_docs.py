@@ -19,9 +19,10 @@ from tiny import TINY_OPTIONS
 import historyad
 from benchmarks import pages
 from benchmarks.performance import page as performance
-from historyad import cli
+from historyad import Config, cli
 from historyad.cli import main
 from historyad.files import read_rows
+from historyad.model.split import number_of_folds, promised_rate, split_rows
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -107,6 +108,20 @@ def test_every_public_name_is_on_the_page_on_python():
             if name.islower() and module == "historyad"
             else (getattr(importlib.import_module(module), name))
         ), path
+
+
+def test_the_rates_that_few_samples_promise_are_those_of_the_code():
+    page = (DOCS / "choose.md").read_text()
+    lines = re.findall(r"^\| (\d+)[ a-z]* \| ([\d.]+) % \| ([\d.]+) % \|$", page, re.MULTILINE)
+    assert len(lines) == 4
+    for n, untrained, trained in lines:
+        for trains, said in ((False, untrained), (True, trained)):
+            config = Config()
+            if number_of_folds(int(n), config, trains=trains) > 1:
+                held_out = int(n)
+            else:
+                held_out = len(split_rows(int(n), config)[1])
+            assert f"{promised_rate(config, held_out):.1%}" == f"{said}%", (n, trains)
 
 
 def test_the_container_asks_for_what_exists():
