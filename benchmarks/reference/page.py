@@ -46,7 +46,7 @@ def _commands() -> str:
     text = re.sub(r"^\*\*Settings .*?(?=^## )", _POINTER, text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"^\*\*(\w+)\*\*:$", r"\1:", text, flags=re.MULTILINE)
     # Where a command is called, cyclopts puts what is running: python -m MODULE.
-    text = re.sub(r"^(historyad \w+) -m \S+", r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r"^(historyad \S+) -m \S+", r"\1", text, flags=re.MULTILINE)
     return _with_examples(text.replace("```console", "```text").strip())
 
 

@@ -70,17 +70,15 @@ def main(arguments: list[str] | None = None) -> int:
 
     ``--quiet`` may stand anywhere among its words.
     """
-    words = sys.argv[1:] if arguments is None else arguments
+    given = sys.argv[1:] if arguments is None else arguments
+    words = [word for word in given if word != QUIET]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no umlauts shows escapes
             stream.reconfigure(errors="backslashreplace")
     try:
-        with quietly() if QUIET in words else nullcontext():
+        with quietly() if QUIET in given else nullcontext():
             status = app(
-                [word for word in words if word != QUIET],
-                exit_on_error=False,
-                print_error=False,
-                result_action="return_value",
+                words, exit_on_error=False, print_error=False, result_action="return_value"
             )
     except HistoryADError as error:
         say(f"historyad: {_in_flags(str(error))}", file=sys.stderr)
