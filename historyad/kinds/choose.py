@@ -47,10 +47,16 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
     if config.backbone == "auto":
         raise ConfigError("backbone is 'auto': call `settle` first, or take lite0 or none")
     if config.backbone != "none":
-        return Features.choose(shape, config)
+        return Features.choose(shape, config, _longest(samples))
     if config.patch:
         return Crops.choose(shape, config)
     return Whole.choose(shape, config.image_size)
+
+
+def _longest(samples: Samples) -> int:
+    """Return the longer side of most images, or more: the median where there are several sizes."""
+    sizes = getattr(samples, "sizes", None)
+    return max(samples.shape[1:3]) if sizes is None else int(np.median(sizes.max(1)))
 
 
 def settle(samples: Samples) -> tuple[str, str]:
