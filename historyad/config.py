@@ -82,6 +82,14 @@ class Config:
         low=0,
         high=1024,
     )
+    resize: int = _setting(
+        -1,
+        "Side of the square to which an image is brought for the backbone, in pixels, 32 to 1024. "
+        "0 sees images as they are, in overlapping tiles. -1 takes 0 where images are longer than "
+        "1,024 pixels, and else the backbone's side.",
+        low=-1,
+        high=1024,
+    )
     augment: str = _setting(
         "",
         "Transformations that turn a normal image into a normal image, separated by commas: "
@@ -405,12 +413,19 @@ def _validate_backbone(config: Config) -> None:
             "with its NAME.json"
         )
     if name == "none":
-        if config.backbone_side:
-            raise ConfigError("backbone_side is for a backbone: set backbone, perhaps to lite0")
+        for other, default in (("backbone_side", 0), ("resize", -1)):
+            if getattr(config, other) != default:
+                raise ConfigError(f"{other} is for a backbone: set backbone, perhaps to lite0")
         return
-    if 0 < config.backbone_side < _SMALLEST_SIDE:
+    for other in ("backbone_side", "resize"):
+        if 0 < getattr(config, other) < _SMALLEST_SIDE:
+            raise ConfigError(
+                f"{other} is {getattr(config, other)}: take {_SMALLEST_SIDE} to 1024, or 0"
+            )
+    if config.resize > 0 and config.backbone_side not in (0, config.resize):
         raise ConfigError(
-            f"backbone_side is {config.backbone_side}: take {_SMALLEST_SIDE} to 1024, or 0"
+            f"resize is {config.resize} and backbone_side {config.backbone_side}: an image that is "
+            "resized is seen whole, so leave out backbone_side"
         )
     for other in ("image_size", "patch", "augment"):
         if value := getattr(config, other):

@@ -96,6 +96,10 @@ class Constants:
     worst_pixels: int = 256  # area of the map that makes the score of an image: 16 x 16 pixels
     # Cells of a backbone's maps
     backbone_side: int = 224  # of the square that lite0 sees, unless set
+    largest_whole: int = 1024  # pixels of the longer side of images that are brought to that square
+    tile_side: int = 512  # of the squares that lite0 sees of larger images, unless set
+    tile_overlap: float = 0.125  # of neighbouring ones, at least, as a share of the side
+    tile_cells: int = 1024  # at most, that are kept of an image seen in tiles
     level_brightness: float = 127.0  # mean grey level of every image
     level_contrast: float = 45.0  # and the deviation
     level_least: float = 4.0  # deviation; what has less shows nothing

@@ -35,7 +35,7 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
         return Columns.choose(samples if rows is None else samples[rows], config)
     parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
     if kind is Features:
-        return Features.choose(shape, config)
+        return Features.choose(shape, config, _longest(samples))
     if kind is Crops:
         return Crops.choose(shape, config)
     return Whole.choose(shape, config.image_size)
@@ -65,6 +65,12 @@ def which_kind(samples: Samples, config: Config) -> type[Kind]:
 def _shape_of(samples: Samples) -> tuple[int, ...]:
     """Return the shape of a sample; of images of several sizes, one says what they look like."""
     return tuple(samples[0].shape if None in samples.shape else samples.shape[1:])
+
+
+def _longest(samples: Samples) -> int:
+    """Return the longer side of most images, or more: the median where there are several sizes."""
+    sizes = getattr(samples, "sizes", None)
+    return max(samples.shape[1:3]) if sizes is None else int(np.median(sizes.max(1)))
 
 
 def settle(samples: Samples) -> tuple[str, str]:

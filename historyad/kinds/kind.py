@@ -44,6 +44,20 @@ _MOST_CHANNELS = 1024  # of an image: each has a Gaussian of its own
 
 
 @dataclass(frozen=True, eq=False)
+class Foreign:
+    """An ONNX ``graph`` that maps what ``before`` makes of samples to what ``after`` takes.
+
+    ``outputs`` are those of its outputs that are taken, of which there are ``examples``.
+    """
+
+    before: nn.Module
+    graph: bytes
+    outputs: tuple[str, ...]
+    after: nn.Module
+    examples: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Kind(ABC):
     """What was decided about the input when a detector was fitted.
 
@@ -189,6 +203,10 @@ class Kind(ABC):
             "a detector of crops cannot be exported: score with historyad score, historyad serve "
             "or Model.anomaly_score"
         )
+
+    def within(self, shape: tuple[int, ...]) -> Foreign | None:
+        """Return a graph of the user's that has a part in it, in place of `onnx`; mostly none."""
+        return None
 
     def unusual(self, shape: tuple[int, ...]) -> list[Samples]:
         """Return batches of samples of the right type and shape that cannot be judged."""
