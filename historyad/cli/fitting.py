@@ -80,6 +80,8 @@ def fit(
     from historyad.model.run import RunDirectory
 
     config = make_config(preset, **given(options))
+    if reading.time_column is not None and not config.window:
+        config = make_config(preset, **{**given(options), "window": "auto"})
     started, was_there = time.monotonic(), RunDirectory(out).is_finished
     source = _normal_source(source)
     with ranks.launch():
@@ -113,7 +115,7 @@ def fit(
             return
     skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
     say(
-        f"{out}: {len(samples):,} normal samples{skipped}, "
+        f"{out}: {len(samples):,} {_noun(model)}{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
         f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
@@ -132,15 +134,27 @@ def fit(
     say(f"next: historyad score {out} SOURCE")
 
 
+def _noun(model: Model) -> str:
+    window = model.config.window
+    return f"normal steps in windows of {window}" if window else "normal samples"
+
+
 def _mention_rate(model: Model, config: Config) -> None:
     """Say where few samples promise no rate as low as is usual, and how many would."""
     from historyad.model.split import samples_for_usual_rate
 
     rate, usual = model.calibration.false_positive_rate, CONSTANTS.usual_rate
+    n, n_usual = model.calibration.n_apart, samples_for_usual_rate(config)
+    window = model.config.window
+    what, needed = (
+        ("windows that lie apart", f"{n_usual * int(window):,} steps")
+        if window
+        else ("samples", f"{n_usual} samples")
+    )
     if not config.false_positive_rate and rate > usual:
         say(
-            f"note: {len(model.calibration.scores)} held-out samples can promise no lower rate "
-            f"than {rate:.2g}; {samples_for_usual_rate(config)} samples in all promise {usual:g}",
+            f"note: {n} held-out {what} can promise no lower rate than {rate:.2g}; {needed} in all "
+            f"promise {usual:g}",
             file=sys.stderr,
         )
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from historyad.model.model import Model
 
 Row = dict[str, Any]
+
+_SHOWN_INTERVALS = 10
 ServiceLimits = Annotated[Limits, Parameter(name="*", group="Limits")]
 
 
@@ -109,6 +111,12 @@ def score(
         bool,
         Parameter(negative="", help="Add a column for each view: 0 is typical, above 1 is rare."),
     ] = False,
+    intervals: Annotated[
+        Path | None,
+        Parameter(
+            help="File to write, .csv or .jsonl: the anomalous intervals of a series, worst first."
+        ),
+    ] = None,
     fdr: Annotated[
         float | None,
         Parameter(
@@ -152,6 +160,15 @@ def score(
     model = load_model(run, device)
     samples = open_stream_for(model, source, reading)
     columns = column_names(model, view_scores=view_scores)
+    if samples.series is not None:
+        if fdr is not None:
+            raise InputError(
+                "--fdr chooses among samples that are independent, and steps of a series are not: "
+                "leave it out"
+            )
+        return _score_steps(model, samples, out, intervals, view_scores=view_scores)
+    if intervals is not None:
+        raise InputError("--intervals are those of a series: fit with --window, perhaps auto")
     rows = _score(model, samples, view_scores=view_scores, maps=maps)
     if fdr is not None:
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
@@ -181,15 +198,19 @@ def drift(
     reading: Reading = READING,
     device: Device = "auto",
 ) -> None:
-    """Test whether a stream, in its order, is still what was calibrated on, and since when not."""
+    """Test whether a stream, in its order, is still what was calibrated on, and since when not.
+
+    Of a series, windows are looked at that share no step with each other.
+    """
     import numpy as np
 
+    from historyad.data.series import apart
     from historyad.data.shards import printable
     from historyad.files import save_json
     from historyad.judge.drift import detect_drift, table_of
 
     model = load_model(run, device)
-    samples = open_stream_for(model, source, reading)
+    samples = apart(open_stream_for(model, source, reading))
     names: list[str] = []
     scores = [np.empty(0, np.float32)]
     for some, chunk in _chunks(model, samples):
@@ -282,6 +303,37 @@ def _score(model: Model, samples: Source, *, view_scores: bool, maps: Path | Non
         yield from rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
 
 
+def _score_steps(
+    model: Model, samples: Source, out: str, intervals: Path | None, *, view_scores: bool
+) -> int:
+    """Write a row for each step of a series, and its anomalous intervals; name the worst."""
+    import numpy as np
+
+    from historyad.data.shards import printable
+    from historyad.deploy.parts import rows_of
+    from historyad.model.steps import COLUMNS, find_intervals, rows_of_intervals, score_source
+
+    series = samples.series
+    assert series is not None
+    scored = score_source(model, samples, views=view_scores)
+    names = np.array([printable(name) for name in series.names], object)
+    columns = {"path": names, **scored.columns()}
+    counts = _write(out, tuple(columns), rows_of(columns))
+    found = rows_of_intervals(find_intervals(scored, series), series)
+    if intervals is not None:
+        _write(str(intervals), COLUMNS, iter(found))
+    say(_summary(counts["scored"], counts["anomalous"], 0), file=sys.stderr)
+    for row in found[:_SHOWN_INTERVALS]:
+        say(
+            f"{row['start']} to {row['end']}: {row['steps']:,} steps, score "
+            f"{row['anomaly_score']:+.3f}, p-value {row['p_value']:.2g}",
+            file=sys.stderr,
+        )
+    if len(found) > _SHOWN_INTERVALS:
+        say(f"and {len(found) - _SHOWN_INTERVALS:,} more intervals", file=sys.stderr)
+    return 0
+
+
 def _write(out: str, columns: tuple[str, ...], rows: Iterator[Row]) -> Counter[str]:
     """Write the rows and count them, the anomalous ones and the discoveries."""
     counts: Counter[str] = Counter()
@@ -289,7 +341,7 @@ def _write(out: str, columns: tuple[str, ...], rows: Iterator[Row]) -> Counter[s
         for row in rows:
             write(row)
             counts["scored"] += 1
-            counts["anomalous"] += row["is_anomalous"]
+            counts["anomalous"] += row.get("is_anomalous", False)
             counts["discoveries"] += row.get("is_discovery", False)
     return counts
 

@@ -7,6 +7,7 @@ kind       samples, and how they are seen
 `crops`    images (N, H, W, C) of any size, seen in crops at several scales
 `features` images (N, H, W, C) of any size, seen in the cells of a frozen network's maps
 `columns`  vectors (N, F), each column centred and scaled robustly
+`windows`  windows of a series (N, steps, channels), each channel centred and scaled robustly
 =========  =======================================================================================
 
 Each sample is treated alone, so that its score does not depend on others.
@@ -47,7 +48,7 @@ _MOST_CHANNELS = 1024  # of an image: each has a Gaussian of its own
 class Kind(ABC):
     """What was decided about the input when a detector was fitted.
 
-    ``input_shape`` is that of one sample, (H, W, C) or (F,).
+    ``input_shape`` is that of one sample, (H, W, C), (F,) or (steps, channels).
     """
 
     input_shape: tuple[int, ...]
@@ -71,6 +72,11 @@ class Kind(ABC):
     def work_pixels(self) -> int | None:
         """Pixels of a usual image, where work grows with the size of an image, else None."""
         return None
+
+    @property
+    def n_features_in(self) -> int:
+        """What scikit-learn calls so: values of a vector, channels, or rows of an image."""
+        return self.input_shape[0]
 
     # --- samples
 

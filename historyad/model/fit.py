@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from historyad import ranks
 from historyad.config import Config, as_dict, validate
-from historyad.data.columns import align
 from historyad.data.copies import digests, groups_of
+from historyad.data.series import in_windows, refuse_images, usual_window
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.choose import choose_kind
@@ -57,6 +57,7 @@ def fit_model(
     training that diverged).
     """
     # What can be refused is refused before the run directory is claimed for this config.
+    source, config = as_samples(source, config)
     prints = digests(source.samples)
     # What a run has set aside stays so when it is continued: to judge again would take its time.
     plan = _plan(source, config, history, prints, run.read_suspects())
@@ -89,7 +90,7 @@ def fit_model(
                 say(1, "scale and threshold")
                 score = score.to(device).eval()
                 rate = config.false_positive_rate
-                calibration = decide(score, source.samples, plan.held_out, rate)
+                calibration = decide(score, source.samples, plan.held_out, rate, source.reach)
                 described["unreadable"] = len(source.unreadable)  # some are found on the way
                 model = Model(score, calibration, config, described)
                 model = dataclasses.replace(
@@ -99,6 +100,21 @@ def fit_model(
                 say(2, "done")
             ranks.barrier()
     return Model.load(run.path, device)  # as it was written, the same for all processes
+
+
+def as_samples(source: Source, config: Config) -> tuple[Source, Config]:
+    """Return what is fitted on, and the settings: of a series, its windows and their length.
+
+    Raises InputError for a window of images, or of a series that is shorter than it.
+    """
+    if source.series is not None:
+        found = source.series
+        return source, dataclasses.replace(config, window=found.length, stride=found.stride)
+    if config.window == "auto":
+        refuse_images(source)
+        config = dataclasses.replace(config, window=usual_window(source.samples))
+    assert isinstance(config.window, int)
+    return in_windows(source, config.window, config.stride), config
 
 
 def calibrate_model(
@@ -114,7 +130,7 @@ def calibrate_model(
     rate = model.config.false_positive_rate if false_positive_rate is None else false_positive_rate
     config = dataclasses.replace(model.config, false_positive_rate=rate)
     validate(config)
-    source = align(source, model.feature_names)
+    source = model.takes(source)
     rows = np.flatnonzero(~model.was_trained_on(source))
     n_known = len(source) - len(rows)
     if not len(rows) or source.fingerprint == model.source.get("fingerprint"):
@@ -122,12 +138,12 @@ def calibrate_model(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"
         )
-    rate = promised_rate(rate, len(rows))
+    rate = promised_rate(rate, len(rows) // source.reach)
     config = dataclasses.replace(config, false_positive_rate=rate)
-    check_number(len(rows), rate)
+    check_number(len(rows), rate, source.reach)
     return dataclasses.replace(
         model,
-        calibration=calibrate(model.score, source.samples, rows, rate),
+        calibration=calibrate(model.score, source.samples, rows, rate, source.reach),
         config=config,
         calibration_source={**source.describe(), "known": n_known},
     )
@@ -158,11 +174,13 @@ def _plan(
     validate(config)
     if source.imprecise:
         raise InputError(source.imprecise)
-    groups = groups_of(source, config.group or None, prints)
     suspects = known if known and config.contamination else find_suspects(source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
-    train, held_out = (kept[rows] for rows in split_rows(len(kept), config, groups[kept]))
-    rate = promised_rate(config.false_positive_rate, len(held_out))
+    # That a series repeats itself is what is normal of it.
+    groups = None if source.series else groups_of(source, config.group or None, prints)[kept]
+    parts = split_rows(len(kept), config, groups, source.reach)
+    train, held_out = (kept[rows] for rows in parts)
+    rate = promised_rate(config.false_positive_rate, len(held_out) // source.reach)
     config = resolve(dataclasses.replace(config, false_positive_rate=rate), len(train))
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")

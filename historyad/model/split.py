@@ -18,14 +18,16 @@ _FEWEST_TRAINING_SAMPLES = 2
 
 
 def split_rows(
-    n: int, config: Config, groups: NDArray[np.intp] | None = None
+    n: int, config: Config, groups: NDArray[np.intp] | None = None, reach: int = 1
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows to train on and those to hold out; InputError when they are too few.
 
-    ``groups`` (n,) number what each row belongs to: a group is never on both sides.
+    ``groups`` (n,) number what each row belongs to: a group is never on both sides. Rows less than
+    ``reach`` from one that is held out, which share a part with it, are on neither.
     """
     needed = samples_needed(config.false_positive_rate) if config.false_positive_rate else 1
-    share = config.calibration_share or usual_share(n, config.false_positive_rate)
+    needed *= reach
+    share = config.calibration_share or usual_share(n, config.false_positive_rate, reach)
     n_held_out = min(round(share * n), max(CONSTANTS.most_held_out, needed))
     if n_held_out < needed or n - n_held_out < _FEWEST_TRAINING_SAMPLES:
         smallest = max(needed / share, (_FEWEST_TRAINING_SAMPLES + 0.5) / (1 - share))
@@ -36,7 +38,7 @@ def split_rows(
             f"{n - n_held_out} to train on. Give about "
             f"{int(smallest) + 1} normal samples, or raise calibration_share or false_positive_rate"
         )
-    held_out = stretches(n, n_held_out, numpy_generator(config.seed, Stream.SPLIT))
+    held_out = stretches(n, n_held_out, numpy_generator(config.seed, Stream.SPLIT), reach)
     is_held_out = np.zeros(n, np.bool_)
     is_held_out[held_out] = True
     if groups is not None:
@@ -47,15 +49,31 @@ def split_rows(
                 "samples that belong to none that is trained on: give samples of more groups, or "
                 "raise false_positive_rate"
             )
-    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    train = np.flatnonzero(_distances(is_held_out) >= reach)
+    if len(train) < _FEWEST_TRAINING_SAMPLES:
+        raise InputError(
+            f"{n} windows are too few: {int(is_held_out.sum())} are held out, and those that share "
+            f"no step with them are {len(train)}. Give a longer series, or a smaller window"
+        )
+    return train, np.flatnonzero(is_held_out)
 
 
-def usual_share(n: int, false_positive_rate: float) -> float:
+def _distances(marked: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return how many rows each is from the nearest that is marked: 0 where it is one itself."""
+    n = len(marked)
+    places = np.concatenate([[-n], np.flatnonzero(marked), [2 * n]])
+    rows = np.arange(n)
+    after = np.searchsorted(places, rows)
+    found: NDArray[np.intp] = np.minimum(places[after] - rows, rows - places[after - 1])
+    return found
+
+
+def usual_share(n: int, false_positive_rate: float, reach: int = 1) -> float:
     """Return the share of ``n`` samples to hold out, where none is asked for.
 
     Of few, as many as the rate needs, up to a limit: the others are to be learnt from.
     """
-    needed = samples_needed(false_positive_rate or CONSTANTS.usual_rate)
+    needed = reach * samples_needed(false_positive_rate or CONSTANTS.usual_rate)
     return min(max(needed / n, CONSTANTS.held_out_share), CONSTANTS.held_out_of_few)
 
 

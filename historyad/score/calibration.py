@@ -5,6 +5,10 @@ like the held-out ones, P(p_value <= a) <= a for every a, whatever the detector.
 
 A score of several views has their scales from the same held-out samples. That makes the promise an
 approximate one where these are few; calibrated on further samples, it holds as it stands.
+
+Windows of a series overlap, and of so many that share steps with each other all are high or none.
+They count for as many as lie apart: a new window comes with its own overlapping ones, and so does
+each that is held out (conformal inference by blocks; Chernozhukov et al., 2018).
 """
 
 from __future__ import annotations
@@ -26,18 +30,24 @@ _ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class Calibration:
-    """Sorted anomaly scores of held-out normal samples (n,), and the rate that is asked for."""
+    """Sorted anomaly scores of held-out normal samples (n,), and the rate that is asked for.
+
+    Of each ``reach`` of them one counts: 1, but of windows that overlap.
+    """
 
     scores: NDArray[np.float32]
     false_positive_rate: float
+    reach: int = 1
 
     @classmethod
-    def fit(cls, scores: NDArray[np.float32], false_positive_rate: float) -> Calibration:
+    def fit(
+        cls, scores: NDArray[np.float32], false_positive_rate: float, reach: int = 1
+    ) -> Calibration:
         """Calibrate on ``scores`` (n,).
 
         InputError when they are too few for the rate, more than a model holds, or not finite.
         """
-        check_number(len(scores), false_positive_rate)
+        check_number(len(scores), false_positive_rate, reach)
         n_bad = int((~np.isfinite(scores)).sum())
         if n_bad:
             raise InputError(
@@ -45,7 +55,17 @@ class Calibration:
                 "threshold: the detector's training diverged; lower detector_learning_rate and "
                 "fit anew"
             )
-        return cls(np.sort(scores), false_positive_rate)
+        return cls(np.sort(scores), false_positive_rate, reach)
+
+    @property
+    def n_apart(self) -> int:
+        """How many held-out samples count."""
+        return len(self.scores) // self.reach
+
+    @property
+    def smallest_p_value(self) -> float:
+        """The p-value of what scores higher than all that are held out."""
+        return self.reach / (len(self.scores) + self.reach)
 
     @property
     def threshold(self) -> float:
@@ -53,10 +73,11 @@ class Calibration:
         n = len(self.scores)
         # The largest m with m / (n + 1) <= rate: m - 1 held-out scores may be at or above.
         # A product such as 0.07 * 100 rounds, so that the quotient decides, as it does in p_value.
-        m = math.floor(self.false_positive_rate * (n + 1)) + 1
-        while m / (n + 1) > self.false_positive_rate:
+        total = n + self.reach
+        m = math.floor(self.false_positive_rate * total) + 1
+        while m / total > self.false_positive_rate:
             m -= 1
-        return float(self.scores[n - m])
+        return float(self.scores[n - 1 - (m - self.reach)])
 
     def rate_quantiles(self, q: Sequence[float]) -> list[float]:
         """Return quantiles of the rate of false positives of this very detector.
@@ -67,7 +88,7 @@ class Calibration:
         """
         from scipy.stats import beta  # slow to import
 
-        n, m = len(self.scores), int(self.is_anomalous(self.scores).sum()) + 1
+        n, m = self.n_apart, int(self.is_anomalous(self.scores).sum()) // self.reach + 1
         return [float(rate) for rate in beta.ppf(q, m, n + 1 - m)]
 
     def decide(self, scored: Scored) -> Scored:
@@ -86,12 +107,12 @@ class Calibration:
         """(1 + #{held-out scores >= score}) / (n + 1), in (0, 1]; the smallest for NaN."""
         n = len(self.scores)
         below = np.searchsorted(self.scores, np.asarray(scores, np.float32), side="left")
-        return (1 + n - below) / (n + 1)
+        return (self.reach + n - below) / (n + self.reach)
 
 
-def check_number(n: int, false_positive_rate: float) -> None:
+def check_number(n: int, false_positive_rate: float, reach: int = 1) -> None:
     """Raise InputError unless a model can be calibrated on ``n`` samples, for this rate."""
-    needed = samples_needed(false_positive_rate)
+    needed = samples_needed(false_positive_rate) * reach
     if n < needed:
         raise InputError(
             f"{n} held-out normal samples are too few for a false-positive rate of "

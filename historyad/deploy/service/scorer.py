@@ -81,7 +81,7 @@ class Scorer:
         calibration = self.model.calibration
         if false_positive_rate is None:
             return calibration
-        return Calibration.fit(calibration.scores, false_positive_rate)
+        return Calibration.fit(calibration.scores, false_positive_rate, calibration.reach)
 
     def check_room(self) -> None:
         """Raise QueueFullError unless one more sample can be taken on now."""
