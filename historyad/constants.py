@@ -142,7 +142,7 @@ class Constants:
     usual_window: int = 50  # steps, where the series has no clear period
     shortest_window: int = 8
     longest_window: int = 300
-    fewest_windows: int = 8  # one after the other, in a series of which the window is chosen
+    fewest_windows: int = 6  # one after the other, in a series of which the window is chosen
     clear_period: float = 0.2  # autocorrelation at a lag that is one
     windows_in_one: int = 8  # that begin within one, unless a stride is set
     reaches_of_a_block: int = 4  # windows' lengths in a block that is held out

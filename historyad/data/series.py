@@ -86,15 +86,17 @@ def _over_steps(values: NDArray[np.float64], series: Series) -> NDArray[np.float
 def usual_window(steps: NDArray[np.floating]) -> int:
     """Return the length of window that suits a series (steps, channels): its period.
 
-    That is the lag of the first peak of its autocorrelation that is about as high as the highest;
-    where there is no clear one, `usual_window`. Some windows fit into the series, end to end.
+    That is the lag of the first peak of its autocorrelation that is about as high as the highest,
+    once it has fallen from its start; where there is no clear one, `usual_window`. Some windows fit
+    into the series, end to end.
     """
     longest = max(2, min(CONSTANTS.longest_window, len(steps) // CONSTANTS.fewest_windows))
     correlation = autocorrelation(steps)[: longest + 2]
     inner = correlation[1:-1]
     is_peak = (inner > correlation[:-2]) & (inner >= correlation[2:])
     lags = 1 + np.flatnonzero(is_peak & (inner > CONSTANTS.clear_period))
-    lags = lags[lags >= CONSTANTS.shortest_window]
+    fallen = int((correlation < CONSTANTS.clear_period).argmax()) or len(correlation)
+    lags = lags[lags >= max(fallen, CONSTANTS.shortest_window)]
     if not len(lags):
         return min(CONSTANTS.usual_window, longest)
     first = lags[correlation[lags] >= _AS_HIGH * correlation[lags].max()][0]

@@ -97,8 +97,10 @@ def test_the_window_is_the_period():
 def test_without_a_period_the_window_has_the_usual_length():
     steps = np.random.default_rng(0).standard_normal((2000, 1))
     assert usual_window(steps) == 50
-    assert usual_window(steps[:80]) == 10
+    assert usual_window(steps[:80]) == 13
     assert usual_window(np.ones((2000, 1))) == 50
+    walk = np.cumsum(steps, axis=0)  # which hardly moves within a window: its small peaks are none
+    assert usual_window(walk) == 50
     assert usual_window(steps[:3]) == 2
 
 
