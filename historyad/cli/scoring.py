@@ -111,6 +111,14 @@ def score(
         bool,
         Parameter(negative="", help="Add a column for each view: 0 is typical, above 1 is rare."),
     ] = False,
+    explain: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Add a column because: the columns that make a row anomalous, with their values "
+            "and what is usual beside the others.",
+        ),
+    ] = False,
     intervals: Annotated[
         Path | None,
         Parameter(
@@ -138,6 +146,8 @@ def score(
     if parts.is_asked_for:
         from historyad.deploy.parts import Job
 
+        if explain:
+            raise InputError("--explain explains in one process: leave out --shard and --engine")
         if fdr is not None:
             raise InputError("--fdr takes all scores at once: leave out --shard and --engine")
         if maps is not None:
@@ -166,10 +176,13 @@ def score(
                 "--fdr chooses among samples that are independent, and steps of a series are not: "
                 "leave it out"
             )
+        if explain:
+            raise InputError("--explain is for rows of a table: of a series, see --view-scores")
         return _score_steps(model, samples, out, intervals, view_scores=view_scores)
     if intervals is not None:
         raise InputError("--intervals are those of a series: fit with --window, perhaps auto")
-    rows = _score(model, samples, view_scores=view_scores, maps=maps)
+    rows = _score(model, samples, view_scores=view_scores, maps=maps, explain=explain)
+    columns = (*columns, "because") if explain else columns
     if fdr is not None:
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
     counts = _write(out, columns, rows)
@@ -293,14 +306,22 @@ def _chunks(model: Model, samples: Source) -> Iterator[Batch]:
         raise InputError(f"none of {len(samples):,} images can be scored. {name}: {reason}")
 
 
-def _score(model: Model, samples: Source, *, view_scores: bool, maps: Path | None) -> Iterator[Row]:
+def _score(
+    model: Model, samples: Source, *, view_scores: bool, maps: Path | None, explain: bool
+) -> Iterator[Row]:
     """Yield the row of each sample."""
     from historyad.deploy.parts import rows_of, score_chunk
+    from historyad.judge.explain import reasons
 
     for names, chunk in _chunks(model, samples):
         if maps is not None:
             _write_maps(model, names, chunk, maps)
-        yield from rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
+        rows = rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
+        for row, sample in zip(rows, chunk, strict=True):
+            if explain:
+                found = reasons(model, sample) if row["is_anomalous"] else []
+                row["because"] = "; ".join(map(str, found))
+            yield row
 
 
 def _score_steps(

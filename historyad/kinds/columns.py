@@ -178,19 +178,31 @@ class Columns(Kind):
     def contributions(self, score: Score, vector: Samples, excess: Excess) -> NDArray[np.float32]:
         """Return what each column adds to how anomalous a vector (F,) is, float32 (F,).
 
-        It is by how much less far out the vector is when the column alone takes its median over the
-        training data.
+        It is by how much less far out the vector is when the column alone takes its `usual` value.
         """
         vector = np.asarray(vector, np.float32)
         (whole,) = excess(score.of(vector[None]).anomaly_score)
         n_columns = vector.shape[-1]
+        usual = self.usual(score, vector)
         found = np.empty(n_columns, np.float32)
         for columns in np.array_split(np.arange(n_columns), np.arange(_BATCH, n_columns, _BATCH)):
             replaced = np.repeat(vector[None], len(columns), axis=0)
             for row, column in enumerate(columns):
-                replaced[row, ..., column] = self.center[column]
+                replaced[row, ..., column] = usual[column]
             found[columns] = whole - excess(score.of(replaced).anomaly_score)
         return found
+
+    def usual(self, score: Score, vector: Samples) -> NDArray[np.float32]:
+        """Return what is usual in place of each value, (F,).
+
+        That is the median of its nearest normal vectors, by all other columns, or of all training
+        data where the score knows no neighbours.
+        """
+        prepared = score.usual(np.asarray(vector, np.float32))
+        if prepared is None:
+            return self.center
+        steps = np.where(self.spread > 0, np.sinh(prepared.astype(np.float64)) * self.spread, 0)
+        return (self.center + steps).astype(np.float32)
 
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:
         """Return `prepare` as a module."""

@@ -179,6 +179,10 @@ class Kind(ABC):
         """Return what each value of a vector (F,) adds to how anomalous it is; else InputError."""
         raise InputError(f"this detector scores {self.noun}s: use anomaly_map")
 
+    def usual(self, score: Score, vector: Samples) -> Samples:
+        """Return what is usual in place of each value of a vector (F,); else InputError."""
+        raise InputError(f"this detector scores {self.noun}s: use anomaly_map")
+
     # --- elsewhere
 
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:

@@ -126,6 +126,19 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         found = self._scored(X, views=True).views or {}
         return {name: values.astype(np.float64) for name, values in found.items()}
 
+    def explain(self, X: Any) -> NDArray[np.float64]:
+        """Return what each column adds to how anomalous each row is, (N, F).
+
+        That is how much less far out a row would be if the column alone had the value that is usual
+        beside the others; 1 is as far as from what is typical to the threshold. InputError where
+        samples are no rows of a table.
+        """
+        check_is_fitted(self)
+        model = self.model_
+        rows = self._open(X, reset=False).samples
+        found = [model.kind.contributions(model.score, row, model.excess) for row in rows]
+        return np.stack(found).astype(np.float64)
+
     def intervals(self, X: Any) -> list[Interval]:
         """Return the anomalous intervals of a series (steps, channels), the worst first.
 

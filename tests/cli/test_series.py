@@ -158,3 +158,27 @@ def test_fit_says_what_a_short_series_can_promise(folder, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "held-out windows that lie apart can promise no lower rate than" in said
     assert "7,440 steps in all promise 0.01" in said
+
+
+# --- rows of a table, explained
+
+
+def test_score_explains_the_rows_that_are_anomalous(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    speed = random.uniform(10, 90, 400)
+    rows = [
+        f"{s:.2f},{2 * s + n:.2f}" for s, n in zip(speed, random.normal(0, 1, 400), strict=True)
+    ]
+    for name, lines in (("good.csv", rows), ("new.csv", ["50,100", "50,20"])):
+        (tmp_path / name).write_text("\n".join(["speed,pressure", *lines]))
+    options = ["--out", str(tmp_path / "run"), "--preset", "instant"]
+    assert main(["fit", str(tmp_path / "good.csv"), *options]) == 0
+    out = tmp_path / "scores.csv"
+    assert run(tmp_path, "score", tmp_path / "new.csv", "--explain", "--out", out) == 0
+    usual, odd = csv.DictReader(out.read_text().splitlines())
+    assert (usual["is_anomalous"], usual["because"]) == ("0", "")
+    assert odd["is_anomalous"] == "1"
+    assert odd["because"].startswith(("speed 50, usually 1", "pressure 20, usually 1"))
+    parts = ["--shard", "0/2", "--out", tmp_path / "parts", "--explain"]
+    assert run(tmp_path, "score", tmp_path / "new.csv", *parts) == 2
+    assert "--explain explains in one process" in capsys.readouterr().err
