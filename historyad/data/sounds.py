@@ -55,7 +55,8 @@ def read_sound(stream: BinaryIO, name: str, *, max_samples: int) -> NDArray[np.u
             rate = file.samplerate
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise InputError(
-            f"{name} cannot be read as a recording ({error}); save it again as .wav"
+            f"{name} cannot be read as a recording ({getattr(error, 'error_string', error)}); "
+            "save it again as .wav"
         ) from error
     if not np.isfinite(samples).all():
         raise InputError(f"{name} holds values that are no numbers: save it again")

@@ -80,6 +80,10 @@ class Kind(ABC):
 
     # --- samples
 
+    def from_rows(self, rows: Samples) -> Samples:
+        """Return the samples whose values are ``rows`` (N, values), as a service gets them."""
+        return rows
+
     @abstractmethod
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError, naming both shapes, unless one sample of ``shape`` can be scored."""

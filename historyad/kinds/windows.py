@@ -48,6 +48,11 @@ class Windows(Columns):
         """Channels of the series."""
         return self.input_shape[1]
 
+    def from_rows(self, rows: Samples) -> Samples:
+        """Return windows whose values are rows, one step after the other."""
+        fits = rows.shape[1] == math.prod(self.input_shape)
+        return rows.reshape(-1, *self.input_shape) if fits else rows
+
     def prepare(self, samples: Samples) -> NDArray[np.float32]:
         """Return the scaled values of windows, one step after the other, (N, steps * channels)."""
         return super().prepare(samples).reshape(len(samples), -1)

@@ -97,6 +97,12 @@ def test_a_channel_contributes_what_the_score_falls_by(kind):
     np.testing.assert_allclose(found, [0, 9 * 16, 0], rtol=1e-3, atol=1e-3)
 
 
+def test_a_service_gets_windows_in_rows(kind, windows):
+    np.testing.assert_array_equal(kind.from_rows(windows.reshape(300, 48)), windows)
+    with pytest.raises(InputError, match="the input has shape 47"):
+        kind.check(kind.from_rows(np.zeros((1, 47))).shape[1:])
+
+
 def test_there_is_no_graph(kind):
     with pytest.raises(InputError, match="a detector of series cannot be exported"):
         kind.onnx((16, 3))
