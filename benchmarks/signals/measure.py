@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +72,13 @@ def main() -> None:
                     keep(options.out, {"set": name, "method": method, "seed": seed, **row})
 
     for one in series_of(options.data_root):
-        measure(one.name, lambda method, seed, one=one: [measure_series(one, method, seed)])
+        measure(one.name, partial(measure_series, one))
     signals = bearings_of(options.data_root)
     for loudness in LOUDNESS:
-        measure(
-            f"bearings, {loudness}",
-            lambda method, seed, loudness=loudness: measure_bearings(
-                signals, loudness, method, seed
-            ),
-        )
+        measure(f"bearings, {loudness}", partial(measure_bearings, signals, loudness))
 
 
-def measure_series(data: Labelled, method: str, seed: int) -> Row:
+def measure_series(data: Labelled, method: str, seed: int) -> list[Row]:
     """Return how well ``method`` finds the anomalous steps that it has not learnt from."""
     rest = slice(data.n_train, None)
     window = usual_window(data.steps[: data.n_train])
@@ -109,7 +105,7 @@ def measure_series(data: Labelled, method: str, seed: int) -> Row:
         found["false_positive_rate"] = float(above[labels == 0].mean())
         found["found"] = float(above[labels == 1].mean())
         found["asked_for"] = settings["asked_for"]
-    return found
+    return [found]
 
 
 def measure_bearings(signals: Bearings, loudness: str, method: str, seed: int) -> list[Row]:

@@ -60,7 +60,8 @@ PEERS: dict[str, Callable[[Array, int], Scores]] = {
 def z_normalised(windows: Array) -> Array:
     """Return windows whose channels have mean 0 and deviation 1 each."""
     deviation = windows.std(1, keepdims=True)
-    return (windows - windows.mean(1, keepdims=True)) / np.maximum(deviation, _FLAT)
+    found: Array = (windows - windows.mean(1, keepdims=True)) / np.maximum(deviation, _FLAT)
+    return found
 
 
 def _flat(windows: Array) -> Array:

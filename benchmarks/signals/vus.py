@@ -46,11 +46,10 @@ def faded(y: Array, buffer: int) -> Array:
     """Return labels (steps,) that fall from 1 beside each interval, by a root, and then end."""
     labels = y.astype(np.float64)
     for start, end in intervals_of(y):
-        for steps, distance in (
-            (np.arange(end, min(end - 1 + buffer // 2, len(y))), lambda s, end=end: s - end + 1),
-            (np.arange(max(start - buffer // 2, 0), start), lambda s, start=start: start - s),
-        ):
-            labels[steps] += np.sqrt(1 - distance(steps) / max(buffer, 1))
+        after = np.arange(end, min(end - 1 + buffer // 2, len(y)))
+        before = np.arange(max(start - buffer // 2, 0), start)
+        labels[after] += np.sqrt(1 - (after - end + 1) / max(buffer, 1))
+        labels[before] += np.sqrt(1 - (start - before) / max(buffer, 1))
     return np.minimum(labels, 1)
 
 

@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 
 from historyad.cli.common import (
     READING,
+    Category,
     Device,
     Reading,
     Run,
@@ -30,6 +31,7 @@ from historyad.constants import CONSTANTS
 if TYPE_CHECKING:
     from historyad.data.sources import Source
     from historyad.model.model import Model
+    from historyad.score.calibration import Calibration
 
 _ALONE = 2.0  # times as far out as the next held-out sample
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
@@ -61,6 +63,7 @@ def fit(
     preset: Annotated[
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
+    category: Category = None,
     reading: Reading = READING,
     group_column: Annotated[
         str | None,
@@ -83,7 +86,7 @@ def fit(
     if reading.time_column is not None and not config.window:
         config = make_config(preset, **{**given(options), "window": "auto"})
     started, was_there = time.monotonic(), RunDirectory(out).is_finished
-    source = _normal_source(source)
+    source = _normal_source(source, category)
     with ranks.launch():
 
         def opened(config: Config) -> Source:
@@ -117,9 +120,15 @@ def fit(
     say(
         f"{out}: {len(samples):,} {_noun(model)}{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
-        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}, "
+        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}"
+        f"{_how_sure(model.calibration)}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
+    if model.n_folds:
+        say(
+            f"every {'step' if model.config.window else 'sample'} was learnt from and calibrated "
+            f"on: in {model.n_folds} folds, each scored by a detector of the others"
+        )
     _mention_rate(model, config)
     if _is_set_by_one(model):
         say(
@@ -139,22 +148,24 @@ def _noun(model: Model) -> str:
     return f"normal steps in windows of {window}" if window else "normal samples"
 
 
+def _how_sure(calibration: Calibration) -> str:
+    """Say with what confidence the rate is kept, where it is not one on average."""
+    sure = calibration.confidence
+    return f" at most, with a confidence of {sure:g}" if sure else ""
+
+
 def _mention_rate(model: Model, config: Config) -> None:
     """Say where few samples promise no rate as low as is usual, and how many would."""
     from historyad.model.split import samples_for_usual_rate
 
     rate, usual = model.calibration.false_positive_rate, CONSTANTS.usual_rate
-    n, n_usual = model.calibration.n_apart, samples_for_usual_rate(config)
-    window = model.config.window
-    what, needed = (
-        ("windows that lie apart", f"{n_usual * int(window):,} steps")
-        if window
-        else ("samples", f"{n_usual} samples")
-    )
     if not config.false_positive_rate and rate > usual:
+        held_out, window = "held-out " * (not model.n_folds), int(model.config.window)
+        of = "windows end to end" if window else "samples"
+        n, unit = samples_for_usual_rate(model.config), "steps" if window else "samples"
         say(
-            f"note: {n} held-out {what} can promise no lower rate than {rate:.2g}; {needed} in all "
-            f"promise {usual:g}",
+            f"note: {model.calibration.n_apart} {held_out}{of} can promise no lower rate than "
+            f"{rate:.2g}; {n * (window or 1)} {unit} in all promise {usual:g}",
             file=sys.stderr,
         )
 
@@ -174,15 +185,16 @@ def _set_aside(names: list[str], out: Path) -> str:
     return f"{len(names):,} look wrong and were set aside: {first}; see {out / 'suspects.csv'}"
 
 
-def _normal_source(source: str) -> str:
+def _normal_source(source: str, category: str | None) -> str:
     """Return where to learn from: train/good of a data set in MVTec's layout, which is said."""
-    from historyad.data.folders import normal_part, refuse_dataset_root
+    from historyad.data.folders import normal_part, of_category, refuse_dataset_root
 
-    part = normal_part(Path(source))
+    root = of_category(Path(source), category)
+    part = normal_part(root)
     if part is None:
-        refuse_dataset_root(Path(source))
+        refuse_dataset_root(root)
         return source
-    say(f"{source} is a data set: learning from {part}", file=sys.stderr)
+    say(f"{root} is a data set: learning from {part}", file=sys.stderr)
     return str(part)
 
 
@@ -218,6 +230,10 @@ def calibrate(
     false_positive_rate: Annotated[
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
     ] = None,
+    confidence: Annotated[
+        float | None,
+        Parameter(help="How sure to be that this detector keeps that rate, if it changes; or 0."),
+    ] = None,
     reading: Reading = READING,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
@@ -232,13 +248,13 @@ def calibrate(
         model = load_model(run, device)
         samples = open_for(model, source, reading, skip_unreadable=skip_unreadable)
         report_unreadable(samples)
-        renewed = calibrate_model(model, samples, false_positive_rate)
+        renewed = calibrate_model(model, samples, false_positive_rate, confidence)
         renewed.save_calibration(run)
     before, after = model.calibration, renewed.calibration
     print_table(
         [
             ("calibrated on", f"{len(after.scores):,} samples of {source}{_left_out(renewed)}"),
-            ("false positives", f"{after.false_positive_rate:g}"),
+            ("false positives", f"{after.false_positive_rate:.4g}{_how_sure(after)}"),
             ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
         ]
     )

@@ -15,6 +15,7 @@ from historyad.score.result import Map
 
 _REASONS = 3  # columns that are named
 _SMALLEST_REASON = 0.05  # of the way from what is typical to the threshold
+_WEAKEST_REASON = 0.1  # of the strongest
 _GAP = 4  # pixels between an image and its map
 _FULL = 2.0  # value of a map at which the hue is full, unless told otherwise
 _COLOUR = np.array([213, 94, 0])  # vermillion of Okabe and Ito: no shade of grey, and not red
@@ -68,7 +69,7 @@ def reasons(model: Model, vector: NDArray[Any], most: int = _REASONS) -> list[Re
     return [
         Reason(names[i], float(vector[i]), float(usual[i]), float(falls[i]))
         for i in order
-        if falls[i] > _SMALLEST_REASON
+        if falls[i] > max(_SMALLEST_REASON, _WEAKEST_REASON * falls.max())
     ]
 
 

@@ -104,6 +104,7 @@ class Columns(Kind):
         config: Config,
         *,
         rows: NDArray[np.intp] | None = None,
+        groups: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
         """Return shuffled batches of ``rows`` of vectors to train on."""
@@ -119,6 +120,8 @@ class Columns(Kind):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return D_TV alone, or with companions fitted on the vectors."""
         if config.views == "history":

@@ -104,6 +104,7 @@ class Crops(ImageKind):
         config: Config,
         *,
         rows: NDArray[np.intp] | None = None,
+        groups: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
         """Return batches of crops: as many different ones as are trained on, or have room."""
@@ -127,6 +128,8 @@ class Crops(ImageKind):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return the maps of D_TV, or those of what its convolutions make of cells."""
         if config.views == "history":

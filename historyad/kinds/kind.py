@@ -102,7 +102,8 @@ class Kind(ABC):
 
     # --- training and scoring
 
-    def trains(self, config: Config) -> bool:
+    @classmethod
+    def trains(cls, config: Config) -> bool:
         """Whether D_TV is trained, or left out of the score."""
         return config.views != "companions"
 
@@ -117,9 +118,13 @@ class Kind(ABC):
         config: Config,
         *,
         rows: NDArray[np.intp] | None = None,
+        groups: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
-        """Return shuffled batches of ``rows`` of samples to train on."""
+        """Return shuffled batches of ``rows`` of samples to train on.
+
+        ``groups`` (n_rows,) number what each row belongs to, for kinds that part the rows.
+        """
 
     @abstractmethod
     def fit_score(
@@ -129,10 +134,13 @@ class Kind(ABC):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return the score that D_TV and its companions make, its scale still unset.
 
-        They are fitted on ``rows`` of normal samples, of which there are ``batches``.
+        They are fitted on ``rows`` of normal samples, of which there are ``batches``. What is
+        decided about views by those samples is as in ``like``, where that is given.
         """
 
     @abstractmethod

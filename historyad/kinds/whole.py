@@ -84,6 +84,7 @@ class Whole(ImageKind):
         config: Config,
         *,
         rows: NDArray[np.intp] | None = None,
+        groups: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
         """Return shuffled batches; images that shrink are placed on the grid once."""
@@ -108,6 +109,8 @@ class Whole(ImageKind):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return D_TV alone, or with companions fitted in pixels and in its features."""
         if config.views == "history":

@@ -61,7 +61,8 @@ class Windows(Columns):
         """Return multilayer perceptrons for all values of a window."""
         return VectorNetworks.of((math.prod(self.input_shape),), config)
 
-    def trains(self, config: Config) -> bool:
+    @classmethod
+    def trains(cls, config: Config) -> bool:
         """Whether D_TV is trained: where it is asked for."""
         return config.views in ("all", "history")
 
@@ -73,6 +74,8 @@ class Windows(Columns):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return D_TV alone, or with companions fitted on the windows."""
         if config.views == "history":

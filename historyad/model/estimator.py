@@ -161,12 +161,14 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     def calibrate(self, X: Any) -> Self:
         """Set threshold and p-values anew from normal samples ``X``, without training.
 
-        They hold for ``false_positive_rate`` as it is now; where it is None, as it was. Errors are
-        those of `calibrate_model`.
+        They hold for ``false_positive_rate`` and ``confidence`` as they are now; where one is None,
+        as it was. Errors are those of `calibrate_model`.
         """
         check_is_fitted(self)
         source = self._open(X, reset=False)
-        self.model_ = calibrate_model(self.model_, source, self.false_positive_rate)
+        self.model_ = calibrate_model(
+            self.model_, source, self.false_positive_rate, self.confidence
+        )
         return self
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:

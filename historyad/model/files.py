@@ -26,7 +26,7 @@ from historyad.kinds.kind import Kind
 from historyad.score.calibration import Calibration, samples_needed
 from historyad.score.score import Score
 
-_FORMAT, VERSION = "historyad-detector", 11
+_FORMAT, VERSION = "historyad-detector", 12
 _MOST_SAMPLES = 2**20  # that companions may hold
 _JSON, _TENSORS = "detector.json", "detector.safetensors"
 
@@ -176,14 +176,15 @@ def _calibration(content: dict[str, Any], config: Config) -> Calibration:
     wide, reach = np.array(content["scores"], np.float64), content["reach"]
     if type(reach) is not int or reach < 1:
         raise ValueError(f"a reach of {reach!r}")
-    if wide.ndim != 1 or len(wide) < reach * samples_needed(config.false_positive_rate):
+    needed = reach * samples_needed(config.false_positive_rate, config.confidence)
+    if wide.ndim != 1 or len(wide) < needed:
         raise ValueError("too few held-out scores")
     if not (np.abs(wide) <= np.finfo(np.float32).max).all():
         raise ValueError("held-out scores that are not finite float32 numbers")
     scores = wide.astype(np.float32)
     if (np.diff(scores) < 0).any():
         raise ValueError("held-out scores that are not sorted")
-    return Calibration(scores, config.false_positive_rate, reach)
+    return Calibration(scores, config.false_positive_rate, config.confidence, reach)
 
 
 def _calibration_source(value: Any) -> dict[str, Any] | None:

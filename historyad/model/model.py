@@ -70,6 +70,14 @@ class Model:
         return found if found in (1, 3) else None
 
     @property
+    def n_folds(self) -> int | None:
+        """Of so many folds are the scores that it was calibrated on, of detectors of the others.
+
+        None where they are its own, of a held-out part or of further samples.
+        """
+        return self.config.folds if self.config.folds > 1 and not self.calibration_source else None
+
+    @property
     def view_names(self) -> tuple[str, ...]:
         """Names of the views that make the score."""
         return self.score.names
@@ -128,7 +136,9 @@ class Model:
             "threshold": self.calibration.threshold,
             "false_positive_rate": self.calibration.false_positive_rate,
             "at_most_with_95_%": round(self.calibration.rate_quantiles([0.95])[0], 4),
+            "confidence": self.config.confidence or None,
             "held_out": self.calibration.n_apart,
+            "folds": self.n_folds,
             "source": self.source,
             "calibration": self.calibration_source,
             "config": as_dict(self.config),

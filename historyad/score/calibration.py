@@ -5,10 +5,6 @@ like the held-out ones, P(p_value <= a) <= a for every a, whatever the detector.
 
 A score of several views has their scales from the same held-out samples. That makes the promise an
 approximate one where these are few; calibrated on further samples, it holds as it stands.
-
-Windows of a series overlap, and of so many that share steps with each other all are high or none.
-They count for as many as lie apart: a new window comes with its own overlapping ones, and so does
-each that is held out (conformal inference by blocks; Chernozhukov et al., 2018).
 """
 
 from __future__ import annotations
@@ -17,6 +13,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +22,7 @@ from historyad.errors import InputError
 from historyad.score.result import Scored
 
 _MOST_SAMPLES = 2**21  # whose scores fit into the JSON of a model
+_SLIGHTLY, _TOLERANCE = 1e-12, 1e-9  # what rounding makes of a quotient, and of a probability
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
 
@@ -32,22 +30,30 @@ _ROUNDING = 4 * float(np.finfo(np.float64).eps)
 class Calibration:
     """Sorted anomaly scores of held-out normal samples (n,), and the rate that is asked for.
 
-    Of each ``reach`` of them one counts: 1, but of windows that overlap.
+    The rate is kept on average over detectors or, with a ``confidence``, by this one: so sure is it
+    that its rate is no higher. Of each ``reach`` of the samples one counts: 1, but of windows that
+    overlap. They are all odd or none, and a new one comes with its own overlapping ones as each of
+    these does (conformal inference by blocks; Chernozhukov et al., 2018).
     """
 
     scores: NDArray[np.float32]
     false_positive_rate: float
+    confidence: float = 0.0
     reach: int = 1
 
     @classmethod
     def fit(
-        cls, scores: NDArray[np.float32], false_positive_rate: float, reach: int = 1
+        cls,
+        scores: NDArray[np.float32],
+        false_positive_rate: float,
+        confidence: float = 0.0,
+        reach: int = 1,
     ) -> Calibration:
         """Calibrate on ``scores`` (n,).
 
         InputError when they are too few for the rate, more than a model holds, or not finite.
         """
-        check_number(len(scores), false_positive_rate, reach)
+        check_number(len(scores) // reach, false_positive_rate, confidence)
         n_bad = int((~np.isfinite(scores)).sum())
         if n_bad:
             raise InputError(
@@ -55,7 +61,7 @@ class Calibration:
                 "threshold: the detector's training diverged; lower detector_learning_rate and "
                 "fit anew"
             )
-        return cls(np.sort(scores), false_positive_rate, reach)
+        return cls(np.sort(scores), false_positive_rate, confidence, reach)
 
     @property
     def n_apart(self) -> int:
@@ -69,15 +75,24 @@ class Calibration:
 
     @property
     def threshold(self) -> float:
-        """The score above which p_value <= false_positive_rate, and not below."""
-        n = len(self.scores)
-        # The largest m with m / (n + 1) <= rate: m - 1 held-out scores may be at or above.
+        """The score above which a sample is anomalous: the m-th highest of n held-out ones.
+
+        Without a confidence, a score is above it exactly where p_value <= false_positive_rate.
+        """
+        return float(self.scores[len(self.scores) - self._rank])
+
+    @cached_property
+    def _rank(self) -> int:
+        """The largest m that keeps the promise; m - 1 held-out scores may be above the m-th."""
+        total, rate = len(self.scores) + self.reach, self.false_positive_rate
+        if self.confidence:
+            above = _confident_rank(self.n_apart, rate, self.confidence) - 1
+            return above * self.reach + 1
         # A product such as 0.07 * 100 rounds, so that the quotient decides, as it does in p_value.
-        total = n + self.reach
-        m = math.floor(self.false_positive_rate * total) + 1
-        while m / total > self.false_positive_rate:
+        m = math.floor(rate * total) + 1
+        while m / total > rate:
             m -= 1
-        return float(self.scores[n - 1 - (m - self.reach)])
+        return m - self.reach + 1
 
     def rate_quantiles(self, q: Sequence[float]) -> list[float]:
         """Return quantiles of the rate of false positives of this very detector.
@@ -110,14 +125,15 @@ class Calibration:
         return (self.reach + n - below) / (n + self.reach)
 
 
-def check_number(n: int, false_positive_rate: float, reach: int = 1) -> None:
-    """Raise InputError unless a model can be calibrated on ``n`` samples, for this rate."""
-    needed = samples_needed(false_positive_rate) * reach
+def check_number(n: int, false_positive_rate: float, confidence: float = 0.0) -> None:
+    """Raise InputError unless a model can be calibrated on ``n`` samples, for this promise."""
+    needed = samples_needed(false_positive_rate, confidence)
     if n < needed:
+        sure = f" with a confidence of {confidence:g}" if confidence else ""
         raise InputError(
             f"{n} held-out normal samples are too few for a false-positive rate of "
-            f"{false_positive_rate:g}, which needs {needed}: give more normal data, or raise "
-            "false_positive_rate"
+            f"{false_positive_rate:g}{sure}, which needs {needed}: give more normal data, or raise "
+            "false_positive_rate" + " or lower confidence" * bool(confidence)
         )
     if n > _MOST_SAMPLES:
         raise InputError(
@@ -126,10 +142,36 @@ def check_number(n: int, false_positive_rate: float, reach: int = 1) -> None:
         )
 
 
-def samples_needed(false_positive_rate: float) -> int:
-    """Return how many held-out samples the smallest p-value, 1 / (n + 1), needs to reach it."""
+def samples_needed(false_positive_rate: float, confidence: float = 0.0) -> int:
+    """Return how many held-out samples it takes to promise a rate.
+
+    The smallest p-value, 1 / (n + 1), must reach it. With a ``confidence``, so must the rate above
+    the highest of n scores: all of them are below what a share r of normal inputs exceeds with a
+    probability of (1 - r)^n.
+    """
+    if confidence:
+        n_exactly = math.log1p(-confidence) / math.log1p(-false_positive_rate)
+        return math.ceil(n_exactly * (1 - _SLIGHTLY))
     n = math.floor(1 / false_positive_rate) - 1
     return n if 1 / (n + 1) <= false_positive_rate else n + 1
+
+
+def lowest_rate(n: int, confidence: float = 0.0) -> float:
+    """Return the lowest rate that ``n`` held-out samples can promise, as `samples_needed` says."""
+    return -math.expm1(math.log1p(-confidence) / n) if confidence else 1 / (n + 1)
+
+
+def _confident_rank(n: int, rate: float, confidence: float) -> int:
+    """Return the largest m such that the rate above the m-th highest of n scores is at most so.
+
+    That rate follows Beta(m, n + 1 - m), and stays below r as often as m or more of n normal inputs
+    are among the share r of the highest: a binomial law.
+    """
+    from scipy.stats import binom  # slow to import
+
+    m = int(binom.ppf(1 - confidence, n, rate))
+    # The quantile is the first to reach it: m more may be above exactly, but for rounding.
+    return m + 1 if binom.cdf(m, n, rate) <= (1 - confidence) * (1 + _TOLERANCE) else m
 
 
 def benjamini_hochberg(p_values: NDArray[np.float64], rate: float) -> NDArray[np.bool_]:

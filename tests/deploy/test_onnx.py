@@ -52,7 +52,7 @@ def with_views(samples):
     kind, config = model.kind, model.config
     batches = kind.batches(samples, config)
     score = kind.fit_score(model.score.d_tv, batches, samples, rows, config).eval()
-    calibration = decide(score, samples, rows, config.false_positive_rate)
+    calibration = decide(score, samples, [(score, rows)], config)
     return dataclasses.replace(model, score=score, calibration=calibration)
 
 

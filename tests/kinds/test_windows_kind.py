@@ -51,8 +51,8 @@ def test_settings_of_images_are_refused(windows):
     assert settle(windows) == ("none", "a backbone is for images")
 
 
-def test_only_what_is_asked_for_is_trained(kind):
-    trains = {views: kind.trains(tiny_config(views=views)) for views in
+def test_only_what_is_asked_for_is_trained():
+    trains = {views: Windows.trains(tiny_config(views=views)) for views in
               ("auto", "all", "history", "companions")}  # fmt: skip
     assert trains == {"auto": False, "all": True, "history": True, "companions": False}
 
@@ -86,6 +86,9 @@ def test_other_damage_of_windows(kind, windows):
 def test_a_channel_contributes_what_the_score_falls_by(kind):
     class Sum:
         """Scores a window by the sum of its squares, in spreads."""
+
+        def usual(self, sample):
+            return None
 
         def of(self, samples):
             z = (samples - kind.center) / np.where(kind.spread > 0, kind.spread, 1)

@@ -1,15 +1,18 @@
 import numpy as np
 import pytest
+import torch
 
 from historyad import HistoryAD, Model, fit_model, open_source
 from historyad.config import make_config
+from historyad.data.rows import rows_between
 from historyad.data.series import in_windows
 from historyad.errors import ConfigError, InputError
 from historyad.judge.metrics import auroc
 from historyad.model.fit import as_samples
 from historyad.model.run import RunDirectory
-from historyad.model.split import split_rows
+from historyad.model.split import split_folds, split_rows
 from historyad.model.steps import Interval, find_intervals, rows_of_intervals
+from historyad.model.untrained import of_others
 from historyad.score.calibration import Calibration
 from historyad.score.result import Scored
 
@@ -160,6 +163,28 @@ def test_no_step_is_trained_on_and_held_out():
             assert (near >= 4 * source.reach - 1).all()
 
 
+def test_folds_of_a_series_are_stretches_and_nobody_learns_from_what_reaches_into_one():
+    source = in_windows(open_source(series(3000)), 40, 5)
+    config = make_config(window=40)
+    n = len(source)
+    folds = split_folds(n, 10, config, np.arange(n), source.reach)
+    assert np.concatenate(folds).tolist() == list(range(n))
+    assert {len(fold) // source.reach for fold in folds} == {7}
+    whole = HistoryAD(window=40).fit(series(3000)).model_
+    assert whole.n_folds == 10
+    assert whole.calibration.n_apart == n // source.reach
+    for score, rows in of_others(source.samples, folds, whole.config, whole.score, source.reach):
+        kept = score.companions.neighbours
+        near = kept.place(score.kind.floats(score.kind.prepare(source.samples[rows])))
+        closest = torch.cdist(near, kept.bank).min()
+        assert closest > 0.5  # no window, nor one that is moved by a few steps
+
+
+def test_how_far_rows_are_from_others():
+    assert rows_between(np.arange(7), np.array([2, 5])).tolist() == [2, 1, 0, 1, 1, 0, 1]
+    assert rows_between(np.arange(4), np.array([3])).tolist() == [3, 2, 1, 0]
+
+
 def test_rows_that_share_nothing_are_split_as_ever():
     train, held_out = split_rows(1000, make_config())
     assert len(train) + len(held_out) == 1000
@@ -167,14 +192,14 @@ def test_rows_that_share_nothing_are_split_as_ever():
 
 def test_so_many_windows_count_as_lie_apart():
     scores = np.repeat(np.arange(99, dtype=np.float32), 8)
-    one, eight = Calibration.fit(scores[::8], 0.05), Calibration.fit(scores, 0.05, 8)
+    one, eight = Calibration.fit(scores[::8], 0.05), Calibration.fit(scores, 0.05, reach=8)
     assert eight.threshold == one.threshold
     queries = np.array([-1, 3, 50.5, 98, 200, np.nan])
     np.testing.assert_allclose(eight.p_value(queries), one.p_value(queries))
     assert eight.rate_quantiles([0.95]) == one.rate_quantiles([0.95])
     assert (eight.n_apart, eight.smallest_p_value) == (99, 0.01)
-    with pytest.raises(InputError, match=r"792 held-out normal samples are too few .* needs 7992"):
-        Calibration.fit(scores, 0.001, 8)
+    with pytest.raises(InputError, match=r"99 held-out normal samples are too few .* needs 999"):
+        Calibration.fit(scores, 0.001, reach=8)
 
 
 # --- intervals

@@ -92,9 +92,9 @@ def test_nothing_is_learnt_from_marked_steps(data_root):
 
 def test_a_series_is_measured(data_root):
     (data,) = (one for one in series_of(data_root) if one.name.endswith("art_daily_jumpsup"))
-    row = measure_series(data, "5 neighbours", 0)
+    (row,) = measure_series(data, "5 neighbours", 0)
     assert row["auroc"] > 0.9
     assert row["vus_pr"] > 0.6
-    ours = measure_series(data, "historyad", 0)
+    (ours,) = measure_series(data, "historyad", 0)
     assert ours["auroc"] > 0.9
     assert ours["found"] > 5 * ours["false_positive_rate"]
