@@ -23,8 +23,10 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    word: str = "",
 ) -> Any:
-    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+    """Declare a setting; ``word`` may stand in place of a number."""
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "word": word}
     return field(default=default, metadata=metadata)
 
 
@@ -89,6 +91,21 @@ class Config:
         "1,024 pixels, and else the backbone's side.",
         low=-1,
         high=1024,
+    )
+    window: int | str = _setting(
+        0,
+        "Steps in a window of a series: the rows of a table or an array are then steps of time, in "
+        "their order, and what is judged is each stretch of so many of them. auto takes the "
+        "period of the series, by its autocorrelation. 0 takes each row for itself.",
+        low=0,
+        high=100_000,
+        word="auto",
+    )
+    stride: int = _setting(
+        0,
+        "Steps from one window of a series to the next. 0 takes an eighth of the window.",
+        low=0,
+        high=100_000,
     )
     augment: str = _setting(
         "",
@@ -372,6 +389,7 @@ def validate(config: Config) -> None:
     if config.image_size not in (0, 8, 16, 32, 64, 128):
         raise ConfigError(f"image_size is {config.image_size}: take 0, 8, 16, 32, 64 or 128")
     _validate_crops(config)
+    _validate_window(config)
     for name, smallest in (
         ("false_positive_rate", SMALLEST_RATE),
         ("calibration_share", _SMALLEST_SHARE),
@@ -403,6 +421,18 @@ def _validate_crops(config: Config) -> None:
         )
     if not config.patch and (config.contrast or config.scales > 1):
         raise ConfigError("contrast and scales are for crops: set patch, best to 32")
+
+
+def _validate_window(config: Config) -> None:
+    if config.window == 1:
+        raise ConfigError("window is 1: take 0 for rows that stand alone, or 2 steps and more")
+    if config.stride and not config.window:
+        raise ConfigError("stride is that of the windows of a series: set window, too")
+    if not isinstance(config.window, str) and config.stride > config.window:
+        raise ConfigError(
+            f"stride is {config.stride} and window {config.window}, so that steps between windows "
+            "would not be seen: lower stride"
+        )
 
 
 def _validate_backbone(config: Config) -> None:
@@ -443,9 +473,13 @@ def sees_any_size(config: Config) -> bool:
 def _validate_one(name: str, value: Any, setting: Field[Any]) -> None:
     default: Any = setting.default
     wanted = type(default)
+    word = setting.metadata["word"]
+    if word and value == word:
+        return
     kinds: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real}  # numpy's are such, too
     if isinstance(value, bool) or not isinstance(value, kinds.get(wanted, wanted)):
-        raise ConfigError(f"{name} is {value!r}: it must be of type {wanted.__name__}")
+        or_word = f" or '{word}'" if word else ""
+        raise ConfigError(f"{name} is {value!r}: it must be of type {wanted.__name__}{or_word}")
     low, high, choices = (setting.metadata[key] for key in ("low", "high", "choices"))
     if choices and value not in choices:
         listed = ", ".join(choice or "''" for choice in choices)

@@ -82,6 +82,7 @@ def test_limits_are_allowed_and_what_is_beyond_is_refused():
         "scales": {"patch": 32},
         "backbone_side": {"backbone": "lite0"},
         "resize": {"backbone": "lite0"},
+        "stride": {"window": 100_000},
     }
     assert len(list(limits())) > 40
     for name, limit, beyond, words in limits():
