@@ -109,6 +109,7 @@ def main() -> None:
             seed=seed,
             false_positive_rate=RATES[name],
             calibration_share=0.2,
+            views="all",
         )
         data = read(name, arguments.data_root / "industrial" / SETS[name], arguments.cells, config)
         for method in wanted:
@@ -123,7 +124,7 @@ def measured(method: str, data: Data, config: Config) -> list[Row]:
     groups = np.unique(data.train.groups, return_inverse=True)[1]
     train, held_out = split_rows(len(data.train.cells), config, groups)
     if method == OURS:
-        return ours(data, config, train, held_out)
+        return ours(data, config, groups, train, held_out)
     started = time.perf_counter()
     detector = PEERS[method](config.seed).fit(_floats(data.train.cells[train]))
     fit_seconds = time.perf_counter() - started
@@ -139,13 +140,20 @@ def measured(method: str, data: Data, config: Config) -> list[Row]:
 
 
 def ours(
-    data: Data, config: Config, train: NDArray[np.intp], held_out: NDArray[np.intp]
+    data: Data,
+    config: Config,
+    groups: NDArray[np.intp],
+    train: NDArray[np.intp],
+    held_out: NDArray[np.intp],
 ) -> list[Row]:
     """Return a row for our sum of views, and for every part of it."""
     shape = (*data.train.source.samples[0].shape,)
     kind = Features.choose(shape, config)
     config = resolve(config, len(train))
-    batches = CellBatches(data.train.cells[train], kind.networks(config), config.seed, "cpu")
+    cells = data.train.cells[train]
+    batches = CellBatches(
+        cells, kind.networks(config), config.seed, "cpu", trains=True, groups=groups[train]
+    )
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         history = History(Path(folder) / "history", config, batches.networks)
@@ -153,7 +161,9 @@ def ours(
         d_tv = train_detector(batches, history)
     train_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    score = FeatureScore.fit(kind, d_tv, batches.residuals, batches.cells, config.seed).eval()
+    score = FeatureScore.fit(
+        kind, d_tv, batches.standard, cells, config.seed, batches.residuals
+    ).eval()
     fit_seconds = time.perf_counter() - started
     names = (*score.cell_views, "residual")
     scale = Scale(len(names))
@@ -195,7 +205,8 @@ def views_of(score: FeatureScore, cells: NDArray[np.float16]) -> NDArray[np.floa
     parts = []
     for start in range(0, len(cells), 64):
         x = _floats(cells[start : start + 64]).transpose(1, 2)[..., None]
-        standard = score.residuals.standard(x.movedim(1, 0).flatten(1)).T
+        assert score.residuals is not None
+        standard = score.standard(x.movedim(1, 0).flatten(1)).T
         residual = score.residuals(standard).norm(dim=1).view(1, len(x), -1)
         parts.append(torch.cat([score.views_of(x)[..., 0], residual]))
     found: NDArray[np.float32] = torch.cat(parts, 1).numpy()

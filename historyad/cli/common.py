@@ -21,6 +21,10 @@ USER_ERROR, OUR_ERROR = 2, 1
 
 
 SourceName = Annotated[str, Parameter(help="Where the samples are; see historyad --help.")]
+Category = Annotated[
+    str | None,
+    Parameter(help="Which data set of a folder of several in MVTec's layout, by its name."),
+]
 Run = Annotated[Path, Parameter(help="Directory of a finished fit.")]
 DataRoot = Annotated[
     Path | None,

@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 
 from historyad.cli.common import (
     READING,
+    Category,
     Device,
     Reading,
     Run,
@@ -62,6 +63,7 @@ def fit(
     preset: Annotated[
         str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "default",
+    category: Category = None,
     reading: Reading = READING,
     group_column: Annotated[
         str | None,
@@ -82,7 +84,7 @@ def fit(
 
     config = make_config(preset, **given(options))
     started, was_there = time.monotonic(), RunDirectory(out).is_finished
-    source = _normal_source(source)
+    source = _normal_source(source, category)
     with ranks.launch():
 
         def opened(config: Config) -> Source:
@@ -174,15 +176,16 @@ def _set_aside(names: list[str], out: Path) -> str:
     return f"{len(names):,} look wrong and were set aside: {first}; see {out / 'suspects.csv'}"
 
 
-def _normal_source(source: str) -> str:
+def _normal_source(source: str, category: str | None) -> str:
     """Return where to learn from: train/good of a data set in MVTec's layout, which is said."""
-    from historyad.data.folders import normal_part, refuse_dataset_root
+    from historyad.data.folders import normal_part, of_category, refuse_dataset_root
 
-    part = normal_part(Path(source))
+    root = of_category(Path(source), category)
+    part = normal_part(root)
     if part is None:
-        refuse_dataset_root(Path(source))
+        refuse_dataset_root(root)
         return source
-    say(f"{source} is a data set: learning from {part}", file=sys.stderr)
+    say(f"{root} is a data set: learning from {part}", file=sys.stderr)
     return str(part)
 
 

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from historyad.cli.common import (
     READING,
+    Category,
     Device,
     Reading,
     Run,
@@ -39,6 +40,7 @@ def evaluate(
         ),
     ] = None,
     *,
+    category: Category = None,
     normal: Annotated[
         str | None, Parameter(help="Source of normal samples, none of them trained on.")
     ] = None,
@@ -58,6 +60,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a detector on labelled samples: AUROC, AUPRC with prevalence, false positives."""
+    from historyad.data.folders import of_category
     from historyad.files import save_json
     from historyad.judge.evaluation import (
         evaluate_model,
@@ -73,8 +76,11 @@ def evaluate(
     if root is not None:
         if normal or anomalous or masks:
             raise InputError(f"give {root} alone, or --normal and --anomalous without it")
+        root = of_category(root, category)
         _evaluate_root(model, root, opened, {"run": str(run), "root": str(root)}, json_file)
         return
+    if category is not None:
+        raise InputError("--category chooses in a folder of data sets: give that, too")
     if normal is None or anomalous is None:
         raise InputError("give a data set in MVTec's layout, or --normal and --anomalous")
     good, bad = opened(normal), opened(anomalous)

@@ -147,6 +147,35 @@ def normal_part(path: Path) -> Path | None:
     return path / "train" / "good" if _is_root(path) else None
 
 
+def of_category(path: Path, category: str | None) -> Path:
+    """Return the data set called ``category`` in a folder of several, or ``path`` where none is.
+
+    Raises InputError, which lists those that are there, for a folder of several without a category,
+    and for one that it has not.
+    """
+    there = [folder.name for folder in _folders_in(path) if _is_root(folder)]
+    if category is None:
+        if there and not _is_root(path):
+            raise InputError(
+                f"{path} holds {_several(there)}: choose with --category, or give its folder"
+            )
+        return path
+    if category in there:
+        return path / category
+    if _is_root(path):
+        raise InputError(f"{path} is one data set itself: leave out --category {category}")
+    raise InputError(
+        f"{path} has no data set {category}: it holds {_several(there)}"
+        if there
+        else f"{path} holds no data set in MVTec's layout, NAME/train/good and NAME/test/KIND, of "
+        "which --category could choose one"
+    )
+
+
+def _several(names: list[str]) -> str:
+    return f"{len(names)} data set{'s' * (len(names) != 1)} ({', '.join(names)})"
+
+
 def defects_in(root: Path) -> dict[str, tuple[Path, Path]]:
     """Return the kinds of defects of a data set in MVTec's layout: its images, and its masks.
 

@@ -145,3 +145,24 @@ def stretches(n: int, size: int, random: np.random.Generator) -> NDArray[np.intp
     starts = [random.integers(len(s) - m + 1) for s, m in zip(stretches, sizes, strict=True)]
     parts = [s[at : at + m] for s, m, at in zip(stretches, sizes, starts, strict=True)]
     return np.concatenate(parts)
+
+
+def whole_groups(
+    chosen: NDArray[np.bool_], groups: NDArray[np.intp], random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return the rows chosen (n,) such that no group is divided, and about as many as before.
+
+    ``groups`` (n,) number what each row belongs to. A group goes where more of it is, and then
+    others at random until enough are chosen.
+    """
+    sizes = np.bincount(groups)
+    taken = np.bincount(groups, chosen) > sizes / 2
+    missing = int(chosen.sum()) - int(sizes[taken].sum())
+    for group in random.permutation(np.flatnonzero(~taken)).tolist():
+        if missing <= 0:
+            break
+        if sizes[group] <= max(missing, 2):
+            taken[group] = True
+            missing -= int(sizes[group])
+    found: NDArray[np.bool_] = taken[groups]
+    return found

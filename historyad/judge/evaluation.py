@@ -28,6 +28,7 @@ from historyad.model.model import Model
 
 Mask = NDArray[np.bool_]
 
+_ON = 128  # value of a pixel of a mask, from which it is meant
 AUPRO_LIMIT = 0.3  # false-positive rate up to which region overlap is averaged
 
 
@@ -85,9 +86,11 @@ def _scores(model: Model, source: Source) -> NDArray[np.float32]:
 
 
 def read_masks(folder: Path, source: Source) -> list[Mask]:
-    """Return the mask of each image of a folder, bool (H, W): True where a pixel is not 0.
+    """Return the mask of each image of a folder, bool (H, W): True where a pixel is anomalous.
 
-    The mask of ``a/b.jpg`` is ``a/b.jpg``, ``a/b.png`` or ``a/b_mask.png`` in ``folder``. Raises
+    That is from 128 on: masks with soft edges, or saved as JPEG, hold faint values around what they
+    show. Where nothing in a mask is as bright, as in one of zeros and ones, all that is not 0. The
+    mask of ``a/b.jpg`` is ``a/b.jpg``, ``a/b.png`` or ``a/b_mask.png`` in ``folder``. Raises
     InputError for one that is missing or of another size.
     """
     return [_read_mask(folder, name, shape) for name, shape in _named(source)]
@@ -131,7 +134,8 @@ def _read_mask(folder: Path, name: str, shape: tuple[int, ...]) -> Mask:
             f"{found} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its image "
             f"{shape[1]} x {shape[0]}: give a mask of the image's size"
         )
-    mask: Mask = np.any(pixels, axis=-1)
+    brightest = pixels.max(axis=-1)
+    mask: Mask = brightest >= (_ON if brightest.max() >= _ON else 1)
     return mask
 
 

@@ -103,6 +103,7 @@ class Columns(Kind):
         config: Config,
         *,
         rows: NDArray[np.intp] | None = None,
+        groups: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
         """Return shuffled batches of ``rows`` of vectors to train on."""

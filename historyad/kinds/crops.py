@@ -104,6 +104,7 @@ class Crops(ImageKind):
         config: Config,
         *,
         rows: NDArray[np.intp] | None = None,
+        groups: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
         """Return batches of crops: as many different ones as are trained on, or have room."""

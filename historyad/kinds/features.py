@@ -24,7 +24,7 @@ from historyad.kinds.kind import Excess, Samples, by, read_shape
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic, VectorNetworks, WideVectorNetworks
 from historyad.score.batching import side_by_side
-from historyad.score.coreset import Cells
+from historyad.score.coreset import Cells, standard_of
 from historyad.score.features import FeatureScore
 from historyad.score.residuals import Residuals
 from historyad.score.result import Map
@@ -75,7 +75,9 @@ class Features(ImageKind):
         self.check_channels(shape)
 
     def networks(self, config: Config) -> VectorNetworks:
-        """Return multilayer perceptrons for what is left of cells."""
+        """Return perceptrons for what is left of cells; the least where nothing is trained."""
+        if not self.trains(config):
+            return WideVectorNetworks((1,), 1, 1)
         n_values = min(self.n_features, CONSTANTS.residual_values)
         return WideVectorNetworks((n_values,), config.hidden, config.latent_dim)
 
@@ -104,18 +106,31 @@ class Features(ImageKind):
         config: Config,
         *,
         rows: NDArray[np.intp] | None = None,
+        groups: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
         """Return batches of the cells of images: of all, or as many as have room."""
         rows = np.arange(len(samples)) if rows is None else rows
-        cells = self.extract(samples, rows, device)
-        return CellBatches(cells, self.networks(config), config.seed, device)
+        some = self._kept(len(rows))
+        cells = self.extract(samples, rows[some], device)
+        return CellBatches(
+            cells,
+            self.networks(config),
+            config.seed,
+            device,
+            trains=self.trains(config),
+            groups=None if groups is None else groups[some],
+        )
 
-    def extract(self, samples: Samples, rows: NDArray[np.intp], device: Any = "cpu") -> Cells:
-        """Return the cells of ``rows`` of images, (n, places, features) in half precision."""
+    def _kept(self, n: int) -> NDArray[np.intp]:
+        """Return which of n images to keep the cells of: as many as have room."""
         n_places = math.prod(self.backbone.grid)
         most = max(2, CONSTANTS.cell_bytes // (2 * n_places * self.n_features))
-        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+        return np.linspace(0, n - 1, min(n, most)).astype(np.intp)
+
+    def extract(self, samples: Samples, some: NDArray[np.intp], device: Any = "cpu") -> Cells:
+        """Return the cells of ``some`` images, (n, places, features) in half precision."""
+        n_places = math.prod(self.backbone.grid)
         found = np.empty((len(some), n_places, self.n_features), np.float16)
 
         def fill(place: int) -> None:
@@ -142,14 +157,14 @@ class Features(ImageKind):
         """Return the maps of D_TV, alone or with companions fitted on the cells."""
         assert isinstance(batches, CellBatches)
         if config.views == "history":
-            return FeatureScore(self, d_tv, batches.residuals)
+            return FeatureScore(self, d_tv, batches.standard, batches.residuals)
         return FeatureScore.fit(
             self,
             d_tv,
-            batches.residuals,
+            batches.standard,
             batches.cells,
             config.seed,
-            is_trained=self.trains(config),
+            batches.residuals,
             like=like if isinstance(like, FeatureScore) else None,
         )
 
@@ -172,7 +187,7 @@ class Features(ImageKind):
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose companions have these sizes."""
-        return FeatureScore.build(self, d_tv, sizes or {}, is_trained=self.trains(config))
+        return FeatureScore.build(self, d_tv, sizes or {})
 
     def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
         """Return the detector's own maps, whose worst cells make the score."""
@@ -222,13 +237,29 @@ class Features(ImageKind):
 
 
 class CellBatches(Batches):
-    """Shuffled batches of the residuals of ``cells`` of images (n, places, features)."""
+    """Cells of images (n, places, features), and shuffled batches of their residuals.
+
+    Where no D_TV is trained, there are no residuals, and nothing in the batches. ``groups`` (n,)
+    number what each image shows.
+    """
 
     def __init__(
-        self, cells: Cells, networks: VectorNetworks, seed: int, device: torch.device | str
+        self,
+        cells: Cells,
+        networks: VectorNetworks,
+        seed: int,
+        device: torch.device | str,
+        *,
+        trains: bool,
+        groups: NDArray[np.intp] | None = None,
     ) -> None:
         self.cells = cells
-        self.residuals, learnt = Residuals.fit(cells, networks.shape[0], seed)
+        self.standard = standard_of(cells)
+        self.residuals: Residuals | None = None
+        learnt = torch.empty(0, *networks.shape)
+        if trains:
+            n_values = networks.shape[0]
+            self.residuals, learnt = Residuals.fit(cells, self.standard, n_values, seed, groups)
         reader = ShuffledSamples(learnt.numpy(), np.arange(len(learnt)), seed)
         super().__init__(reader, networks, seed=seed, device=device)
 

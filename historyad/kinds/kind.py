@@ -108,9 +108,13 @@ class Kind(ABC):
         config: Config,
         *,
         rows: NDArray[np.intp] | None = None,
+        groups: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
-        """Return shuffled batches of ``rows`` of samples to train on."""
+        """Return shuffled batches of ``rows`` of samples to train on.
+
+        ``groups`` (n_rows,) number what each row belongs to, for kinds that part the rows.
+        """
 
     @abstractmethod
     def fit_score(

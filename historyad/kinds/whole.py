@@ -84,6 +84,7 @@ class Whole(ImageKind):
         config: Config,
         *,
         rows: NDArray[np.intp] | None = None,
+        groups: NDArray[np.intp] | None = None,
         device: torch.device | str = "cpu",
     ) -> Batches:
         """Return shuffled batches; images that shrink are placed on the grid once."""

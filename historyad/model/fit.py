@@ -76,7 +76,9 @@ def fit_model(
             session, say = run.session(on_progress), _speaker(on_progress)
             score = None
             if kind.trains(config):
-                batches = kind.batches(source.samples, config, rows=train, device=device)
+                batches = kind.batches(
+                    source.samples, config, rows=train, groups=plan.groups, device=device
+                )
                 if history is None:
                     # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
                     history = History(run.history, config, batches.networks, device)
@@ -146,11 +148,13 @@ class _Plan:
     """What is decided before a fit: rows to train on and to hold out, and what was set aside.
 
     With ``folds``, all rows are trained on, and each fold is held out by a detector of the others.
+    ``groups`` number what each row of ``train`` belongs to.
     """
 
     config: Config
     kind: Kind
     train: Rows
+    groups: NDArray[np.intp]
     held_out: Rows
     folds: list[Rows]
     suspects: list[Suspect]
@@ -187,7 +191,7 @@ def _plan(
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
     kind = choose_kind(source.samples, config, train)
-    return _Plan(config, kind, train, held_out, folds, suspects)
+    return _Plan(config, kind, train, groups[train], held_out, folds, suspects)
 
 
 def _decide(score: Score, source: Source, plan: _Plan) -> Calibration:

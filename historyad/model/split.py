@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from historyad.config import Config
 from historyad.constants import CONSTANTS
-from historyad.data.rows import stretches
+from historyad.data.rows import stretches, whole_groups
 from historyad.errors import ConfigError, InputError
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.calibration import check_number, lowest_rate, samples_needed
@@ -41,7 +41,8 @@ def split_rows(
     is_held_out = np.zeros(n, np.bool_)
     is_held_out[held_out] = True
     if groups is not None:
-        is_held_out = _by_groups(is_held_out, groups, config)
+        random = numpy_generator(config.seed, Stream.SPLIT, 1)
+        is_held_out = whole_groups(is_held_out, groups, random)
         if not needed <= is_held_out.sum() <= n - _FEWEST_TRAINING_SAMPLES:
             raise InputError(
                 f"{n} samples are of {groups.max() + 1} groups, too few to hold out {needed} "
@@ -149,23 +150,3 @@ def _needed(config: Config) -> int:
 def _fewest(config: Config) -> int:
     """Return how many held-out samples the promise takes that is asked for, or the weakest."""
     return samples_needed(config.false_positive_rate or _HIGHEST_RATE, config.confidence)
-
-
-def _by_groups(
-    is_held_out: NDArray[np.bool_], groups: NDArray[np.intp], config: Config
-) -> NDArray[np.bool_]:
-    """Return the rows held out (n,) such that no group is divided, and about as many as before.
-
-    A group goes where more of it is, and then others at random until enough are held out.
-    """
-    sizes = np.bincount(groups)
-    held = np.bincount(groups, is_held_out) > sizes / 2
-    missing = int(is_held_out.sum()) - int(sizes[held].sum())
-    random = numpy_generator(config.seed, Stream.SPLIT, 1)
-    for group in random.permutation(np.flatnonzero(~held)).tolist():
-        if missing <= 0:
-            break
-        if sizes[group] <= max(missing, 2):
-            held[group] = True
-            missing -= int(sizes[group])
-    return held[groups]

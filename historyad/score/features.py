@@ -60,25 +60,28 @@ class CellSource(Input, Protocol):
 
 
 class FeatureScore(Mapped):
-    """Maps of what D_TV says of the ``residuals`` of cells, and its companions of the cells."""
+    """Maps of what D_TV says of the ``residuals`` of cells, and its companions of the cells.
+
+    Both see cells on the scale ``standard``. Without residuals, D_TV was not trained, and has no
+    view.
+    """
 
     def __init__(
         self,
         kind: CellSource,
         d_tv: Critic,
-        residuals: Residuals,
+        standard: Scale,
+        residuals: Residuals | None = None,
         bank: Bank | None = None,
         gaussian: Gaussian | Places | None = None,
-        *,
-        is_trained: bool = True,
     ) -> None:
         super().__init__()
         self.kind: CellSource = kind
         self.d_tv = d_tv
+        self.standard = standard
         self.residuals = residuals
         self.bank = bank
         self.gaussian = gaussian
-        self.is_trained = is_trained
         self.cell_scales = nn.ModuleList([Scale(len(self.cell_views))])
         self.total_scale = Scale(1)
 
@@ -88,20 +91,19 @@ class FeatureScore(Mapped):
         cls,
         kind: CellSource,
         d_tv: Critic,
-        residuals: Residuals,
+        standard: Scale,
         cells: Cells,
         seed: int,
+        residuals: Residuals | None = None,
         *,
-        is_trained: bool = True,
         like: FeatureScore | None = None,
     ) -> FeatureScore:
         """Return ``d_tv`` with companions fitted on ``cells`` of good images; no scale is set.
 
-        Where it was not trained, it has no view. Whether images are aligned is decided by these, or
-        as it was for the one that it is to be ``like``.
+        Whether images are aligned is decided by these, or as it was for the one that it is to be
+        ``like``.
         """
         device = d_tv.device
-        standard = residuals.standard
         some = drawn(cells, CONSTANTS.cells_fitted, seed)
         x = standardise(some, standard).to(device)
         pca = principal_components(x, CONSTANTS.cell_components)
@@ -113,30 +115,28 @@ class FeatureScore(Mapped):
             gaussian = _aligned(cells, standard, bank, seed)
         if gaussian is None:
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
-        gaussian, residuals = gaussian.to(device), residuals.to(device)
-        return cls(kind, d_tv, residuals, bank, gaussian, is_trained=is_trained)
+        return cls(kind, d_tv, standard, residuals, bank, gaussian).to(device)
 
     @classmethod
-    def build(
-        cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int], *, is_trained: bool
-    ) -> FeatureScore:
+    def build(cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int]) -> FeatureScore:
         """Return an unfitted one of these sizes, to be loaded into."""
         n = kind.n_features
-        residuals = Residuals(n, sizes["known"], sizes["values"])
+        standard = Scale(n)
+        residuals = Residuals(n, sizes["known"], sizes["values"]) if "known" in sizes else None
         if "bank" not in sizes:
-            return cls(kind, d_tv, residuals)
+            return cls(kind, d_tv, standard, residuals)
         bank = Bank(n, sizes["bank"], n_components=CONSTANTS.cell_components)
         gaussian = (
             Places(sizes["places"], len(bank.components))
             if "places" in sizes
             else Gaussian(n, sizes["components"])
         )
-        return cls(kind, d_tv, residuals, bank, gaussian, is_trained=is_trained)
+        return cls(kind, d_tv, standard, residuals, bank, gaussian)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The sizes of the residuals, and of the companions where there are some."""
-        found = self.residuals.sizes
+        """The sizes of the residuals, and of the companions, of those that there are."""
+        found = {} if self.residuals is None else self.residuals.sizes
         if self.bank is None or self.gaussian is None:
             return found
         found = {**found, "bank": len(self.bank.bank)}
@@ -150,11 +150,11 @@ class FeatureScore(Mapped):
         if self.bank is None:
             return ("history",)
         last = "place" if isinstance(self.gaussian, Places) else "gaussian"
-        return (*(("history",) if self.is_trained else ()), "neighbours", last)
+        return (*(() if self.residuals is None else ("history",)), "neighbours", last)
 
     def smallest_spreads(self) -> dict[int, float]:
         """Return that of D_TV's output, which may be all but constant on good cells."""
-        return {0: CONSTANTS.smallest_history_spread} if self.is_trained else {}
+        return {} if self.residuals is None else {0: CONSTANTS.smallest_history_spread}
 
     def each(self, function: Callable[[int], T], rows: Sequence[int]) -> list[T]:
         """Return what a function makes of each row: of several at a time on a processor."""
@@ -170,8 +170,8 @@ class FeatureScore(Mapped):
     def views_of(self, cells: Tensor) -> Tensor:
         """Map cells (N, features, rows, columns) to their views, (views, N, rows, columns)."""
         n, _, rows, columns = cells.shape
-        x = self.residuals.standard(cells.movedim(1, 0).flatten(1)).T
-        found = [self.d_tv(self.residuals(x))] if self.is_trained else []
+        x = self.standard(cells.movedim(1, 0).flatten(1)).T
+        found = [] if self.residuals is None else [self.d_tv(self.residuals(x))]
         if self.bank is not None:
             found.append(self.bank.closest(x))
         if isinstance(self.gaussian, Places) and self.bank is not None:

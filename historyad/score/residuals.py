@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.constants import CONSTANTS
-from historyad.data.rows import stretches
+from historyad.data.rows import stretches, whole_groups
 from historyad.randomness import Stream, numpy_generator
-from historyad.score.coreset import Cells, coreset, drawn, standard_of, standardise
+from historyad.score.coreset import Cells, coreset, drawn, standardise
 from historyad.score.gaussian import principal_components
 from historyad.score.neighbours import Bank
 from historyad.score.scale import Scale
@@ -32,7 +33,6 @@ class Residuals(nn.Module):
 
     def __init__(self, n_features: int, n_bank: int, n_values: int) -> None:
         super().__init__()
-        self.standard = Scale(n_features)
         self.bank = Bank(n_features, n_bank, n_components=CONSTANTS.residual_components)
         self.register_buffer("known", torch.zeros(n_bank, n_features))
         self.register_buffer("mean", torch.zeros(n_features))
@@ -40,22 +40,24 @@ class Residuals(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, cells: Cells, n_values: int, seed: int) -> tuple[Residuals, Tensor]:
+    def fit(
+        cls,
+        cells: Cells,
+        standard: Scale,
+        n_values: int,
+        seed: int,
+        groups: NDArray[np.intp] | None = None,
+    ) -> tuple[Residuals, Tensor]:
         """Return the map that ``cells`` (N, places, features) give, N > 1, and what to train on.
 
         That is the residuals of a part of the images that the bank has no cell of, (n, n_values).
-        Related images are mostly stored together: so the part is one of stretches.
+        Related images are mostly stored together: so the part is one of stretches, and of whole
+        ``groups`` (N,), which number what each image shows, unless all show one thing.
         """
-        n = len(cells)
-        n_others = max(1, round(CONSTANTS.residual_share * n))
-        others = np.isin(
-            np.arange(n), stretches(n, n_others, numpy_generator(seed, Stream.CELL, 2))
-        )
-        standard = standard_of(cells)
+        others = _others(len(cells), groups, seed)
         x = standardise(drawn(cells[~others], CONSTANTS.residual_pool, seed), standard)
         x = x[coreset(x, CONSTANTS.residual_bank, seed)]
         found = cls(x.shape[1], len(x), n_values)
-        found.standard = standard
         pca = principal_components(x, CONSTANTS.residual_components)
         found.bank = Bank.keep(x, len(x), pca=pca)
         found.known.copy_(x)
@@ -88,3 +90,14 @@ class Residuals(nn.Module):
     def sizes(self) -> dict[str, int]:
         """What it takes to build one anew."""
         return {"known": len(self.known), "values": self.whitening.shape[1]}
+
+
+def _others(n: int, groups: NDArray[np.intp] | None, seed: int) -> NDArray[np.bool_]:
+    """Return which of n images are to be new to the bank, (n,): some, not all."""
+    n_others = max(1, round(CONSTANTS.residual_share * n))
+    chosen = stretches(n, n_others, numpy_generator(seed, Stream.CELL, 2))
+    others = np.isin(np.arange(n), chosen)
+    if groups is None:
+        return others
+    whole = whole_groups(others, groups, numpy_generator(seed, Stream.CELL, 3))
+    return whole if 0 < whole.sum() < n else others

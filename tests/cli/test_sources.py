@@ -149,15 +149,26 @@ def test_a_folder_that_cannot_be_entered_is_an_error_of_a_strict_score(photos, t
     assert "cannot be entered" in capsys.readouterr().err
 
 
-def test_of_a_whole_data_set_only_the_good_part_is_fitted_on(whole, tmp_path, out_of):
+def test_of_a_whole_data_set_only_the_good_part_is_fitted_on(whole, tmp_path, out_of, capsys):
     root, run = tmp_path / "bottle", tmp_path / "run"
     shutil.copytree(whole.source_of("train"), root / "train" / "good")
+    shutil.copytree(whole.source_of("normal"), root / "test" / "good")
     shutil.copytree(whole.source_of("anomalous"), root / "test" / "bad")
-    said = out_of("fit", root, "--out", run, *TINY_OPTIONS)
+    said = out_of("fit", tmp_path, "--category", "bottle", "--out", run, *TINY_OPTIONS)
     assert f"{root} is a data set: learning from {root}/train/good" in said.err
     record = load_json(run / "config.json")["source"]
     assert record["n"] == len(whole.train)
     assert record["description"] == str(root / "train" / "good")
+    table = out_of("evaluate", run, tmp_path, "--category", "bottle").out
+    assert table == out_of("evaluate", run, root).out
+    assert "bad" in table
+    for more, words in (
+        ([tmp_path], "holds 1 data set (bottle): choose with --category"),
+        ([tmp_path, "--category", "screw"], "no data set screw: it holds 1 data set (bottle)"),
+        (["--category", "bottle"], "--category chooses in a folder of data sets: give that, too"),
+    ):
+        assert main(["evaluate", str(run), *map(str, more)]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_a_folder_of_data_sets_and_a_part_with_defects_are_not_fitted_on(photos, tmp_path, capsys):
@@ -166,7 +177,6 @@ def test_a_folder_of_data_sets_and_a_part_with_defects_are_not_fitted_on(photos,
     for name in ("train/good", "test/good", "test/crack", "ground_truth/crack"):
         shutil.copytree(folder / "grey", root / name)
     for command in (
-        ["fit", tmp_path, "--out", tmp_path / "run"],
         ["fit", root / "test", "--out", tmp_path / "run"],
         ["calibrate", run, root],
         ["calibrate", run, root / "test"],

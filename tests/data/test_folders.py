@@ -21,6 +21,7 @@ from historyad.data.folders import (
     look_into,
     natural,
     normal_part,
+    of_category,
     refuse_dataset_root,
 )
 from historyad.data.shards import find_shards
@@ -261,6 +262,24 @@ def test_the_normal_part_of_a_data_set_is_found(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             defects_in(path)
+
+
+def test_one_of_several_data_sets_is_chosen_by_its_name(tmp_path):
+    for name in ("screw", "bottle"):
+        data_set(tmp_path / name)
+    touch(tmp_path, "papers/a.png", "readme.txt")
+    assert of_category(tmp_path, "screw") == tmp_path / "screw"
+    for path in (tmp_path / "screw", tmp_path / "papers", tmp_path / "no", Path("digits:train")):
+        assert of_category(path, None) == path
+    for path, category, words in (
+        (tmp_path, None, r"holds 2 data sets \(bottle, screw\): choose with --category"),
+        (tmp_path, "papers", r"no data set papers: it holds 2 data sets \(bottle, screw\)"),
+        (tmp_path, "../x", r"no data set ../x: it holds 2 data sets \(bottle, screw\)"),
+        (tmp_path / "screw", "screw", "screw is one data set itself: leave out --category screw"),
+        (tmp_path / "papers", "screw", "papers holds no data set in MVTec's layout, NAME/train"),
+    ):
+        with pytest.raises(InputError, match=words):
+            of_category(path, category)
 
 
 def test_real_data_sets_are_refused_whole(data_root):

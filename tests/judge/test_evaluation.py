@@ -115,6 +115,11 @@ def test_a_mask_may_be_called_in_three_ways(defects):
     masks = read_masks(defects / "masks", source)
     assert [(mask.dtype, mask.shape) for mask in masks] == 4 * [(bool, (24, 30))]
     assert [mask.sum() for mask in masks] == [24, 48, 72, 96]
+    soft = np.array(Image.open(defects / "masks" / "b.png"))
+    for ones, faint in ((255, 100), (1, 0)):
+        values = np.where(soft, ones, faint).astype(np.uint8)
+        Image.fromarray(values).save(defects / "masks" / "b.png")
+        assert read_masks(defects / "masks", source)[1].sum() == 48
     (defects / "masks" / "b.png").unlink()
     with pytest.raises(InputError, match=r"b.bmp has no mask: .*/b.bmp or .*/b.png or .*/b_mask"):
         read_masks(defects / "masks", source)

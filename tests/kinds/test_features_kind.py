@@ -10,11 +10,12 @@ from historyad.errors import ConfigError, InputError
 from historyad.kinds import features as module
 from historyad.kinds.choose import choose_kind, settle
 from historyad.kinds.features import CellBatches, Features
+from historyad.method.networks import count_parameters
 
 
 @pytest.fixture
 def config(tiny_backbone):
-    return tiny_config(backbone=str(tiny_backbone))
+    return tiny_config(backbone=str(tiny_backbone), views="all")
 
 
 @pytest.fixture
@@ -63,12 +64,23 @@ def test_batches_are_residuals_of_the_cells_of_rows(kind, config):
     torch.testing.assert_close(x.mean(0), torch.zeros(20), atol=1e-3, rtol=0)
     again = kind.batches(samples, config, rows=rows)
     torch.testing.assert_close(again.at(20, 10), x[20:30], rtol=0, atol=0)
+    together = kind.batches(samples, config, rows=np.arange(9), groups=np.arange(9) // 8)
+    assert len(together) == 64  # the one image that shows something else
 
 
-def test_only_as_many_images_are_kept_as_have_room(kind, constants):
+def test_nothing_is_learnt_of_residuals_that_no_detector_is_trained_on(kind, config):
+    config = tiny_config(backbone=config.backbone)
+    batches = kind.batches(images(12, 40, 50, 3), config)
+    assert batches.residuals is None
+    assert len(batches) == 0
+    assert batches.cells.shape == (12, 64, 20)
+    assert count_parameters(kind.networks(config).critic()) < 10
+
+
+def test_only_as_many_images_are_kept_as_have_room(kind, config, constants):
     constants(module, cell_bytes=5 * 64 * 20 * 2)
     samples = images(20, 8, 8, 3)
-    found = kind.extract(samples, np.arange(20))
+    found = kind.batches(samples, config).cells
     assert found.shape == (5, 64, 20)
     np.testing.assert_allclose(
         found[-1], kind.cells(samples[19]).flatten(1).T, rtol=2e-3, atol=1e-3

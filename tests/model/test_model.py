@@ -291,13 +291,13 @@ def test_wrong_sizes_of_companions_are_refused(fitted, copied):
 
 
 def test_a_model_of_another_version_is_refused_with_the_remedy(fitted, copied):
-    assert VERSION == 11
-    for version in (0, 6, 7, 8, 9, 10, VERSION + 1, str(VERSION), None):
+    assert VERSION == 12
+    for version in (0, 6, 7, 8, 9, 10, 11, VERSION + 1, str(VERSION), None):
         refused(
             fitted,
             copied,
             lambda content, version=version: content.update(version=version),
-            rf"detector.json has version {version!r}, this program reads 11: fit again, in a new "
+            rf"detector.json has version {version!r}, this program reads 12: fit again, in a new "
             r"--out$",
         )
 

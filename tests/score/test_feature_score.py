@@ -80,6 +80,19 @@ def test_d_tv_alone(tiny_backbone):
     assert len(np.unique(detector.anomaly_score(textures(15, seed=5)))) > 10
 
 
+def test_nothing_but_companions_is_kept_by_default(tiny_backbone, tmp_path):
+    settings = {**TINY, "backbone": str(tiny_backbone)}
+    model = HistoryAD(**settings).fit(textures(110), run=tmp_path).model_
+    assert model.score.cell_views[0] == "neighbours"
+    assert "known" not in model.score.sizes
+    assert model.score.residuals is None
+    again = HistoryAD.load(tmp_path)
+    fresh = textures(5, seed=5)
+    np.testing.assert_array_equal(again.anomaly_score(fresh), model.anomaly_score(fresh))
+    names = {name.split(".")[0] for name in model.score.state_dict()}
+    assert names == {"d_tv", "standard", "bank", "gaussian", "cell_scales", "total_scale"}
+
+
 def test_places_are_chosen_where_images_are_aligned(constants):
     random = np.random.default_rng(0)
     means = random.normal(0, 3, (9, 5))
