@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tempfile
 from dataclasses import make_dataclass
@@ -81,12 +82,14 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         y: Any = None,
         *,
         run: str | os.PathLike[str] | None = None,
+        seconds: float = math.inf,
         on_progress: OnProgress | None = None,
     ) -> Self:
         """Fit on a source ``X`` of normal samples; ``y`` is ignored.
 
         With a directory ``run``, the history and the log are kept there, and the same call
-        continues a fit that was interrupted. Errors are those of `fit_model`.
+        continues a fit that was interrupted. After ``seconds``, training is stopped, and the
+        detector that trains no network is kept. Errors are those of `fit_model`.
         """
         source = self._open(X, reset=True)
         config = self._config()
@@ -104,6 +107,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
                 source,
                 config,
                 directory,
+                seconds=seconds,
                 on_progress=on_progress,
             )
             self.suspects_ = directory.read_suspects()
