@@ -31,6 +31,11 @@ class Constants:
     held_out_share: float = 0.15  # where none is asked for
     held_out_of_few: float = 0.4  # at most, of samples that are too few for the rate
     usual_folds: int = 10  # of samples that are too few to hold a share out
+    # What training brings, by damaged samples
+    criterion_samples: int = 100  # held-out ones that are looked at, at most
+    criterion_weak: int = 2  # which of the strengths of a damage are tried
+    criterion_strong: int = 4
+    criterion_margin: float = 0.01  # of AUROC, which damage does not tell from nothing
     most_held_out: int = 10_000  # more would hardly move the threshold, and are better trained on
     most_fitted: int = 2**15  # that companions are fitted on
     fitted_values: int = 2**25  # of all of these; but 1,000 samples at least

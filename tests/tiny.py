@@ -24,6 +24,7 @@ TINY = {
     "n_epochs": 2.0,
     "detector_epochs": 1.0,
     "mass_tolerance": 0.0,
+    "views": "all",
     "calibration_share": 0.2,
     "false_positive_rate": 0.05,
 }

@@ -230,6 +230,12 @@ def drift(
         names += map(printable, some)
         scores.append(model.anomaly_score(chunk))
     report_unreadable(samples)
+    if model.n_folds:
+        say(
+            "note: the detector was calibrated in folds, by detectors of fewer samples, to which "
+            "samples look a little less normal: calibrate on others before you trust an alarm",
+            file=sys.stderr,
+        )
     found = detect_drift(model.calibration, np.concatenate(scores), level=level, seed=seed)
     print_table(table_of(found, names))
     if json_file is not None:

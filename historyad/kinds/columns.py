@@ -48,6 +48,11 @@ class Columns(Kind):
     n_axes: ClassVar[int] = 1  # of a sample; the last is that of the columns
 
     @classmethod
+    def trains(cls, config: Config) -> bool:
+        """Whether D_TV is trained: where it is asked for."""
+        return config.views in ("all", "history")
+
+    @classmethod
     def choose(cls, vectors: Samples, config: Config) -> Self:
         """Decide from training vectors (N, F); ConfigError for settings that are for images."""
         if config.augment:

@@ -24,6 +24,11 @@ OnProgress = Callable[[dict[str, Any]], None]
 CHECKPOINT_SECONDS = 30.0  # age at which a checkpoint is replaced
 SHARED_FOLDER = "the run must be in one folder that every process sees; the same command continues"
 
+
+class OutOfTimeError(Exception):
+    """Training was stopped at its time; its state is kept, and it can be continued."""
+
+
 _LOG_NAMES = {1: "gan", 3: "detector"}
 _RATES = {1: "learning_rate", 3: "detector_learning_rate"}
 
@@ -33,12 +38,14 @@ class Session:
     """What surrounds a training: where its state is kept, and who is told of its progress.
 
     ``checkpoints`` is a folder, or None to keep nothing; a checkpoint is replaced when it is
-    ``seconds`` old. ``on_progress`` gets a record at every save interval.
+    ``seconds`` old. ``on_progress`` gets a record at every save interval. A training that has not
+    ended at ``stop_at``, of the monotonic clock, raises `OutOfTimeError` with its state kept.
     """
 
     checkpoints: Path | None = None
     on_progress: OnProgress | None = None
     seconds: float = CHECKPOINT_SECONDS
+    stop_at: float = math.inf
 
     def checkpoint(self, step: int) -> Checkpoint | None:
         """Return the checkpoint of a step."""
@@ -85,9 +92,13 @@ class Loop:
         saved_at = time.monotonic()
         while self.images_seen < end:
             yield self.images_seen
-            if time.monotonic() - saved_at > self._session.seconds:
+            now = time.monotonic()
+            is_late = now > self._session.stop_at
+            if is_late or now - saved_at > self._session.seconds:
                 self._save()
                 saved_at = time.monotonic()
+            if is_late:
+                raise OutOfTimeError
         self._save()
 
     def count(self, figure: Tensor) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tempfile
 from dataclasses import make_dataclass
@@ -86,19 +87,21 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         y: Any = None,
         *,
         run: str | os.PathLike[str] | None = None,
+        seconds: float = math.inf,
         on_progress: OnProgress | None = None,
         verbose: bool = False,
     ) -> Self:
         """Fit on a source ``X`` of normal samples; ``y`` is ignored.
 
         With a directory ``run``, the history and the log are kept there, and the same call
-        continues a fit that was interrupted. ``verbose`` shows progress on standard error: bars on
-        a terminal, a few lines in a notebook or a log; ``on_progress``, in its place, receives the
-        records themselves. Errors are those of `fit_model`.
+        continues a fit that was interrupted. After ``seconds``, training is stopped, and the
+        detector that trains no network is kept. ``verbose`` shows progress on standard error: bars
+        on a terminal, a few lines in a notebook or a log; ``on_progress``, in its place, receives
+        the records themselves. Errors are those of `fit_model`.
         """
         if verbose and on_progress is None:
             with show_progress() as show:
-                return self.fit(X, run=run, on_progress=show)
+                return self.fit(X, run=run, seconds=seconds, on_progress=show)
         source = self._open(X, reset=True)
         config = self._config()
         if config.backbone == "auto":
@@ -115,6 +118,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
                 source,
                 config,
                 directory,
+                seconds=seconds,
                 on_progress=on_progress,
             )
             self.suspects_ = directory.read_suspects()

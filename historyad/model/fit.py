@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from historyad import ranks
@@ -18,20 +21,25 @@ from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.choose import choose_kind, which_kind
 from historyad.kinds.kind import Kind
+from historyad.method.batches import Batches
 from historyad.method.detector import train_detector
 from historyad.method.gan import record_history
 from historyad.method.history import History, resolve
-from historyad.method.loop import OnProgress
+from historyad.method.loop import OnProgress, OutOfTimeError
+from historyad.method.networks import Critic
+from historyad.model.criterion import is_judged, is_kept, share_seen, some_of
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 from historyad.model.split import number_of_folds, promised_rate, split_folds, split_rows
 from historyad.model.suspects import Suspect, find_suspects
 from historyad.model.untrained import of_others, untrained_score
-from historyad.score.calibration import Calibration, check_number
+from historyad.score.calibration import check_number
 from historyad.score.decide import calibrate, decide
 from historyad.score.score import Score
 
 Rows = NDArray[np.intp]
+
+_AS_LONG = 2.0  # times the first detector: the companions of a trained one, and which sees more
 
 
 def fit_model(
@@ -41,6 +49,7 @@ def fit_model(
     *,
     history: History | None = None,
     command: str = "",
+    seconds: float = math.inf,
     on_progress: OnProgress | None = None,
 ) -> Model:
     """Fit a model on the normal samples of ``source``, keeping everything in ``run``.
@@ -51,6 +60,12 @@ def fit_model(
     ``history`` that another run has recorded from these samples, step 1 is left out: the history
     carries the settings of this fit, with the length of its epoch.
 
+    Before a network is trained, a detector that trains none is saved: ``run`` has a model from then
+    on, whatever becomes of the training. The trained one replaces it where ``config.views`` asks
+    for D_TV and, with "auto" on images seen whole, unless it tells less of damaged held-out samples
+    from those that are not. What has not ended after ``seconds`` is stopped, and the first is
+    returned; the same call continues.
+
     Copies of a sample, and samples that ``config.group`` or a column of groups says belong
     together, are all trained on or all held out, or in one fold. The model keeps the names of
     columns, and a digest of each sample that it was trained on. With ``config.contamination``, the
@@ -59,7 +74,9 @@ def fit_model(
     Raises ConfigError, InputError (too few samples) or RunError (another config, not writable, a
     training that diverged).
     """
+    started = time.monotonic()
     # What can be refused is refused before the run directory is claimed for this config.
+    _check_time(seconds, config)
     source, config = as_samples(source, config)
     prints = digests(source.samples)
     # What a run has set aside stays so when it is continued: to judge again would take its time.
@@ -74,36 +91,28 @@ def fit_model(
         if plan.suspects and ranks.is_main():
             run.save_suspects(plan.suspects)
         if not run.is_finished:
-            session, say = run.session(on_progress), _speaker(on_progress)
-            score = None
-            if kind.trains(config):
+            making = _Making(source, plan, run, described, prints, device, _speaker(on_progress))
+            if not kind.trains(config):
+                source.share_unreadable()
+                making.untrained()
+            else:
+                stop_at = making.first(started + seconds)
+                session = run.session(on_progress, stop_at)
                 batches = kind.batches(
                     source.samples, config, rows=train, groups=plan.groups, device=device
                 )
-                if history is None:
-                    # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
-                    history = History(run.history, config, batches.networks, device)
-                    record_history(batches, history, session)
-                # Step 3 trains D_TV to tell the data from P_Ghist.
-                d_tv = train_detector(batches, history, session)
-            source.share_unreadable()
-            if ranks.is_main():
-                # Companions see what D_TV does not; held-out samples put all on one scale.
-                say(0, "companions")
-                if kind.trains(config):
-                    score = kind.fit_score(d_tv, batches, source.samples, train, config)
-                    score = score.to(device).eval()
-                else:
-                    score = untrained_score(kind, source.samples, train, config, device)
-                say(1, "scale and threshold")
-                calibration = _decide(score, source, plan)
-                described["unreadable"] = len(source.unreadable)  # some are found on the way
-                model = Model(score, calibration, config, described)
-                model = dataclasses.replace(
-                    model, feature_names=source.columns, trained_on=prints[train]
-                )
-                model.save(run.path)
-                say(2, "done")
+                try:
+                    if history is None:
+                        # Step 1 records, while it trains, the snapshots that step 2 mixes into
+                        # P_Ghist.
+                        history = History(run.history, config, batches.networks, device)
+                        record_history(batches, history, session)
+                    # Step 3 trains D_TV to tell the data from P_Ghist.
+                    d_tv = train_detector(batches, history, session)
+                except OutOfTimeError:
+                    return Model.load(run.path, device)
+                source.share_unreadable()
+                making.trained(d_tv, batches)
             ranks.barrier()
     return Model.load(run.path, device)  # as it was written, the same for all processes
 
@@ -132,8 +141,8 @@ def calibrate_model(
     """Return ``model`` with threshold and p-values from new normal samples, without training.
 
     The scores of ``source`` replace the held-out ones; ``false_positive_rate`` and ``confidence``
-    stay unless given.
-    Samples that the detector was trained on look too normal to it: they are left out and counted.
+    stay unless given. Samples that the detector was trained on look too normal to it: they are left
+    out and counted.
     Raises ConfigError for a rate out of range, and InputError when the samples that are left are
     too few, more than a model file holds, of another shape, or have other columns.
     """
@@ -219,15 +228,99 @@ def _plan(
     return _Plan(config, kind, train, groups[train], held_out, folds, suspects)
 
 
-def _decide(score: Score, source: Source, plan: _Plan) -> Calibration:
-    """Put a score on its scale, and set its threshold, by samples that it was not fitted on.
+def _check_time(seconds: float, config: Config) -> None:
+    """Raise ConfigError where a fit cannot be stopped and leave a detector."""
+    if seconds == math.inf:
+        return
+    if config.views == "history":
+        raise ConfigError(
+            "views is 'history', and before its training has ended there is no detector: leave out "
+            "the time, or take views all"
+        )
+    if ranks.world_size() > 1:
+        raise ConfigError("several processes fit together: leave out the time")
 
-    Or by folds: by what detectors of the other folds say of each.
-    """
-    samples, config = source.samples, plan.config
-    folds = of_others(samples, plan.folds, config, score, source.reach)
-    parts = list(folds) if plan.folds else [(score, plan.held_out)]
-    return decide(score, samples, parts, config, source.reach)
+
+@dataclass(frozen=True)
+class _Making:
+    """What a fit makes of what was trained, and saves in ``run``; rank 0 does."""
+
+    source: Source
+    plan: _Plan
+    run: RunDirectory
+    described: dict[str, Any]
+    prints: NDArray[np.uint8]
+    device: torch.device
+    say: Callable[[int, str], None]
+
+    def untrained(self) -> None:
+        """Save the detector that trains no network, the only one of this fit."""
+        if ranks.is_main():
+            self._save(self._untrained(self.plan.config))
+
+    def first(self, stop_at: float) -> float:
+        """Save the detector that trains no network, and return when to stop training it.
+
+        Early enough for the trained one, whose companions take as long.
+        """
+        if not ranks.is_main() or self.plan.config.views == "history":
+            return stop_at
+        started = time.monotonic()
+        if not self.run.has_model:
+            self.run.begin_training()
+            self._save(self._untrained(dataclasses.replace(self.plan.config, views="companions")))
+        return stop_at - _AS_LONG * (time.monotonic() - started)
+
+    def trained(self, d_tv: Critic, batches: Batches) -> None:
+        """Save the detector of what was trained, unless the first one sees more."""
+        if not ranks.is_main():
+            return
+        plan, samples = self.plan, self.source.samples
+        # Companions see what D_TV does not; held-out samples put all on one scale.
+        self.say(0, "companions")
+        score = plan.kind.fit_score(d_tv, batches, samples, plan.train, plan.config)
+        made = self._decided(score.to(self.device).eval(), plan.config)
+        if is_judged(plan.kind, plan.config):
+            first = Model.load(self.run.path, self.device)
+            some = some_of(samples, plan.held_out)
+            seen = [share_seen(one.score, some, plan.config.seed) for one in (first, made)]
+            facts = {"seen_untrained": round(seen[0], 4), "seen_trained": round(seen[1], 4)}
+            described = {**made.source, **facts}
+            made = dataclasses.replace(made if is_kept(*seen) else first, source=described)
+        self._save(made)
+        self.run.end_training()
+
+    def _untrained(self, config: Config) -> Model:
+        """Return the detector of companions in the features of random weights."""
+        self.say(0, "companions")
+        plan, samples = self.plan, self.source.samples
+        score = untrained_score(plan.kind, samples, plan.train, config, self.device)
+        return self._decided(score, config)
+
+    def _decided(self, score: Score, config: Config) -> Model:
+        """Put a score on its scale, and set its threshold, by samples that it was not fitted on.
+
+        Or by folds: by what detectors of the other folds say of each.
+        """
+        self.say(1, "scale and threshold")
+        plan, samples = self.plan, self.source.samples
+        folds = of_others(samples, plan.folds, config, score, self.source.reach)
+        parts = list(folds) if plan.folds else [(score, plan.held_out)]
+        calibration = decide(score, samples, parts, config, self.source.reach)
+        # Some are found to be unreadable on the way.
+        described = {**self.described, "unreadable": len(self.source.unreadable)}
+        return Model(
+            score,
+            calibration,
+            config,
+            described,
+            feature_names=self.source.columns,
+            trained_on=self.prints[plan.train],
+        )
+
+    def _save(self, model: Model) -> None:
+        model.save(self.run.path)
+        self.say(2, "saved")
 
 
 def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:

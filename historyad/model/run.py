@@ -8,6 +8,7 @@
     RUN/history/             one file per snapshot + manifest.json
     RUN/suspects.csv         what was set aside as suspicious, if anything
     RUN/detector.safetensors, RUN/detector.json     the model
+    RUN/unfinished           stands beside a first model as long as training may replace it
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import csv
 import fcntl
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +43,10 @@ from historyad.model.suspects import Suspect
 from historyad.names import as_cell
 
 # What a run writes; a process that was killed may leave temporary files of these names.
-_OURS = ("config.json", "log.jsonl", "suspects.csv", "detector.json", "detector.safetensors")
+_OURS = (
+    *("config.json", "log.jsonl", "suspects.csv", "unfinished"),
+    *("detector.json", "detector.safetensors"),
+)
 _OUR_FOLDERS = ("checkpoint", "history")
 # The rest of what describes a source, such as where it lies, may change while a run is interrupted.
 _IDENTIFIES_DATA = ("fingerprint", "n", "n_train")
@@ -62,12 +67,26 @@ class RunDirectory:
         self.suspects = self.path / "suspects.csv"
         self.history = self.path / "history"
         self.checkpoints = self.path / "checkpoint"
+        self.unfinished = self.path / "unfinished"
         self.checkpoint_seconds = checkpoint_seconds
 
     @property
-    def is_finished(self) -> bool:
-        """Whether the model is there: its JSON is the last file that a fit writes."""
+    def has_model(self) -> bool:
+        """Whether a model is there: its JSON is the last of its files that is written."""
         return (self.path / "detector.json").exists()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the model is there that no training is to replace."""
+        return self.has_model and not self.unfinished.exists()
+
+    def begin_training(self) -> None:
+        """Mark the model that is there, or is written next, as one that training may replace."""
+        write_atomic(self.unfinished, b"")
+
+    def end_training(self) -> None:
+        """Mark the model that is there as the last one."""
+        self.unfinished.unlink(missing_ok=True)
 
     def claim(self, config: Config, source: Mapping[str, Any], command: str = "") -> None:
         """Start this run, or find that it is the one of this ``config`` and ``source``.
@@ -131,7 +150,7 @@ class RunDirectory:
 
         RunError when there is no model, or another process holds the folder.
         """
-        if not self.is_finished:
+        if not self.has_model:
             raise missing(self.path / "detector.json")
         with self._hold():
             yield
@@ -198,10 +217,10 @@ class RunDirectory:
                 records.append(json.loads(line))
         return records
 
-    def session(self, on_progress: OnProgress | None) -> Session:
+    def session(self, on_progress: OnProgress | None, stop_at: float = math.inf) -> Session:
         """Return what keeps the state and the log of a training in this run; rank 0 logs."""
         log = self._logger(on_progress) if ranks.is_main() else None
-        return Session(self.checkpoints, log, self.checkpoint_seconds)
+        return Session(self.checkpoints, log, self.checkpoint_seconds, stop_at)
 
     def _logger(self, on_progress: OnProgress | None) -> OnProgress:
         """Return a callback that logs a record, unless it is there from before an interruption."""

@@ -206,7 +206,7 @@ def test_a_training_that_diverged_is_a_run_error(normal, tmp_path):
     run = RunDirectory(tmp_path / "run")
     for _ in range(2):
         with pytest.raises(RunError, match=r"step 1 diverged at epoch .* lower learning_rate"):
-            fit_model(source, tiny_config(), run)
+            fit_model(source, tiny_config(views="history"), run)
     assert not run.history.exists()
 
 

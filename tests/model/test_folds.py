@@ -127,6 +127,8 @@ def test_every_kind_of_input_can_be_fitted_in_folds(request, tmp_path, name, cap
     assert main(["inspect", str(tmp_path / "run")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "held_out 30 folds 10" in said
+    assert main(["drift", str(tmp_path / "run"), fitted.source_of("normal")]) == 0
+    assert "was calibrated in folds" in capsys.readouterr().err
 
 
 def test_copies_are_in_one_fold(tmp_path):
