@@ -102,6 +102,15 @@ class Config:
         low=0.0,
         high=0.9,
     )
+    folds: int = _setting(
+        0,
+        "Parts into which samples are cut for the threshold and the p-values, each scored by a "
+        "detector of all the others, so that every sample is learnt from and calibrated on. It is "
+        "for fits that train no network. 0 takes 10 where 15 % of the samples would be too few "
+        "for the false-positive rate, and holds a share out else; 1 always holds a share out.",
+        low=0,
+        high=1000,
+    )
     group: str = _setting(
         "",
         "Regular expression by which names of samples say which belong together, such as "
@@ -122,6 +131,14 @@ class Config:
         "lowest rate that few held-out samples can promise: 1 / (n + 1) of n.",
         low=0.0,
         high=0.5,
+    )
+    confidence: float = _setting(
+        0.0,
+        "How sure to be that this very detector calls no larger a share of normal inputs anomalous "
+        "than false_positive_rate, such as 0.95. 0 keeps the rate on average over detectors; one "
+        "of them may exceed it.",
+        low=0.0,
+        high=0.9999,
     )
     # Networks (section 4.1)
     width: int = _setting(
@@ -364,6 +381,11 @@ def validate(config: Config) -> None:
                 f"{name} is {getattr(config, name):g}: take 0, or at least {smallest:g}"
             )
     _validate_backbone(config)
+    if config.folds > 1 and config.calibration_share:
+        raise ConfigError(
+            f"folds is {config.folds} and calibration_share {config.calibration_share:g}: take "
+            "folds, or hold a share out"
+        )
     if config.skip_epochs >= config.n_epochs:
         raise ConfigError(
             f"skip_epochs ({config.skip_epochs:g}) leaves nothing of a history that ends at "

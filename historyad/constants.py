@@ -30,6 +30,7 @@ class Constants:
     usual_rate: float = 0.01  # of false positives, where none is asked for
     held_out_share: float = 0.15  # where none is asked for
     held_out_of_few: float = 0.4  # at most, of samples that are too few for the rate
+    usual_folds: int = 10  # of samples that are too few to hold a share out
     most_held_out: int = 10_000  # more would hardly move the threshold, and are better trained on
     most_fitted: int = 2**15  # that companions are fitted on
     fitted_values: int = 2**25  # of all of these; but 1,000 samples at least

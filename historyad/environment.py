@@ -7,8 +7,6 @@ import os
 import platform
 from pathlib import Path
 
-_CPU_INFO = Path("/proc/cpuinfo")  # Linux; elsewhere the platform's own word has to do
-
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
@@ -17,9 +15,12 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def machine() -> str:
-    """Return the processor's name, as the system gives it, and the number of cores."""
-    lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.exists() else []
+def machine(cpu_info: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name, as the system gives it, and the number of cores.
+
+    Linux tells it in ``cpu_info``; elsewhere the platform's own word has to do.
+    """
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"

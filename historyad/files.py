@@ -38,13 +38,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
-def save_json(path: Path, value: Any) -> None:
+def save_json(path: Path, value: Any, limit: int = _MAX_JSON_BYTES) -> None:
     """Write ``value`` as indented JSON, atomically. NaN and infinity are refused (ValueError).
 
-    Raises RunError for what `load_json` would find too large.
+    Raises RunError for more than ``limit`` bytes, which `load_json` would find too large.
     """
     data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
-    _refuse_large(path, len(data), _MAX_JSON_BYTES, "record less in it, such as fewer samples")
+    _refuse_large(path, len(data), limit, "record less in it, such as fewer samples")
     write_atomic(path, data)
 
 
@@ -56,14 +56,16 @@ def load_json(path: Path) -> Any:
         raise RunError(f"{path} is damaged (not JSON: {error}): restore it or fit again") from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: str = "") -> str:
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], note: str = "", limit: int = _MAX_TENSOR_BYTES
+) -> str:
     """Write ``tensors`` and a text as safetensors, atomically. Return the file's sha256.
 
-    Raises RunError for what `load_tensors` would find too large.
+    Raises RunError for more than ``limit`` bytes, which `load_tensors` would find too large.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = safetensors.torch.save(contiguous, metadata={"note": note})
-    _refuse_large(path, len(data), _MAX_TENSOR_BYTES, "lower width, hidden or the side of the grid")
+    _refuse_large(path, len(data), limit, "lower width, hidden or the side of the grid")
     write_atomic(path, data)
     return hashlib.sha256(data).hexdigest()
 

@@ -13,7 +13,6 @@ from safetensors.torch import save
 from storing import damages
 from tiny import on_disk
 
-from historyad import files
 from historyad.errors import RunError
 from historyad.files import (
     append_rows,
@@ -224,15 +223,14 @@ def test_files_that_cannot_be_read(tmp_path, load):
 
 
 @pytest.mark.parametrize(
-    ("save", "value"), [(save_json, ["a" * 30]), (save_tensors, {"a": torch.zeros(300)})]
+    ("save", "value", "limit"),
+    [(save_json, ["a" * 30], 30), (save_tensors, {"a": torch.zeros(300)}, 1200)],
 )
-def test_what_would_not_be_read_is_not_written(tmp_path, monkeypatch, save, value):
-    monkeypatch.setattr(files, "_MAX_JSON_BYTES", 30)
-    monkeypatch.setattr(files, "_MAX_TENSOR_BYTES", 1200)
+def test_what_would_not_be_read_is_not_written(tmp_path, save, value, limit):
     with pytest.raises(
         RunError, match=r"x would have .* bytes, more than the .* lower|record less"
     ):
-        save(tmp_path / "x", value)
+        save(tmp_path / "x", value, limit=limit)
     assert not list(tmp_path.iterdir())
 
 

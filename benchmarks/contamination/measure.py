@@ -136,8 +136,8 @@ def config_of(name: str, seed: int, contamination: float) -> Config:
 
 def load(name: str, seed: int, share: float, root: Path) -> Data:
     """Return the samples of a data set, drawn by the seed, the same for every share."""
-    kind, _, which = name.partition("-")
-    normal, anomalous = {"digits": _digits, "table": _table, "tiles": _tiles}[kind](which, root)
+    kind = name.partition("-")[0]
+    normal, anomalous = load_normal(name, root)
     random = np.random.default_rng(seed)
     normal, anomalous = (part[random.permutation(len(part))] for part in (normal, anomalous))
     n = N_TILES if kind == "tiles" else N_TRAIN
@@ -145,6 +145,12 @@ def load(name: str, seed: int, share: float, root: Path) -> Data:
     train = np.concatenate([normal[: n - n_wrong], anomalous[:n_wrong]])
     fresh = _good_tiles(root) if kind == "tiles" else normal[n : n + MOST_TESTED]
     return Data(train, n_wrong, fresh, anomalous[n_most : n_most + MOST_TESTED])
+
+
+def load_normal(name: str, root: Path) -> tuple[Array, Array]:
+    """Return all normal and all anomalous samples of a data set."""
+    kind, _, which = name.partition("-")
+    return {"digits": _digits, "table": _table, "tiles": _tiles}[kind](which, root)
 
 
 def _digits(which: str, root: Path) -> tuple[Array, Array]:

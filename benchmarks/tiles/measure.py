@@ -201,10 +201,8 @@ def varied(method: str, model: Model, train: Source) -> Model:
         initialise(critic, torch_generator(config.seed, Stream.WEIGHTS))
         critic.eval().requires_grad_(False)
         score = MapScore.fit(kind, critic, train.samples, rows, config.seed)
-    rate = config.false_positive_rate
-    return replace(
-        model, score=score, calibration=decide(score.eval(), train.samples, held_out, rate)
-    )
+    calibration = decide(score.eval(), train.samples, [(score, held_out)], config)
+    return replace(model, score=score, calibration=calibration)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ Pixels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 
 _FIT_WINDOWS = 20_000
-_RIDGE = 0.1  # of the mean variance
 _CONTRAST_OF = 32  # side of our crops, to which the local contrast belongs
 
 
@@ -64,16 +63,21 @@ class WindowPca:
 
 
 class WindowGaussian:
-    """Mahalanobis distance to a Gaussian of all windows, or to one of those at the same place."""
+    """Mahalanobis distance to a Gaussian of all windows, or to one of those at the same place.
 
-    def __init__(self, *, per_place: bool, side: int = 16, stride: int = 4) -> None:
-        self.per_place, self.side, self.stride = per_place, side, stride
+    ``ridge`` is a share of the mean variance.
+    """
+
+    def __init__(
+        self, *, per_place: bool, side: int = 16, stride: int = 4, ridge: float = 0.1
+    ) -> None:
+        self.per_place, self.side, self.stride, self.ridge = per_place, side, stride, ridge
 
     def fit(self, windows: Tensor) -> Self:
         """Estimate the Gaussians, (places or 1, values)."""
         places = windows.transpose(0, 1) if self.per_place else windows.flatten(0, 1)[None]
         self._means = places.mean(1, keepdim=True)
-        self._precisions = torch.stack([_precision(x) for x in places - self._means])
+        self._precisions = torch.stack([_precision(x, self.ridge) for x in places - self._means])
         return self
 
     def errors(self, windows: Tensor) -> Tensor:
@@ -195,9 +199,9 @@ def mean_of_windows(values: Tensor, side: int, stride: int, size: torch.Size) ->
     return (total / count)[:, 0]
 
 
-def _precision(centred: Tensor) -> Tensor:
+def _precision(centred: Tensor, ridge: float) -> Tensor:
     """Return the inverse covariance, with a ridge, of centred rows (N, values)."""
     covariance = centred.T @ centred / len(centred)
-    ridge = _RIDGE * covariance.diagonal().mean()
-    inverse: Tensor = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)))
+    added = ridge * covariance.diagonal().mean()
+    inverse: Tensor = torch.linalg.inv(covariance + added * torch.eye(len(covariance)))
     return inverse

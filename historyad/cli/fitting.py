@@ -24,13 +24,14 @@ from historyad.cli.common import (
     open_samples,
     report_unreadable,
 )
-from historyad.cli.console import print_table, progress, say
+from historyad.cli.console import note, print_table, progress, say
 from historyad.config import PRESETS, Config, given, make_config, overrides, sees_any_size, settings
 from historyad.constants import CONSTANTS
 
 if TYPE_CHECKING:
     from historyad.data.sources import Source
     from historyad.model.model import Model
+    from historyad.score.calibration import Calibration
 
 _ALONE = 2.0  # times as far out as the next held-out sample
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
@@ -102,7 +103,7 @@ def fit(
             config = make_config(preset, **{**given(options), "backbone": backbone})
             samples = samples if sees_any_size(config) else opened(config)
             if ranks.is_main():
-                say(f"backbone {backbone}: {why}", file=sys.stderr)
+                note(f"backbone {backbone}: {why}")
         if ranks.is_main():
             report_unreadable(samples)
             _mention_crops(samples, config)
@@ -117,21 +118,32 @@ def fit(
     say(
         f"{out}: {len(samples):,} normal samples{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
-        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}, "
+        f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}"
+        f"{_how_sure(model.calibration)}, "
         + ("was fitted before" if was_there else f"{time.monotonic() - started:.0f} s")
     )
+    if model.n_folds:
+        say(
+            f"every sample was learnt from and calibrated on: in {model.n_folds} folds, each "
+            "scored by a detector of the others"
+        )
     _mention_rate(model, config)
     if _is_set_by_one(model):
-        say(
+        note(
             "note: the threshold is that of one held-out sample, which is twice as far out as any "
-            "other: if it is wrong, fit with --contamination 0.01, or calibrate on others",
-            file=sys.stderr,
+            "other: if it is wrong, fit with --contamination 0.01, or calibrate on others"
         )
     if suspects := RunDirectory(out).read_suspects():
         say(_set_aside([one.name for one in suspects], out))
     if copies := model.source.get("copies"):
         say(f"{copies:,} are copies of another sample: copies were kept together")
-    say(f"next: historyad score {out} SOURCE")
+    note(f"next: historyad score {out} SOURCE", file=sys.stdout)
+
+
+def _how_sure(calibration: Calibration) -> str:
+    """Say with what confidence the rate is kept, where it is not one on average."""
+    sure = calibration.confidence
+    return f" at most, with a confidence of {sure:g}" if sure else ""
 
 
 def _mention_rate(model: Model, config: Config) -> None:
@@ -140,10 +152,10 @@ def _mention_rate(model: Model, config: Config) -> None:
 
     rate, usual = model.calibration.false_positive_rate, CONSTANTS.usual_rate
     if not config.false_positive_rate and rate > usual:
-        say(
-            f"note: {len(model.calibration.scores)} held-out samples can promise no lower rate "
-            f"than {rate:.2g}; {samples_for_usual_rate(config)} samples in all promise {usual:g}",
-            file=sys.stderr,
+        scores = f"{len(model.calibration.scores)} {'held-out ' * (not model.n_folds)}samples"
+        note(
+            f"note: {scores} can promise no lower rate than {rate:.2g}; "
+            f"{samples_for_usual_rate(model.config)} samples in all promise {usual:g}"
         )
 
 
@@ -171,7 +183,7 @@ def _normal_source(source: str, category: str | None) -> str:
     if part is None:
         refuse_dataset_root(root)
         return source
-    say(f"{root} is a data set: learning from {part}", file=sys.stderr)
+    note(f"{root} is a data set: learning from {part}")
     return str(part)
 
 
@@ -181,7 +193,7 @@ def _mention_crops(samples: Source, config: Config) -> None:
 
     said = hint(samples.samples, config)
     if said:
-        say(f"note: {said}", file=sys.stderr)
+        note(f"note: {said}")
 
 
 def _mention_dark(samples: Source) -> None:
@@ -193,10 +205,9 @@ def _mention_dark(samples: Source) -> None:
         return
     highest = int(pixels.max())
     if highest <= _TWELVE_BITS:
-        say(
+        note(
             f"note: values reach only {highest} of 255: scale 12-bit data to 0..65535, which "
-            "16-bit files hold, and 8-bit data to 0..255",
-            file=sys.stderr,
+            "16-bit files hold, and 8-bit data to 0..255"
         )
 
 
@@ -206,6 +217,10 @@ def calibrate(
     *,
     false_positive_rate: Annotated[
         float | None, Parameter(help="Share of normal inputs to call anomalous, if it changes.")
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        Parameter(help="How sure to be that this detector keeps that rate, if it changes; or 0."),
     ] = None,
     reading: Reading = READING,
     skip_unreadable: SkipUnreadable = False,
@@ -221,13 +236,13 @@ def calibrate(
         model = load_model(run, device)
         samples = open_for(model, source, reading, skip_unreadable=skip_unreadable)
         report_unreadable(samples)
-        renewed = calibrate_model(model, samples, false_positive_rate)
+        renewed = calibrate_model(model, samples, false_positive_rate, confidence)
         renewed.save_calibration(run)
     before, after = model.calibration, renewed.calibration
     print_table(
         [
             ("calibrated on", f"{len(after.scores):,} samples of {source}{_left_out(renewed)}"),
-            ("false positives", f"{after.false_positive_rate:g}"),
+            ("false positives", f"{after.false_positive_rate:.4g}{_how_sure(after)}"),
             ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
         ]
     )

@@ -42,12 +42,12 @@ from historyad.errors import InputError
 
 _SEPARATORS = ("\t", ";", "|", ",", " ")
 _SAMPLE_LINES = 100  # on which the separator is judged
-_CHUNK_LINES = 1 << 14  # held as text at a time; the first tell what the columns are
 
 
-def read_delimited(path: Path, roles: Roles) -> Table:
+def read_delimited(path: Path, roles: Roles, chunk_lines: int = 1 << 14) -> Table:
     """Read a table of text, perhaps compressed by gzip, by the rules above.
 
+    So many lines are held as text at a time; the first of them tell what the columns are.
     Raises InputError for what is no table of finite numbers, and for columns of ``roles`` that are
     not there.
     """
@@ -55,7 +55,7 @@ def read_delimited(path: Path, roles: Roles) -> Table:
         for encoding in _encodings(path):
             with suppress(UnicodeDecodeError), _open(path) as file:
                 text = io.TextIOWrapper(file, encoding, newline="")
-                return _read(text, str(path), roles)
+                return _read(text, str(path), roles, chunk_lines)
     except csv.Error as error:
         raise InputError(
             f"{path} cannot be read as a table ({error}); is a quote missing?"
@@ -91,16 +91,16 @@ def _encodings(path: Path) -> tuple[str, ...]:
 # --- rows of cells
 
 
-def _read(text: Iterable[str], where: str, roles: Roles) -> Table:
+def _read(text: Iterable[str], where: str, roles: Roles, chunk_lines: int) -> Table:
     lines = iter(text)
-    some = list(islice(lines, _CHUNK_LINES))
+    some = list(islice(lines, chunk_lines))
     separator = _separator(some[:_SAMPLE_LINES])
     rows = _Rows(separator)
     first = rows.parse(some, lines)
     layout, n_above = find_layout(first, where, roles)
     cells = Cells(layout, separator, where)
     cells.add(first[n_above:])
-    while some := list(islice(lines, _CHUNK_LINES)):
+    while some := list(islice(lines, chunk_lines)):
         if not rows.without and cells.add_lines(some):
             rows.n_lines += len(some)
         else:

@@ -13,8 +13,6 @@ from typing import Any
 
 from historyad.errors import InputError, RunError
 
-_PROBE_SECONDS = 8.0  # half of them to connect, half for an answer
-
 # RFC 9113: what a client begins with, an empty frame of settings at its end.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _FRAME_HEADER, _SETTINGS = 9, b"\4"  # bytes, the fourth of which is the kind of frame
@@ -49,21 +47,22 @@ def cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def reach(address: str) -> None:
-    """Raise RunError unless a Ray cluster answers in time; `ray.init` tries for minutes."""
+def reach(address: str, seconds: float = 8.0) -> None:
+    """Raise RunError unless a Ray cluster answers in time; `ray.init` tries for minutes.
+
+    Of ``seconds``, half are to connect and half for an answer.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InputError(
             f"'{address}' is no address of a Ray cluster: write HOST:PORT, as `ray start --head` "
             "prints it"
         )
-    failures = [f"no answer within {_PROBE_SECONDS:g} s"]
+    failures = [f"no answer within {seconds:g} s"]
 
     def probe() -> None:
         try:
-            with socket.create_connection(
-                (host.strip("[]"), int(port)), _PROBE_SECONDS / 2
-            ) as link:
+            with socket.create_connection((host.strip("[]"), int(port)), seconds / 2) as link:
                 failures[:] = [] if _answers_as_ray(link) else ["what listens there is no Ray"]
         except OSError as error:
             failures[:] = [error.strerror or str(error)]
@@ -71,7 +70,7 @@ def reach(address: str) -> None:
     # In a thread, since the look-up of a name has no time limit of its own.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
-    thread.join(_PROBE_SECONDS)
+    thread.join(seconds)
     if failures:
         raise RunError(_unreachable(address, failures[0]))
 

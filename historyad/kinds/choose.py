@@ -30,8 +30,20 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
 
     Raises InputError or ConfigError for samples and settings that do not fit each other.
     """
-    # Of images of several sizes, one says what they look like.
-    shape = tuple(samples[0].shape if None in samples.shape else samples.shape[1:])
+    shape, kind = _shape_of(samples), which_kind(samples, config)
+    if kind is Columns:
+        return Columns.choose(samples if rows is None else samples[rows], config)
+    parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
+    if kind is Features:
+        return Features.choose(shape, config, _longest(samples))
+    if kind is Crops:
+        return Crops.choose(shape, config)
+    return Whole.choose(shape, config.image_size)
+
+
+def which_kind(samples: Samples, config: Config) -> type[Kind]:
+    """Return which kind samples are, about which nothing else is decided; errors as above."""
+    shape = _shape_of(samples)
     if is_absurd(shape):  # which no model is loaded for
         raise InputError(
             f"samples of {by(shape)} values are too large: give smaller ones, and images of fewer "
@@ -42,15 +54,17 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
             raise InputError("patch is for images, and these are vectors: leave it 0")
         if config.backbone != "none":
             raise InputError("a backbone is for images, and these are vectors: take backbone none")
-        return Columns.choose(samples if rows is None else samples[rows], config)
-    parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
+        return Columns
     if config.backbone == "auto":
         raise ConfigError("backbone is 'auto': call `settle` first, or take lite0 or none")
     if config.backbone != "none":
-        return Features.choose(shape, config, _longest(samples))
-    if config.patch:
-        return Crops.choose(shape, config)
-    return Whole.choose(shape, config.image_size)
+        return Features
+    return Crops if config.patch else Whole
+
+
+def _shape_of(samples: Samples) -> tuple[int, ...]:
+    """Return the shape of a sample; of images of several sizes, one says what they look like."""
+    return tuple(samples[0].shape if None in samples.shape else samples.shape[1:])
 
 
 def _longest(samples: Samples) -> int:

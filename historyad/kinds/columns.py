@@ -119,6 +119,8 @@ class Columns(Kind):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return D_TV alone, or with companions fitted on the vectors."""
         if config.views == "history":

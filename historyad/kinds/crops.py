@@ -128,6 +128,8 @@ class Crops(ImageKind):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return the maps of D_TV, or those of what its convolutions make of cells."""
         if config.views == "history":

@@ -196,16 +196,25 @@ class Features(ImageKind):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return the maps of D_TV, alone or with companions fitted on the cells."""
         assert isinstance(batches, CellBatches)
         if config.views == "history":
             return FeatureScore(self, d_tv, batches.standard, batches.residuals)
         return FeatureScore.fit(
-            self, d_tv, batches.standard, batches.cells, config.seed, batches.residuals
+            self,
+            d_tv,
+            batches.standard,
+            batches.cells,
+            config.seed,
+            batches.residuals,
+            like=like if isinstance(like, FeatureScore) else None,
         )
 
-    def trains(self, config: Config) -> bool:
+    @classmethod
+    def trains(cls, config: Config) -> bool:
         """Whether D_TV is trained: where it is asked for."""
         return config.views in ("all", "history")
 

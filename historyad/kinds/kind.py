@@ -106,7 +106,8 @@ class Kind(ABC):
 
     # --- training and scoring
 
-    def trains(self, config: Config) -> bool:
+    @classmethod
+    def trains(cls, config: Config) -> bool:
         """Whether D_TV is trained, or left out of the score."""
         return config.views != "companions"
 
@@ -137,10 +138,13 @@ class Kind(ABC):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return the score that D_TV and its companions make, its scale still unset.
 
-        They are fitted on ``rows`` of normal samples, of which there are ``batches``.
+        They are fitted on ``rows`` of normal samples, of which there are ``batches``. What is
+        decided about views by those samples is as in ``like``, where that is given.
         """
 
     @abstractmethod

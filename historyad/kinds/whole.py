@@ -109,6 +109,8 @@ class Whole(ImageKind):
         samples: Samples,
         rows: NDArray[np.intp],
         config: Config,
+        *,
+        like: Score | None = None,
     ) -> Score:
         """Return D_TV alone, or with companions fitted in pixels and in its features."""
         if config.views == "history":

@@ -35,11 +35,14 @@ from historyad.method.loop import OnProgress
 from historyad.model.fit import calibrate_model, fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.progress import show_progress
 from historyad.ranks import choose_device
 
 _PRESETS = f"Settings to start from: {', '.join(PRESETS)}. A setting that is None is the preset's."
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     _Parameters = Any
 else:
     # scikit-learn's estimators bring their own repr and equality.
@@ -56,7 +59,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     (N, H, W) or (N, H, W, C) or of vectors (N, F), a folder, a file, the name of a data set, or
     whatever else `open_source` accepts.
 
-    Attributes after `fit`:
+    Attributes:
         model_: the fitted `Model`: score and calibration.
         threshold_: anomaly score above which an input is called anomalous.
         offset_: ``-threshold_``, scikit-learn's name and sign.
@@ -65,7 +68,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         n_features_in_: features of a vector, or rows of an image.
         feature_names_in_: names of the columns, where ``X`` was a table that has some.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from historyad import HistoryAD
         >>> normal = np.random.default_rng(0).normal(size=(500, 2))
@@ -82,12 +85,18 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         *,
         run: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
+        verbose: bool = False,
     ) -> Self:
         """Fit on a source ``X`` of normal samples; ``y`` is ignored.
 
         With a directory ``run``, the history and the log are kept there, and the same call
-        continues a fit that was interrupted. Errors are those of `fit_model`.
+        continues a fit that was interrupted. ``verbose`` shows progress on standard error: bars on
+        a terminal, a few lines in a notebook or a log; ``on_progress``, in its place, receives the
+        records themselves. Errors are those of `fit_model`.
         """
+        if verbose and on_progress is None:
+            with show_progress() as show:
+                return self.fit(X, run=run, on_progress=show)
         source = self._open(X, reset=True)
         config = self._config()
         if config.backbone == "auto":
@@ -124,6 +133,22 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         found = self.model_(self._open(X, reset=False).samples, views=True).views or {}
         return {name: values.astype(np.float64) for name, values in found.items()}
 
+    def score_frame(self, X: Any) -> DataFrame:
+        """Return a pandas data frame with a row for each sample, (N, 3 + views).
+
+        Its columns are ``anomaly_score``, ``p_value`` and ``is_anomalous``, the verdict, and then
+        what each view says, as `view_scores`. Its index is that of a data frame ``X``, the paths of
+        images, or numbers. Raises InputError where pandas is not installed.
+        """
+        check_is_fitted(self)
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise InputError("score_frame needs pandas: install historyad[tables]") from error
+        source = self._open(X, reset=False)
+        found = self.model_(source.samples, views=True)
+        return DataFrame(found.columns(), index=_index_of(X, source))
+
     def p_value(self, X: Any) -> NDArray[np.float64]:
         """Return the conformal p-value of each sample, (N,) in (0, 1].
 
@@ -135,12 +160,14 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     def calibrate(self, X: Any) -> Self:
         """Set threshold and p-values anew from normal samples ``X``, without training.
 
-        They hold for ``false_positive_rate`` as it is now; where it is None, as it was. Errors are
-        those of `calibrate_model`.
+        They hold for ``false_positive_rate`` and ``confidence`` as they are now; where one is None,
+        as it was. Errors are those of `calibrate_model`.
         """
         check_is_fitted(self)
         source = self._open(X, reset=False)
-        self.model_ = calibrate_model(self.model_, source, self.false_positive_rate)
+        self.model_ = calibrate_model(
+            self.model_, source, self.false_positive_rate, self.confidence
+        )
         return self
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
@@ -218,8 +245,15 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
 
 # `help(HistoryAD)` explains every setting.
 _PARAGRAPHS = f"    Parameters:\n        preset: {_PRESETS}\n{describe_settings(' ' * 8)}\n\n"
-_HEAD, _ATTRIBUTES, _REST = (HistoryAD.__doc__ or "").partition("    Attributes after")
+_HEAD, _ATTRIBUTES, _REST = (HistoryAD.__doc__ or "").partition("    Attributes:")
 HistoryAD.__doc__ = _HEAD + _PARAGRAPHS + _ATTRIBUTES + _REST
+
+
+def _index_of(X: Any, source: Source) -> Any:
+    """Return what the rows of ``X`` are called; None, which is numbers, for those of an array."""
+    if hasattr(X, "index") and hasattr(X, "columns"):
+        return X.index
+    return None if _is_array(X) else list(source.names)
 
 
 def _is_array(X: Any) -> bool:

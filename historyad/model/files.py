@@ -174,14 +174,15 @@ def _score(kind: Kind, sizes: Any, config: Config, weights: dict[str, Tensor]) -
 
 def _calibration(values: Any, config: Config) -> Calibration:
     wide = np.array(values, np.float64)
-    if wide.ndim != 1 or len(wide) < samples_needed(config.false_positive_rate):
+    needed = samples_needed(config.false_positive_rate, config.confidence)
+    if wide.ndim != 1 or len(wide) < needed:
         raise ValueError("too few held-out scores")
     if not (np.abs(wide) <= np.finfo(np.float32).max).all():
         raise ValueError("held-out scores that are not finite float32 numbers")
     scores = wide.astype(np.float32)
     if (np.diff(scores) < 0).any():
         raise ValueError("held-out scores that are not sorted")
-    return Calibration(scores, config.false_positive_rate)
+    return Calibration(scores, config.false_positive_rate, config.confidence)
 
 
 def _calibration_source(value: Any) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,20 @@ from historyad.data.columns import align
 from historyad.data.copies import digests, groups_of
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
-from historyad.kinds.choose import choose_kind
+from historyad.kinds.choose import choose_kind, which_kind
 from historyad.kinds.kind import Kind
-from historyad.method.detector import random_detector, train_detector
+from historyad.method.detector import train_detector
 from historyad.method.gan import record_history
 from historyad.method.history import History, resolve
 from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
-from historyad.model.split import promised_rate, split_rows
+from historyad.model.split import number_of_folds, promised_rate, split_folds, split_rows
 from historyad.model.suspects import Suspect, find_suspects
-from historyad.score.calibration import check_number
+from historyad.model.untrained import of_others, untrained_score
+from historyad.score.calibration import Calibration, check_number
 from historyad.score.decide import calibrate, decide
+from historyad.score.score import Score
 
 Rows = NDArray[np.intp]
 
@@ -49,9 +52,9 @@ def fit_model(
     carries the settings of this fit, with the length of its epoch.
 
     Copies of a sample, and samples that ``config.group`` or a column of groups says belong
-    together, are all trained on or all held out. The model keeps the names of columns, and a digest
-    of each sample that it was trained on. With ``config.contamination``, the most suspicious
-    samples are set aside before anything else, and listed in the run.
+    together, are all trained on or all held out, or in one fold. The model keeps the names of
+    columns, and a digest of each sample that it was trained on. With ``config.contamination``, the
+    most suspicious samples are set aside before anything else, and listed in the run.
 
     Raises ConfigError, InputError (too few samples) or RunError (another config, not writable, a
     training that diverged).
@@ -71,12 +74,11 @@ def fit_model(
             run.save_suspects(plan.suspects)
         if not run.is_finished:
             session, say = run.session(on_progress), _speaker(on_progress)
-            batches = kind.batches(
-                source.samples, config, rows=train, groups=plan.groups, device=device
-            )
-            if not kind.trains(config):
-                d_tv = random_detector(batches.networks, config).to(device).eval()
-            else:
+            score = None
+            if kind.trains(config):
+                batches = kind.batches(
+                    source.samples, config, rows=train, groups=plan.groups, device=device
+                )
                 if history is None:
                     # Step 1 records, while it trains, the snapshots that step 2 mixes into P_Ghist.
                     history = History(run.history, config, batches.networks, device)
@@ -87,11 +89,13 @@ def fit_model(
             if ranks.is_main():
                 # Companions see what D_TV does not; held-out samples put all on one scale.
                 say(0, "companions")
-                score = kind.fit_score(d_tv, batches, source.samples, train, config)
+                if kind.trains(config):
+                    score = kind.fit_score(d_tv, batches, source.samples, train, config)
+                    score = score.to(device).eval()
+                else:
+                    score = untrained_score(kind, source.samples, train, config, device)
                 say(1, "scale and threshold")
-                score = score.to(device).eval()
-                rate = config.false_positive_rate
-                calibration = decide(score, source.samples, plan.held_out, rate)
+                calibration = _decide(score, source, plan)
                 described["unreadable"] = len(source.unreadable)  # some are found on the way
                 model = Model(score, calibration, config, described)
                 model = dataclasses.replace(
@@ -104,17 +108,22 @@ def fit_model(
 
 
 def calibrate_model(
-    model: Model, source: Source, false_positive_rate: float | None = None
+    model: Model,
+    source: Source,
+    false_positive_rate: float | None = None,
+    confidence: float | None = None,
 ) -> Model:
     """Return ``model`` with threshold and p-values from new normal samples, without training.
 
-    The scores of ``source`` replace the held-out ones; ``false_positive_rate`` stays unless given.
+    The scores of ``source`` replace the held-out ones; ``false_positive_rate`` and ``confidence``
+    stay unless given.
     Samples that the detector was trained on look too normal to it: they are left out and counted.
     Raises ConfigError for a rate out of range, and InputError when the samples that are left are
     too few, more than a model file holds, of another shape, or have other columns.
     """
-    rate = model.config.false_positive_rate if false_positive_rate is None else false_positive_rate
-    config = dataclasses.replace(model.config, false_positive_rate=rate)
+    asked = {"false_positive_rate": false_positive_rate, "confidence": confidence}
+    changed: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    config = dataclasses.replace(model.config, **changed)
     validate(config)
     source = align(source, model.feature_names)
     rows = np.flatnonzero(~model.was_trained_on(source))
@@ -124,12 +133,11 @@ def calibrate_model(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"
         )
-    rate = promised_rate(rate, len(rows))
-    config = dataclasses.replace(config, false_positive_rate=rate)
-    check_number(len(rows), rate)
+    config = dataclasses.replace(config, false_positive_rate=promised_rate(config, len(rows)))
+    check_number(len(rows), config.false_positive_rate, config.confidence)
     return dataclasses.replace(
         model,
-        calibration=calibrate(model.score, source.samples, rows, rate),
+        calibration=calibrate(model.score, source.samples, rows, config),
         config=config,
         calibration_source={**source.describe(), "known": n_known},
     )
@@ -139,6 +147,7 @@ def calibrate_model(
 class _Plan:
     """What is decided before a fit: rows to train on and to hold out, and what was set aside.
 
+    With ``folds``, all rows are trained on, and each fold is held out by a detector of the others.
     ``groups`` number what each row of ``train`` belongs to.
     """
 
@@ -147,6 +156,7 @@ class _Plan:
     train: Rows
     groups: NDArray[np.intp]
     held_out: Rows
+    folds: list[Rows]
     suspects: list[Suspect]
 
 
@@ -167,13 +177,32 @@ def _plan(
     groups = groups_of(source, config.group or None, prints)
     suspects = known if known and config.contamination else find_suspects(source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
-    train, held_out = (kept[rows] for rows in split_rows(len(kept), config, groups[kept]))
-    rate = promised_rate(config.false_positive_rate, len(held_out))
+    trains = which_kind(source.samples, config).trains(config)
+    n_folds = number_of_folds(len(kept), config, trains=trains)
+    folds: list[Rows] = []
+    if n_folds > 1:
+        folds = [kept[rows] for rows in split_folds(len(kept), n_folds, config, groups[kept])]
+        train, held_out = kept, kept
+        config = dataclasses.replace(config, folds=len(folds))
+    else:
+        train, held_out = (kept[rows] for rows in split_rows(len(kept), config, groups[kept]))
+    rate = promised_rate(config, len(held_out))
     config = resolve(dataclasses.replace(config, false_positive_rate=rate), len(train))
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
     kind = choose_kind(source.samples, config, train)
-    return _Plan(config, kind, train, groups[train], held_out, suspects)
+    return _Plan(config, kind, train, groups[train], held_out, folds, suspects)
+
+
+def _decide(score: Score, source: Source, plan: _Plan) -> Calibration:
+    """Put a score on its scale, and set its threshold, by samples that it was not fitted on.
+
+    Or by folds: by what detectors of the other folds say of each.
+    """
+    samples, config = source.samples, plan.config
+    folds = of_others(samples, plan.folds, config, score)
+    parts = list(folds) if plan.folds else [(score, plan.held_out)]
+    return decide(score, samples, parts, config)
 
 
 def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:

@@ -18,6 +18,7 @@ from historyad.data.images import Pixels
 from historyad.data.sources import Source
 from historyad.kinds.kind import Kind
 from historyad.method.networks import count_parameters
+from historyad.model.card import as_html, as_text, rows_of
 from historyad.model.files import read_model, replace_calibration, write_model
 from historyad.score.calibration import Calibration
 from historyad.score.result import Map, Scored
@@ -26,7 +27,7 @@ from historyad.score.score import Score
 _SMALLEST_EXCESS = 1e-6  # distance of the threshold from what is typical, on that scale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A score, the calibration that turns it into a decision, and where both come from.
 
@@ -55,6 +56,12 @@ class Model:
             scored = dataclasses.replace(scored, maps=self.maps(samples))
         return self.calibration.decide(scored)
 
+    def __repr__(self) -> str:
+        return as_text(rows_of(self.describe()))
+
+    def _repr_html_(self) -> str:
+        return as_html(rows_of(self.describe()))
+
     @property
     def kind(self) -> Kind:
         """What was decided about the input."""
@@ -66,6 +73,14 @@ class Model:
         """What images are made alike in, as those of the fit were: 1, grey, 3, colour, or not."""
         found = self.source.get("channels")
         return found if found in (1, 3) else None
+
+    @property
+    def n_folds(self) -> int | None:
+        """Of so many folds are the scores that it was calibrated on, of detectors of the others.
+
+        None where they are its own, of a held-out part or of further samples.
+        """
+        return self.config.folds if self.config.folds > 1 and not self.calibration_source else None
 
     @property
     def view_names(self) -> tuple[str, ...]:
@@ -117,7 +132,9 @@ class Model:
             "threshold": self.calibration.threshold,
             "false_positive_rate": self.calibration.false_positive_rate,
             "at_most_with_95_%": round(self.calibration.rate_quantiles([0.95])[0], 4),
+            "confidence": self.config.confidence or None,
             "held_out": len(self.calibration.scores),
+            "folds": self.n_folds,
             "source": self.source,
             "calibration": self.calibration_source,
             "config": as_dict(self.config),

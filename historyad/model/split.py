@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from historyad.config import Config
 from historyad.constants import CONSTANTS
 from historyad.data.rows import stretches, whole_groups
-from historyad.errors import InputError
+from historyad.errors import ConfigError, InputError
 from historyad.randomness import Stream, numpy_generator
-from historyad.score.calibration import samples_needed
+from historyad.score.calibration import check_number, lowest_rate, samples_needed
 
 _FEWEST_TRAINING_SAMPLES = 2
+_HIGHEST_RATE = 0.5  # that can be asked for
 
 
 def split_rows(
@@ -24,14 +25,14 @@ def split_rows(
 
     ``groups`` (n,) number what each row belongs to: a group is never on both sides.
     """
-    needed = samples_needed(config.false_positive_rate) if config.false_positive_rate else 1
-    share = config.calibration_share or usual_share(n, config.false_positive_rate)
+    needed = _fewest(config)
+    share = config.calibration_share or usual_share(n, config)
     n_held_out = min(round(share * n), max(CONSTANTS.most_held_out, needed))
     if n_held_out < needed or n - n_held_out < _FEWEST_TRAINING_SAMPLES:
         smallest = max(needed / share, (_FEWEST_TRAINING_SAMPLES + 0.5) / (1 - share))
         raise InputError(
             f"{n} sample{'s' * (n != 1)} are too few: a false-positive rate of "
-            f"{config.false_positive_rate or 0.5:g} needs {needed} held-out samples, and "
+            f"{config.false_positive_rate or _HIGHEST_RATE:g} needs {needed} held-out samples, and "
             f"calibration_share = {share:g} holds out {n_held_out}, which leaves "
             f"{n - n_held_out} to train on. Give about "
             f"{int(smallest) + 1} normal samples, or raise calibration_share or false_positive_rate"
@@ -51,21 +52,101 @@ def split_rows(
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
-def usual_share(n: int, false_positive_rate: float) -> float:
+def usual_share(n: int, config: Config) -> float:
     """Return the share of ``n`` samples to hold out, where none is asked for.
 
     Of few, as many as the rate needs, up to a limit: the others are to be learnt from.
     """
-    needed = samples_needed(false_positive_rate or CONSTANTS.usual_rate)
-    return min(max(needed / n, CONSTANTS.held_out_share), CONSTANTS.held_out_of_few)
+    share = _needed(config) / n
+    return min(max(share, CONSTANTS.held_out_share), CONSTANTS.held_out_of_few)
 
 
-def promised_rate(false_positive_rate: float, n_held_out: int) -> float:
-    """Return the rate asked for; where it is 0, the usual or the lowest that so few can promise."""
-    return false_positive_rate or max(CONSTANTS.usual_rate, 1 / (n_held_out + 1))
+def number_of_folds(n: int, config: Config, *, trains: bool) -> int:
+    """Return into how many parts ``n`` samples are cut; 1: a share is held out.
+
+    ConfigError where folds are asked for and networks are trained, which takes too long for each.
+    """
+    if trains and config.folds > 1:
+        raise ConfigError(
+            f"folds is {config.folds}, and a network is trained: take --preset instant (views "
+            "companions), which trains none, or leave out folds"
+        )
+    if trains or config.folds or config.calibration_share:
+        return max(1, config.folds)
+    few = _needed(config) > CONSTANTS.held_out_share * n
+    return CONSTANTS.usual_folds if few else 1
+
+
+def split_folds(
+    n: int, n_folds: int, config: Config, groups: NDArray[np.intp]
+) -> list[NDArray[np.intp]]:
+    """Return the rows of each fold, about as many in each; InputError when there are too few.
+
+    ``groups`` (n,) number what each row belongs to: no group is in two folds, so that there are no
+    more folds than groups. Rows stay beside some of their neighbours, as in `stretches`.
+    """
+    needed, n_groups = max(_fewest(config), _FEWEST_TRAINING_SAMPLES + 1), len(np.unique(groups))
+    if n < needed:
+        sure = f" with a confidence of {config.confidence:g}" * bool(config.confidence)
+        raise InputError(
+            f"{n} sample{'s' * (n != 1)} are too few for a false-positive rate of "
+            f"{config.false_positive_rate or _HIGHEST_RATE:g}{sure}: give at least {needed} normal "
+            "samples, or raise false_positive_rate"
+        )
+    random = numpy_generator(config.seed, Stream.SPLIT, 2)
+    fold, sizes = np.empty(n, np.intp), np.zeros(min(n_folds, n_groups), np.intp)
+    for rows in _units(groups, len(sizes), random):
+        smallest = int(sizes.argmin())
+        fold[rows] = smallest
+        sizes[smallest] += len(rows)
+    if n - sizes.max() < _FEWEST_TRAINING_SAMPLES:
+        raise InputError(
+            f"{n} samples are of {n_groups} group{'s' * (n_groups != 1)}, and so none is left to "
+            "learn from when one is scored: give samples of more groups"
+        )
+    return [np.flatnonzero(fold == one) for one in range(len(sizes))]
+
+
+def _units(
+    groups: NDArray[np.intp], n_folds: int, random: np.random.Generator
+) -> list[NDArray[np.intp]]:
+    """Return the rows that stay together, the largest first: groups, or else blocks of rows."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if sizes.max() == 1:
+        n_blocks = min(len(groups), n_folds * CONSTANTS.held_out_blocks)
+        units = np.array_split(np.arange(len(groups)), n_blocks)
+    else:
+        units = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
+    order = random.permutation(len(units)).tolist()
+    return sorted((units[one] for one in order), key=len, reverse=True)
+
+
+def promised_rate(config: Config, n_held_out: int) -> float:
+    """Return the rate asked for; where it is 0, the usual or the lowest that so few can promise.
+
+    InputError where that is more than can be asked for.
+    """
+    if config.false_positive_rate:
+        return config.false_positive_rate
+    rate = max(CONSTANTS.usual_rate, lowest_rate(n_held_out, config.confidence))
+    if rate > _HIGHEST_RATE:
+        check_number(n_held_out, _HIGHEST_RATE, config.confidence)
+    return rate
 
 
 def samples_for_usual_rate(config: Config) -> int:
     """Return how many samples it takes to promise the usual rate."""
-    share = config.calibration_share or CONSTANTS.held_out_of_few
-    return math.ceil(samples_needed(CONSTANTS.usual_rate) / share)
+    needed = samples_needed(CONSTANTS.usual_rate, config.confidence)
+    if config.folds > 1:
+        return needed
+    return math.ceil(needed / (config.calibration_share or CONSTANTS.held_out_of_few))
+
+
+def _needed(config: Config) -> int:
+    """Return how many held-out samples the promise takes that is asked for, or is usual."""
+    return samples_needed(config.false_positive_rate or CONSTANTS.usual_rate, config.confidence)
+
+
+def _fewest(config: Config) -> int:
+    """Return how many held-out samples the promise takes that is asked for, or the weakest."""
+    return samples_needed(config.false_positive_rate or _HIGHEST_RATE, config.confidence)

@@ -26,7 +26,7 @@ from historyad.constants import CONSTANTS
 from historyad.data.sources import Source
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
-from historyad.method.detector import random_detector
+from historyad.model.untrained import untrained_score
 from historyad.randomness import Stream, numpy_generator
 
 _FEWEST = 3  # samples, of which one can be the odd one out
@@ -133,9 +133,7 @@ def _judge_again(
     # No training: an epoch of one image, for which there is but one crop of each.
     changed = {"views": "companions", "epoch_images": 1, "seed": config.seed + number}
     config = Config(**{**as_dict(config), **changed})
-    batches = kind.batches(samples, config, rows=rows)
-    d_tv = random_detector(batches.networks, config).eval()
-    score = kind.fit_score(d_tv, batches, samples, rows, config).eval()
+    score = untrained_score(kind, samples, rows, config)
     score.fit_scale(samples, held_out)
     totals = score.unbounded(score.of_rows(samples, top).astype(np.float64))
     lowest = float(totals.min())

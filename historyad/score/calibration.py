@@ -13,6 +13,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +22,31 @@ from historyad.errors import InputError
 from historyad.score.result import Scored
 
 _MOST_SAMPLES = 2**21  # whose scores fit into the JSON of a model
+_SLIGHTLY, _TOLERANCE = 1e-12, 1e-9  # what rounding makes of a quotient, and of a probability
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Sorted anomaly scores of held-out normal samples (n,), and the rate that is asked for."""
+    """Sorted anomaly scores of held-out normal samples (n,), and the rate that is asked for.
+
+    The rate is kept on average over detectors or, with a ``confidence``, by this one: so sure is it
+    that its rate is no higher.
+    """
 
     scores: NDArray[np.float32]
     false_positive_rate: float
+    confidence: float = 0.0
 
     @classmethod
-    def fit(cls, scores: NDArray[np.float32], false_positive_rate: float) -> Calibration:
+    def fit(
+        cls, scores: NDArray[np.float32], false_positive_rate: float, confidence: float = 0.0
+    ) -> Calibration:
         """Calibrate on ``scores`` (n,).
 
         InputError when they are too few for the rate, more than a model holds, or not finite.
         """
-        check_number(len(scores), false_positive_rate)
+        check_number(len(scores), false_positive_rate, confidence)
         n_bad = int((~np.isfinite(scores)).sum())
         if n_bad:
             raise InputError(
@@ -45,18 +54,27 @@ class Calibration:
                 "threshold: the detector's training diverged; lower detector_learning_rate and "
                 "fit anew"
             )
-        return cls(np.sort(scores), false_positive_rate)
+        return cls(np.sort(scores), false_positive_rate, confidence)
 
     @property
     def threshold(self) -> float:
-        """The score above which p_value <= false_positive_rate, and not below."""
-        n = len(self.scores)
-        # The largest m with m / (n + 1) <= rate: m - 1 held-out scores may be at or above.
+        """The score above which a sample is anomalous: the m-th highest of n held-out ones.
+
+        Without a confidence, a score is above it exactly where p_value <= false_positive_rate.
+        """
+        return float(self.scores[len(self.scores) - self._rank])
+
+    @cached_property
+    def _rank(self) -> int:
+        """The largest m that keeps the promise; m - 1 held-out scores may be above the m-th."""
+        n, rate = len(self.scores), self.false_positive_rate
+        if self.confidence:
+            return _confident_rank(n, rate, self.confidence)
         # A product such as 0.07 * 100 rounds, so that the quotient decides, as it does in p_value.
-        m = math.floor(self.false_positive_rate * (n + 1)) + 1
-        while m / (n + 1) > self.false_positive_rate:
+        m = math.floor(rate * (n + 1)) + 1
+        while m / (n + 1) > rate:
             m -= 1
-        return float(self.scores[n - m])
+        return m
 
     def rate_quantiles(self, q: Sequence[float]) -> list[float]:
         """Return quantiles of the rate of false positives of this very detector.
@@ -65,10 +83,10 @@ class Calibration:
         held-out scores, the share of normal inputs above it follows Beta(m, n + 1 - m): of 99, for
         0.01, it is at most 0.0298 with 95 % confidence.
         """
-        from scipy.stats import beta  # slow to import
+        from scipy.special import betaincinv  # all of scipy.stats takes a second to import
 
         n, m = len(self.scores), int(self.is_anomalous(self.scores).sum()) + 1
-        return [float(rate) for rate in beta.ppf(q, m, n + 1 - m)]
+        return [float(rate) for rate in betaincinv(m, n + 1 - m, q)]
 
     def decide(self, scored: Scored) -> Scored:
         """Return what was scored with p-values and verdicts."""
@@ -89,14 +107,15 @@ class Calibration:
         return (1 + n - below) / (n + 1)
 
 
-def check_number(n: int, false_positive_rate: float) -> None:
-    """Raise InputError unless a model can be calibrated on ``n`` samples, for this rate."""
-    needed = samples_needed(false_positive_rate)
+def check_number(n: int, false_positive_rate: float, confidence: float = 0.0) -> None:
+    """Raise InputError unless a model can be calibrated on ``n`` samples, for this promise."""
+    needed = samples_needed(false_positive_rate, confidence)
     if n < needed:
+        sure = f" with a confidence of {confidence:g}" if confidence else ""
         raise InputError(
             f"{n} held-out normal samples are too few for a false-positive rate of "
-            f"{false_positive_rate:g}, which needs {needed}: give more normal data, or raise "
-            "false_positive_rate"
+            f"{false_positive_rate:g}{sure}, which needs {needed}: give more normal data, or raise "
+            "false_positive_rate" + " or lower confidence" * bool(confidence)
         )
     if n > _MOST_SAMPLES:
         raise InputError(
@@ -105,10 +124,36 @@ def check_number(n: int, false_positive_rate: float) -> None:
         )
 
 
-def samples_needed(false_positive_rate: float) -> int:
-    """Return how many held-out samples the smallest p-value, 1 / (n + 1), needs to reach it."""
+def samples_needed(false_positive_rate: float, confidence: float = 0.0) -> int:
+    """Return how many held-out samples it takes to promise a rate.
+
+    The smallest p-value, 1 / (n + 1), must reach it. With a ``confidence``, so must the rate above
+    the highest of n scores: all of them are below what a share r of normal inputs exceeds with a
+    probability of (1 - r)^n.
+    """
+    if confidence:
+        n_exactly = math.log1p(-confidence) / math.log1p(-false_positive_rate)
+        return math.ceil(n_exactly * (1 - _SLIGHTLY))
     n = math.floor(1 / false_positive_rate) - 1
     return n if 1 / (n + 1) <= false_positive_rate else n + 1
+
+
+def lowest_rate(n: int, confidence: float = 0.0) -> float:
+    """Return the lowest rate that ``n`` held-out samples can promise, as `samples_needed` says."""
+    return -math.expm1(math.log1p(-confidence) / n) if confidence else 1 / (n + 1)
+
+
+def _confident_rank(n: int, rate: float, confidence: float) -> int:
+    """Return the largest m such that the rate above the m-th highest of n scores is at most so.
+
+    That rate follows Beta(m, n + 1 - m), and stays below r as often as m or more of n normal inputs
+    are among the share r of the highest: a binomial law.
+    """
+    from scipy.stats import binom  # slow to import
+
+    m = int(binom.ppf(1 - confidence, n, rate))
+    # The quantile is the first to reach it: m more may be above exactly, but for rounding.
+    return m + 1 if binom.cdf(m, n, rate) <= (1 - confidence) * (1 + _TOLERANCE) else m
 
 
 def benjamini_hochberg(p_values: NDArray[np.float64], rate: float) -> NDArray[np.bool_]:

@@ -20,7 +20,6 @@ from historyad.method.networks import COARSEST, Critic
 
 Floats = Callable[[NDArray[np.uint8]], Tensor]  # images (n, H, W, C) as networks see them
 
-_TILE = 64  # cells a side that are held at a time
 _HALO = 3  # cells around them: two for the crops of the head, one for the padding of convolutions
 
 
@@ -67,20 +66,25 @@ def as_rows(features: Tensor) -> Tensor:
 
 
 def in_tiles(
-    image: NDArray[np.uint8], cell: int, floats: Floats, function: Callable[[Tensor], Tensor]
+    image: NDArray[np.uint8],
+    cell: int,
+    floats: Floats,
+    function: Callable[[Tensor], Tensor],
+    side: int = 64,
 ) -> Tensor:
     """Return ``function`` of all cells of an image (H, W, C), (n, rows, columns).
 
     It maps a tile (1, C, h, w), with a halo that holds all that its cells depend on, to values of
-    the cells within. Beyond the image's edges, and up to whole cells, it is mirrored.
+    the cells within, ``side`` each way: what is held at a time. Beyond the image's edges, and up
+    to whole cells, it is mirrored.
     """
-    rows, columns = (-(-side // cell) for side in image.shape[:2])
+    rows, columns = (-(-length // cell) for length in image.shape[:2])
     strips = []
-    for top in range(0, rows, _TILE):
+    for top in range(0, rows, side):
         strip = []
-        for left in range(0, columns, _TILE):
-            y = _places(top, min(top + _TILE, rows), cell, image.shape[0])
-            x = _places(left, min(left + _TILE, columns), cell, image.shape[1])
+        for left in range(0, columns, side):
+            y = _places(top, min(top + side, rows), cell, image.shape[0])
+            x = _places(left, min(left + side, columns), cell, image.shape[1])
             strip.append(function(floats(image[y[:, None], x][None])))
         strips.append(torch.cat(strip, dim=-1))
     return torch.cat(strips, dim=-2)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from historyad.config import Config
 from historyad.score.calibration import Calibration
-from historyad.score.score import Score
+from historyad.score.score import Part, Score
 
 
 @torch.no_grad()
 def decide(
-    score: Score, samples: NDArray[Any], held_out: NDArray[np.intp], false_positive_rate: float
+    score: Score, samples: NDArray[Any], parts: Sequence[Part], config: Config
 ) -> Calibration:
     """Put all views of ``score`` on one scale, and set its threshold.
 
-    ``held_out`` are the rows of normal samples to do it by. Errors are those of `Calibration.fit`.
+    ``parts`` are rows of normal samples to do it by, each with a score that was not fitted on them:
+    of a held-out part ``score`` itself, of folds one of the same kind for each. Errors are those of
+    `Calibration.fit`.
     """
-    return Calibration.fit(score.fit_scale(samples, held_out), false_positive_rate)
+    found = score.fit_scale_by(samples, parts)
+    return Calibration.fit(found, config.false_positive_rate, config.confidence)
 
 
 def calibrate(
-    score: Score, samples: NDArray[Any], rows: NDArray[np.intp], false_positive_rate: float
+    score: Score, samples: NDArray[Any], rows: NDArray[np.intp], config: Config
 ) -> Calibration:
     """Set the threshold of ``score``, as it is, by ``rows`` of what may be on the disk."""
-    return Calibration.fit(score.of_rows(samples, rows), false_positive_rate)
+    found = score.of_rows(samples, rows)
+    return Calibration.fit(found, config.false_positive_rate, config.confidence)

@@ -110,15 +110,23 @@ class FeatureScore(Mapped):
         cells: Cells,
         seed: int,
         residuals: Residuals | None = None,
+        *,
+        like: FeatureScore | None = None,
     ) -> FeatureScore:
-        """Return ``d_tv`` with companions fitted on ``cells`` of good images; no scale is set."""
+        """Return ``d_tv`` with companions fitted on ``cells`` of good images; no scale is set.
+
+        Whether images are aligned is decided by these, or as it was for the one that it is to be
+        ``like``.
+        """
         device = d_tv.device
         some = drawn(cells, CONSTANTS.cells_fitted, seed)
         x = standardise(some, standard).to(device)
         pca = principal_components(x, CONSTANTS.cell_components)
         bank = Bank.keep(x[coreset(x, CONSTANTS.cell_bank, seed)], CONSTANTS.cell_bank, pca=pca)
         gaussian: Gaussian | Places | None = None
-        if kind.has_places and len(cells) >= CONSTANTS.images_for_places:
+        if like is not None and isinstance(like.gaussian, Places):
+            gaussian = _places(cells, standard, bank)
+        elif like is None and kind.has_places and len(cells) >= CONSTANTS.images_for_places:
             gaussian = _aligned(cells, standard, bank, seed)
         if gaussian is None:
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
@@ -241,18 +249,29 @@ def stretched(cells: Tensor, height: int, width: int) -> Tensor:
     )[:, 0]
 
 
+def _placed(images: Cells, standard: Scale, bank: Bank) -> Tensor:
+    """Return cells (n, places, features) on the principal components of the bank."""
+    x = bank.place(standardise(images, standard).to(bank.bank.device))
+    return x.view(*images.shape[:2], -1)
+
+
+def _some(cells: Cells) -> Cells:
+    """Return the cells of as many images as are looked at."""
+    return cells[:: math.ceil(len(cells) / CONSTANTS.most_images_for_places)]
+
+
+def _places(cells: Cells, standard: Scale, bank: Bank) -> Places:
+    """Return a Gaussian for each place."""
+    return Places.fit(_placed(_some(cells), standard, bank))
+
+
 def _aligned(cells: Cells, standard: Scale, bank: Bank, seed: int) -> Places | None:
     """Return a Gaussian for each place, where they explain good images better than one of all."""
-
-    def placed(images: Cells) -> Tensor:
-        x = bank.place(standardise(images, standard).to(bank.bank.device))
-        return x.view(*images.shape[:2], -1)
-
-    cells = cells[:: math.ceil(len(cells) / CONSTANTS.most_images_for_places)]
+    cells = _some(cells)
     random = numpy_generator(seed, Stream.CELL, 1)
     others = stretches(len(cells), max(1, len(cells) // 5), random)
     is_other = np.isin(np.arange(len(cells)), others)
-    fitted, judged = placed(cells[~is_other]), placed(cells[is_other])
+    fitted, judged = (_placed(cells[some], standard, bank) for some in (~is_other, is_other))
     by_place, as_one = Places.fit(fitted), Places.fit(fitted.flatten(0, 1)[:, None])
     surprises = by_place.surprise(judged), as_one.surprise(judged.flatten(0, 1)[:, None])
-    return Places.fit(placed(cells)) if surprises[0] < surprises[1] else None
+    return _places(cells, standard, bank) if surprises[0] < surprises[1] else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from historyad.data.images import Pixels
 from historyad.score.bounded import bounded_score, total_of
 from historyad.score.result import Map, Scored
 from historyad.score.scale import Scale
-from historyad.score.score import Score
+from historyad.score.score import Part, Score
 
 Rows = NDArray[np.intp]
 T = TypeVar("T")
@@ -52,6 +53,9 @@ class Mapped(Score):
         """Return `raw`, and what the view of the whole says, (1,), or nothing, (0,)."""
         raw = self.raw(image)
         return raw, raw[0].new_empty(0)
+
+    def _looked_at(self, samples: NDArray[Any], row: int) -> tuple[list[Tensor], Tensor]:
+        return self.looked(samples[row])
 
     @abstractmethod
     def worst_of(self, cells: Tensor) -> Tensor:
@@ -99,22 +103,25 @@ class Mapped(Score):
     def of_prepared(self, prepared: NDArray[Any]) -> None:
         """Return nothing: networks see parts, and the score is of images."""
 
-    def fit_scale(self, samples: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
-        """Put the views, and the worst cells, on a scale by 100 of ``rows``, not fitted on."""
-        some = rows[
-            np.linspace(0, len(rows) - 1, min(len(rows), CONSTANTS.map_scale_images)).astype(int)
-        ]
-        looked = self.each(lambda row: self.looked(samples[row]), some.tolist())
+    def fit_scale_by(self, samples: NDArray[Any], parts: Sequence[Part]) -> NDArray[np.float32]:
+        """Put the views, and the worst cells, on a scale by 100 of all rows, not fitted on."""
+        scores = cast(Sequence[tuple[Mapped, Rows]], parts)
+        looked = []
+        for score, rows in _thinned(scores, CONSTANTS.map_scale_images):
+            looked += score.each(partial(score._looked_at, samples), rows.tolist())
         raw = [found for found, _ in looked]
         for scale, values in zip(self._cell_scales, zip(*raw, strict=True), strict=True):
             found = torch.cat([value.flatten(1) for value in values], dim=1)
             scale.fit(found, smallest=self.smallest_spreads())
-        parts = [torch.cat([self.worst_of(self.cells(one))[None], whole]) for one, whole in looked]
-        totals = torch.stack(parts, 1)
+        columns = [torch.cat([self.worst_of(self.cells(one))[None], w]) for one, w in looked]
+        totals = torch.stack(columns, 1)
         self.total_scale.fit_tail(totals)
         if self.sum_scale is not None:
             self.sum_scale.fit_tail(self.total_scale(totals).sum(0, keepdim=True))
-        return self.of_rows(samples, rows)
+        for score, _ in scores:
+            score.cell_scales, score.total_scale = self.cell_scales, self.total_scale
+            score.sum_scale = self.sum_scale
+        return np.concatenate([score.of_rows(samples, rows) for score, rows in scores])
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far out the worst cells are: the score nears 1 and hides it."""
@@ -151,6 +158,16 @@ class Mapped(Score):
     @property
     def _cell_scales(self) -> Sequence[Scale]:
         return cast(Sequence[Scale], self.cell_scales)
+
+
+def _thinned(parts: Sequence[tuple[Mapped, Rows]], most: int) -> Iterator[tuple[Mapped, Rows]]:
+    """Yield parts with at ``most`` so many rows in all, from all over."""
+    n = sum(len(rows) for _, rows in parts)
+    places = np.linspace(0, n - 1, min(n, most)).astype(int)
+    start = 0
+    for score, rows in parts:
+        yield score, rows[places[(places >= start) & (places < start + len(rows))] - start]
+        start += len(rows)
 
 
 def enlarge(cells: Tensor, factor: int, height: int, width: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -73,16 +74,28 @@ class Score(nn.Module, ABC):
         """
         return (self(x),)
 
-    @abstractmethod
     def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Put the views on one scale by ``rows`` of normal samples that were not fitted on.
 
         Returns their scores.
         """
+        return self.fit_scale_by(samples, [(self, rows)])
+
+    @abstractmethod
+    def fit_scale_by(self, samples: NDArray[Any], parts: Sequence[Part]) -> NDArray[np.float32]:
+        """Put the views on one scale by rows of normal samples, part by part.
+
+        What the views say of a part is what those of its own score do, which is alike but was not
+        fitted on it. Returns the scores of all parts on the scale of this one.
+        """
 
     @abstractmethod
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Put anomaly scores (N,) on a scale without an end."""
+
+
+# A score, and the rows of samples that it was not fitted on.
+Part = tuple[Score, NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
@@ -119,9 +132,9 @@ class DetectorScore(Score):
         scores = in_batches(self, samples, self.kind, self.device)
         return Scored(scores, views={"history": scores} if views else None)
 
-    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    def fit_scale_by(self, samples: NDArray[Any], parts: Sequence[Part]) -> NDArray[np.float32]:
         """Leave the output of D_TV as it is, and return it."""
-        return self.of_rows(samples, rows)
+        return np.concatenate([score.of_rows(samples, rows) for score, rows in parts])
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scores, which have no end."""

@@ -33,8 +33,9 @@ distances call it normal; `simplicity` does not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ from historyad.score.bounded import bounded_score, total_of
 from historyad.score.companions import Companions, count
 from historyad.score.result import Scored
 from historyad.score.scale import Scale
-from historyad.score.score import Input, Score
+from historyad.score.score import Input, Part, Score
 
 _CHUNK = 512  # samples whose features are computed at a time
 
@@ -129,9 +130,13 @@ class Views(Score):
         return Scored(self.score(raw).cpu().numpy(), views=dict(found))
 
     @torch.inference_mode()
-    def fit_scale(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Standardise each view, and their sum, by ``rows`` of normal samples not fitted on."""
-        raw_of_parts = [self.raw_of(part) for part in in_parts(samples, rows)]
+    def fit_scale_by(self, samples: NDArray[Any], parts: Sequence[Part]) -> NDArray[np.float32]:
+        """Standardise each view, and their sum, by rows of normal samples not fitted on."""
+        raw_of_parts = [
+            cast(Views, score).raw_of(some)
+            for score, rows in parts
+            for some in in_parts(samples, rows)
+        ]
         raw = torch.from_numpy(np.concatenate(raw_of_parts)).to(self.device).T
         smallest = CONSTANTS.smallest_history_spread
         self.scale.fit(

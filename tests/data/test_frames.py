@@ -9,7 +9,6 @@ import pyarrow
 import pytest
 from pyarrow import feather, parquet
 
-from historyad.data import frames
 from historyad.data.datasets import open_source, open_stream
 from historyad.errors import InputError
 
@@ -121,21 +120,25 @@ def write(path, table):
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".feather"])
-def test_files_of_arrow(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(frames, "_BATCH_ROWS", 2)
-    n = 7
+def test_files_of_arrow(tmp_path, suffix):
+    n = 2**16 + 7  # more than are read at a time
     values = np.random.default_rng(0).normal(size=(n, 2))
-    table = {"a": values[:, 0], "b": values[:, 1], "c": [True] * n, "part": list("pqrstuv")}
+    table = {
+        "a": values[:, 0],
+        "b": values[:, 1],
+        "c": [True] * n,
+        "part": [f"p{i}" for i in range(n)],
+    }
     path = write(tmp_path / f"x{suffix}", pyarrow.table(table))
     source = open_source(path, id_column="part")
     np.testing.assert_array_equal(source.samples[:, :2], values.astype(np.float32))
     assert source.columns == ("a", "b", "c")
-    assert source.names == list("pqrstuv")
+    assert source.names == table["part"]
     assert open_stream(str(path), id_column="part").names == source.names
-    with pytest.raises(InputError, match=rf"x{suffix}, column 'part': 'p' is text"):
+    with pytest.raises(InputError, match=rf"x{suffix}, column 'part': 'p0' is text"):
         open_source(path)
     table["a"] = [*values[:-1, 0], None]
-    with pytest.raises(InputError, match=rf"x{suffix}: row 6, column 'a' is nan"):
+    with pytest.raises(InputError, match=rf"x{suffix}: row {n - 1}, column 'a' is nan"):
         open_source(write(path, pyarrow.table(table)), id_column="part")
 
 

@@ -2,6 +2,7 @@ import gzip
 import math
 import re
 import sys
+from functools import partial
 
 import numpy as np
 import pandas
@@ -10,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import on_disk
 
-from historyad.data import bulk, delimited
+from historyad.data import bulk
 from historyad.data.datasets import open_source, open_stream
 from historyad.data.delimited import read_delimited
 from historyad.data.tables import Roles
 from historyad.errors import InputError
 
 
-def read(path, text, encoding="utf-8", **roles):
+def read(path, text, encoding="utf-8", *, chunk_lines=1 << 14, **roles):
     path.write_bytes(text.encode(encoding))
-    return read_delimited(path, Roles(**roles))
+    return read_delimited(path, Roles(**roles), chunk_lines)
 
 
 # --- as people have them
@@ -253,17 +254,19 @@ def long_table(n):
 
 @pytest.mark.parametrize("with_arrow", [True, False])
 def test_a_long_table_is_read_a_part_at_a_time(tmp_path, monkeypatch, with_arrow):
-    monkeypatch.setattr(delimited, "_CHUNK_LINES", 7)
+    read_parts = partial(read, chunk_lines=7)
     if not with_arrow:
         monkeypatch.setattr(bulk, "_arrow", lambda: None)
     lines, values = long_table(50)
     path = tmp_path / "x.csv"
     for changed in (lines, [line.replace(".", ",") for line in lines]):
-        table = read(path, "\n".join(changed), id_column="name")
+        table = read_parts(path, "\n".join(changed), id_column="name")
         np.testing.assert_array_equal(table.values, values)
         assert table.names == [f"r{i}" for i in range(50)]
     blank = [*lines[:20], "", *lines[20:], ";;;;", ";;;;"]
-    np.testing.assert_array_equal(read(path, "\n".join(blank), id_column="name").values, values)
+    np.testing.assert_array_equal(
+        read_parts(path, "\n".join(blank), id_column="name").values, values
+    )
     for at, line, message in (
         (40, "r;1.5;x;3;", "line 41, column 3 ('b'): 'x' stands in a column of True and False"),
         (40, "r;1.5;True;;", "line 41, column 4 ('c'): the value is missing"),
@@ -276,21 +279,21 @@ def test_a_long_table_is_read_a_part_at_a_time(tmp_path, monkeypatch, with_arrow
         (21, '"r\n";1.5;True;;', "line 23, column 4 ('c'): the value is missing"),
     ):
         with pytest.raises(InputError, match=re.escape(message)):
-            read(path, "\n".join([*lines[:at], line, *lines[at:]]), id_column="name")
+            read_parts(path, "\n".join([*lines[:at], line, *lines[at:]]), id_column="name")
 
 
-def test_decimals_that_come_late_are_told_from_thousands(tmp_path, monkeypatch):
-    monkeypatch.setattr(delimited, "_CHUNK_LINES", 4)
+def test_decimals_that_come_late_are_told_from_thousands(tmp_path):
+    read_parts = partial(read, chunk_lines=4)
     lines = ["a\tb", *(f"{i}\t{i}" for i in range(9))]
     path = tmp_path / "x.tsv"
     for late, expected in ((["1,25\t2", "1,250\t2"], 1.25), (["1.25\t2", "1.5\t3"], 1.25)):
-        assert read(path, "\n".join(lines + late)).values[9, 0] == expected
+        assert read_parts(path, "\n".join(lines + late)).values[9, 0] == expected
     with pytest.raises(InputError, match=r"line 11, .* '1,250' may be a decimal or thousands"):
-        read(path, "\n".join([*lines, "1,250\t2"]))
+        read_parts(path, "\n".join([*lines, "1,250\t2"]))
     with pytest.raises(InputError, match=r"line 12, .*'1.250' has a point"):
-        read(path, "\n".join([*lines, "1,25\t2", "1.250\t2"]))
+        read_parts(path, "\n".join([*lines, "1,25\t2", "1.250\t2"]))
     with pytest.raises(InputError, match=r"line 17, .*'1,25' has a comma"):
-        read(path, "\n".join([*lines, "1.25\t2", *lines[1:6], "1,25\t2"]))
+        read_parts(path, "\n".join([*lines, "1.25\t2", *lines[1:6], "1,25\t2"]))
 
 
 def test_small_tables_do_without_pyarrow(tmp_path, monkeypatch):
@@ -335,9 +338,7 @@ def test_a_table_that_is_written_is_read(tmp_path_factory, data):
     text = data.draw(st.sampled_from(["\n", "\r\n"])).join(line + end for line in lines)
     encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]))
     chunk = data.draw(st.sampled_from([3, 1 << 14]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delimited, "_CHUNK_LINES", max(3, chunk))
-        table = read(path, text, encoding)
+    table = read(path, text, encoding, chunk_lines=max(3, chunk))
     np.testing.assert_array_equal(table.values, values)
     if encoding != "latin-1":  # whose letters may by chance be those of UTF-8
         assert table.columns == tuple(name.strip() for name in header)
@@ -363,12 +364,11 @@ def test_any_text_is_a_table_of_finite_numbers_or_an_input_error(
 ):
     path = tmp_path_factory.mktemp("tables") / "x.csv"
     text = "\n".join(separator.join(row) for row in rows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delimited, "_CHUNK_LINES", chunk)
-        try:
-            table = read(path, text.encode(errors="replace").decode(), **roles)
-        except InputError:
-            return
+    try:
+        content = text.encode(errors="replace").decode()
+        table = read(path, content, chunk_lines=chunk, **roles)
+    except InputError:
+        return
     assert table.values.ndim == 2
     assert np.isfinite(table.values).all()
     assert len(table.columns) in (0, table.values.shape[1])

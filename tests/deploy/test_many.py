@@ -418,17 +418,15 @@ def test_a_cluster_that_no_route_leads_to_is_given_up(monkeypatch):
         raise TimeoutError
 
     monkeypatch.setattr(cluster.socket, "create_connection", connect)
-    monkeypatch.setattr(cluster, "_PROBE_SECONDS", 0.1)
     with pytest.raises(RunError, match=r"at 127.0.0.1:6379: no answer within 0.1 s"):
-        cluster.reach("127.0.0.1:6379")
+        cluster.reach("127.0.0.1:6379", seconds=0.1)
     given_up.set()
 
 
-def test_what_is_not_ray_is_told_from_it(monkeypatch):
-    monkeypatch.setattr(cluster, "_PROBE_SECONDS", 0.5)
+def test_what_is_not_ray_is_told_from_it():
     told = pytest.raises(RunError, match="what listens there is no Ray")
     with socket.create_server(("127.0.0.1", 0)) as silent, told:
-        cluster.reach(f"127.0.0.1:{silent.getsockname()[1]}")
+        cluster.reach(f"127.0.0.1:{silent.getsockname()[1]}", seconds=0.5)
     web = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     threading.Thread(target=web.handle_request).start()
     with web, told:

@@ -14,7 +14,6 @@ from serving import HeldModel, encoded, form, serving, serving_process
 from tiny import tiny_config
 
 from historyad.data.datasets import open_source
-from historyad.deploy.service import scorer
 from historyad.deploy.service.answers import HeldAnswer
 from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.budget import Budget, give_memory_back
@@ -215,7 +214,6 @@ def test_images_are_scored_in_portions_that_fit(model, digits, monkeypatch):
     files.insert(3, ("none", b"no image"))
     with serving(model) as client:
         expected = client.post("/score", files=form(files)).json()["results"]
-    monkeypatch.setattr(scorer, "_PORTION_BYTES", 3 * 64)  # three images
     held = HeldModel.of(model)
     sizes = []
     monkeypatch.setattr(
@@ -223,7 +221,7 @@ def test_images_are_scored_in_portions_that_fit(model, digits, monkeypatch):
         "anomaly_score",
         lambda self, samples: sizes.append(len(samples)) or Model.anomaly_score(self, samples),
     )
-    with serving(held, max_decoded_bytes=1) as client:
+    with serving(held, max_decoded_bytes=1, portion_bytes=3 * 64) as client:
         results = client.post("/score", files=form(files)).json()["results"]
     assert sizes == [1, 3, 2, 3, 2]  # the first is a warm-up
     for found, wanted in zip(results, expected, strict=True):

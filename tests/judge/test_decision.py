@@ -24,7 +24,6 @@ from historyad.errors import ConfigError, InputError
 from historyad.files import load_json
 from historyad.model.fit import calibrate_model
 from historyad.model.run import RunDirectory
-from historyad.score import calibration
 from historyad.score.calibration import Calibration, benjamini_hochberg
 
 JSON, TENSORS = "detector.json", "detector.safetensors"
@@ -99,7 +98,8 @@ def test_a_finished_fit_is_still_what_its_command_returns(fitted, run):
     assert again.calibration_source["n"] == 200
 
 
-def test_too_few_samples_are_refused_with_the_number_needed(fitted, run, capsys):
+def test_too_few_samples_are_refused_before_they_are_scored(fitted, run, capsys, monkeypatch):
+    monkeypatch.setattr(Model, "anomaly_score", lambda *_: pytest.fail("they are scored"))
     before = (run / JSON).read_bytes()
     command = ["calibrate", str(run), str(fitted / "new.npy"), "--false-positive-rate", "0.001"]
     assert main(command) == 2
@@ -158,15 +158,6 @@ def test_a_model_without_its_run_is_calibrated_in_its_json_alone(fitted, run, tm
     assert main(["calibrate", str(folder), str(fitted / "new.npy")]) == 0
     assert (folder / TENSORS).stat().st_ino == before.st_ino
     assert Model.load(folder).calibration_source is not None
-
-
-def test_more_samples_than_a_model_file_holds_are_refused_before_they_are_scored(
-    fitted, run, monkeypatch
-):
-    monkeypatch.setattr(calibration, "_MOST_SAMPLES", 100)
-    monkeypatch.setattr(Model, "anomaly_score", lambda *_: pytest.fail("they are scored"))
-    with pytest.raises(InputError, match="are more than the 100 whose scores"):
-        calibrate_model(Model.load(run), open_source(fitted / "new.npy"))
 
 
 def test_the_estimator_calibrates_too(digits):

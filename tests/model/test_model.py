@@ -145,7 +145,7 @@ def test_a_loaded_model_gives_the_scores_of_the_one_that_was_saved(fitted, tmp_p
     kind = choose_kind(fitted.train, config)
     batches = kind.batches(fitted.train, config)
     score = kind.fit_score(fitted.model.score.d_tv, batches, fitted.train, train, config).eval()
-    calibration = decide(score, fitted.normal, held_out, 0.2)
+    calibration = decide(score, fitted.normal, [(score, held_out)], config)
     model = Model(score, calibration, config, {"n": 3})
     model.save(tmp_path / "model")
     loaded = Model.load(tmp_path / "model")

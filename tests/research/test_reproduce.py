@@ -23,7 +23,9 @@ from historyad.research.reproduce.pooled import PooledHistory
 from historyad.research.reproduce.runs import Recipe, Runs
 from historyad.research.reproduce.spread import fit_on_ray
 
-SCALE = {**TINY, "epoch_images": 256, "detector_epochs": 0.5}
+# Rate and share are chosen by the number of samples, as they are by default.
+SCALE = {**TINY, "epoch_images": 256, "detector_epochs": 0.5, "false_positive_rate": 0.0}
+SCALE["calibration_share"] = 0.0
 
 
 @pytest.fixture(scope="module")

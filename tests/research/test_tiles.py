@@ -25,11 +25,10 @@ def test_windows_are_put_back_where_they_were_cut():
             peers.cut(images[..., :-1], side, stride)
 
 
-def test_the_distance_to_a_gaussian_is_that_of_mahalanobis(monkeypatch):
-    monkeypatch.setattr(peers, "_RIDGE", 0.0)
+def test_the_distance_to_a_gaussian_is_that_of_mahalanobis():
     mixing = torch.randn(9, 9)
     windows = torch.randn(2000, 1, 9) @ mixing
-    found = peers.WindowGaussian(per_place=False).fit(windows).errors(windows)
+    found = peers.WindowGaussian(per_place=False, ridge=0.0).fit(windows).errors(windows)
     # Its mean square over the sample that it was fitted on is the number of dimensions.
     assert found[..., 0].square().mean().item() == pytest.approx(9, rel=1e-3)
 

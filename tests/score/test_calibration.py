@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from historyad.errors import InputError
-from historyad.score.calibration import Calibration, check_number, samples_needed
+from historyad.score.calibration import Calibration, check_number, lowest_rate, samples_needed
 
 # Few different values, so that ties abound; and rates that equal a p-value, or just miss it.
 levels = st.integers(-5, 5).map(lambda n: n / 4)
@@ -98,6 +99,60 @@ def test_the_rate_of_one_detector_follows_the_law_of_its_order_statistic():
         np.testing.assert_allclose(np.quantile(1 - thresholds, [0.05, 0.95]), [low, high], rtol=0.1)
     (highest,) = Calibration.fit(np.arange(99, dtype=np.float32), 0.01).rate_quantiles([0.95])
     assert highest == pytest.approx(1 - 0.05 ** (1 / 99))  # 0.0298
+
+
+# --- with a confidence
+
+
+@pytest.mark.parametrize(
+    ("rate", "confidence", "needed"),
+    [(0.01, 0.95, 299), (0.5, 0.95, 5), (0.05, 0.99, 90), (0.1, 0.5, 7), (1e-5, 0.95, 299_572)],
+)
+def test_samples_needed_for_a_confidence_are_what_the_highest_score_promises(
+    rate, confidence, needed
+):
+    assert samples_needed(rate, confidence) == needed
+    assert (1 - rate) ** needed <= 1 - confidence < (1 - rate) ** (needed - 1)
+    Calibration.fit(np.zeros(needed, np.float32), rate, confidence)
+    with pytest.raises(InputError, match=rf"rate of {rate:g} with a confidence of {confidence}"):
+        check_number(needed - 1, rate, confidence)
+
+
+def test_the_lowest_rate_is_one_that_as_many_samples_promise():
+    for n in (1, 5, 24, 60, 99, 299, 5000):
+        for confidence in (0.0, 0.5, 0.95, 0.9999):
+            rate = lowest_rate(n, confidence)
+            assert samples_needed(rate, confidence) == n
+            assert samples_needed(rate * (1 - 1e-6), confidence) == n + 1
+            assert Calibration(np.arange(n), rate, confidence).threshold == n - 1
+
+
+def test_with_a_confidence_the_threshold_is_the_lowest_that_keeps_the_promise():
+    for n, rate, confidence in ((99, 0.05, 0.9), (300, 0.01, 0.95), (1000, 0.01, 0.95)):
+        calibration = Calibration.fit(np.arange(n, dtype=np.float32), rate, confidence)
+        m = n - int(calibration.threshold)
+        # Beta(m, n + 1 - m) of the share above the m-th highest, by its sum of binomial terms.
+        exceeds = [
+            sum(math.comb(n, k) * rate**k * (1 - rate) ** (n - k) for k in range(at))
+            for at in (m, m + 1)
+        ]
+        assert exceeds[0] <= 1 - confidence < exceeds[1]
+        (highest,) = calibration.rate_quantiles([confidence])
+        assert highest <= rate
+        assert calibration.threshold > Calibration.fit(calibration.scores, rate).threshold
+
+
+def test_so_many_detectors_keep_the_rate_as_the_confidence_says():
+    random = np.random.default_rng(0)
+    for n, rate, confidence in ((60, 0.1, 0.9), (299, 0.01, 0.95)):
+        scores = np.sort(random.random((4000, n)).astype(np.float32), axis=1)
+        thresholds = np.array([Calibration(one, rate, confidence).threshold for one in scores[:50]])
+        m = n - int(np.searchsorted(scores[0], thresholds[0]))
+        assert (thresholds == scores[:50, n - m]).all()
+        kept = (1 - scores[:, n - m] <= rate).mean()
+        low = binom.cdf(m - 1, n, rate)
+        assert kept == pytest.approx(1 - low, abs=4 * math.sqrt(low * (1 - low) / 4000))
+        assert kept >= confidence - 0.015
 
 
 def test_the_false_positive_rate_is_met_without_ties():

@@ -118,9 +118,8 @@ def test_gaps_are_those_between_candidates():
 
 
 @pytest.mark.parametrize("shift", [0, 1000])
-def test_a_bank_gives_the_distance_to_the_closest(shift, monkeypatch):
-    monkeypatch.setattr(module, "_QUERIES", 16)
-    x, new = normal_samples() + shift, normal_samples(50, seed=1) + shift
+def test_a_bank_gives_the_distance_to_the_closest(shift):
+    x, new = normal_samples() + shift, normal_samples(400, seed=1) + shift  # two portions
     for pca in (None, principal_components(x)):
         bank = Bank.keep(x, 300, pca=pca)
         assert len(bank.bank) == 300

@@ -67,6 +67,9 @@ class Limits:
             "wait their turn."
         ),
     ] = 2**28
+    portion_bytes: Annotated[
+        int, Parameter(help="Bytes of decoded images that are scored at a time.")
+    ] = 2**25
     allowed_host: Annotated[
         tuple[str, ...],
         Parameter(

@@ -30,7 +30,6 @@ from historyad.score.result import Scored
 
 Result = dict[str, Any]
 
-_PORTION_BYTES = 1 << 25  # of decoded images that are scored at a time
 _COPIES = 2  # of decoded images: alone, and with those of their shape
 _MAP_BYTES = 4  # that a pixel of a map takes in the answer, at most
 _SECONDS_TO_CLOSE = 0.5
@@ -81,7 +80,7 @@ class Scorer:
         calibration = self.model.calibration
         if false_positive_rate is None:
             return calibration
-        return Calibration.fit(calibration.scores, false_positive_rate)
+        return Calibration.fit(calibration.scores, false_positive_rate, calibration.confidence)
 
     def check_room(self) -> None:
         """Raise QueueFullError unless one more sample can be taken on now."""
@@ -107,7 +106,7 @@ class Scorer:
             reason = f"the images have {pixels:,} pixels together, more than {self._pixels.most:,}"
             raise HTTPException(413, f"{reason}: send fewer at a time")
         shown = self._bytes_of(pixels, len(files))
-        size = max(1, len(files) * _PORTION_BYTES // max(1, shown))
+        size = max(1, len(files) * self._limits.portion_bytes // max(1, shown))
         with self._samples.taking(len(files)), self._pixels.taking(pixels):
             if held is not None:
                 await self._hold_maps(shown, len(files), held)

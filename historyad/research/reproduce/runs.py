@@ -50,7 +50,8 @@ SCALES: dict[Scale, dict[str, Any]] = {
 # What step 1 does not look at: detectors with one history may differ in it.
 _LATER_STEPS = (
     *("wide_share", "wide_latent", "detector_start", "detector_epochs"),
-    *("detector_learning_rate", "bound_weight", "views"),
+    *("detector_learning_rate", "detector_momentum", "detector_square_momentum"),
+    *("bound_weight", "views"),
 )
 
 
@@ -143,9 +144,9 @@ class Runs:
         histories = []
         for first in first_steps(recipe):
             model = self.model(first)
-            config = replace(
-                recipe.config, seed=first.config.seed, epoch_images=model.config.epoch_images
-            )
+            # What was left to be chosen by the samples, such as an epoch, was chosen in step 1.
+            later = {name: getattr(recipe.config, name) for name in _LATER_STEPS}
+            config = replace(model.config, **later)
             path = RunDirectory(self.path / self.key(first)).history
             shape = model.kind.networks(model.config)
             recorded = History(path, config, shape, choose_device(config.device))

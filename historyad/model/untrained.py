@@ -1,0 +1,49 @@
+"""Detectors that train no network: companions in the features of one with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from historyad.config import Config
+from historyad.kinds.choose import choose_kind
+from historyad.kinds.kind import Kind
+from historyad.method.detector import random_detector
+from historyad.score.score import Part, Score
+
+Rows = NDArray[np.intp]
+
+
+def untrained_score(
+    kind: Kind,
+    samples: NDArray[Any],
+    rows: Rows,
+    config: Config,
+    device: torch.device | str = "cpu",
+    like: Score | None = None,
+) -> Score:
+    """Return the score of companions that are fitted on ``rows`` of normal samples, no scale set.
+
+    ``like`` another score, it has the same views.
+    """
+    batches = kind.batches(samples, config, rows=rows, device=device)
+    d_tv = random_detector(batches.networks, config).to(device).eval()
+    score = kind.fit_score(d_tv, batches, samples, rows, config, like=like)
+    return score.to(device).eval()
+
+
+def of_others(
+    samples: NDArray[Any], folds: Sequence[Rows], config: Config, whole: Score
+) -> Iterator[Part]:
+    """Yield the rows of each fold of samples, with a score of all other folds ``like`` the whole.
+
+    What the kind of input learns of samples, such as the scaling of columns, is of others, too.
+    """
+    for number, rows in enumerate(folds):
+        others = np.sort(np.concatenate([*folds[:number], *folds[number + 1 :]]))
+        kind = choose_kind(samples, config, others)
+        yield untrained_score(kind, samples, others, config, whole.device, like=whole), rows
