@@ -4,7 +4,8 @@
         [--method ours PatchCore ...] [--cells FOLDER]
 
 All see the same cells of the same images, which are kept in a folder. Ours is what `historyad fit
---backbone lite0` makes, its sum of views as it is, without some of them, and each view alone. Good
+--backbone lite0` makes, its sum of views as it is, without some of them, and each view alone; with
+all views, what `--views all` adds to these. Good
 training images are split as a fit splits them: peers are fitted on those that ours trains on. A row
 that is there is not measured again. Tiles are split by tile, their training images held out by it,
 and the interval of their AUROC draws tiles again, not images.
@@ -13,6 +14,7 @@ and the interval of their AUROC draws tiles again, not images.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import os
 import tempfile
@@ -27,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.features.peers import PEERS
+from benchmarks.features.peers import PEERS, PooledNeighbours
 from benchmarks.measuring import Row, keep, parser_for
 from benchmarks.pages import ROWS
 from historyad.config import Config, make_config
@@ -38,9 +40,10 @@ from historyad.judge.dataset import count_pixels
 from historyad.judge.evaluation import Mask, read_some_masks
 from historyad.judge.metrics import auprc, auroc
 from historyad.kinds.features import CellBatches, Features
-from historyad.method.detector import train_detector
+from historyad.method.detector import random_detector, train_detector
 from historyad.method.gan import record_history
 from historyad.method.history import History, resolve
+from historyad.method.networks import Critic
 from historyad.model.split import split_rows
 from historyad.score.calibration import Calibration
 from historyad.score.features import FeatureScore, stretched
@@ -48,7 +51,7 @@ from historyad.score.scale import Scale
 
 SETS = {"tiles": "magnetic_tile_full", "cookies": "cookies", "screw": "mvtec_screw"}
 RATES = {"tiles": 0.01, "cookies": 0.2, "screw": 0.05}  # of false alarms that are asked for
-OURS = "ours"
+OURS = {"ours": "auto", "ours, all views": "all"}  # and what makes their score
 _RESAMPLES = 200
 _UNIT = 1.0
 
@@ -86,7 +89,7 @@ def main() -> None:
     parser = parser_for(__doc__, ROWS / "features" / "rows.jsonl")
     parser.add_argument("--set", nargs="+", choices=[*SETS], default=[*SETS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--method", nargs="+", choices=[OURS, *PEERS], default=[OURS, *PEERS])
+    parser.add_argument("--method", nargs="+", choices=[*OURS, *PEERS], default=[*OURS, *PEERS])
     parser.add_argument("--preset", choices=("default", "quick"), default="default")
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--cells", type=Path, default=Path("cells"), help="folder to keep them in")
@@ -109,7 +112,6 @@ def main() -> None:
             seed=seed,
             false_positive_rate=RATES[name],
             calibration_share=0.2,
-            views="all",
         )
         data = read(name, arguments.data_root / "industrial" / SETS[name], arguments.cells, config)
         for method in wanted:
@@ -123,7 +125,8 @@ def measured(method: str, data: Data, config: Config) -> list[Row]:
     """Return a row for each score that a method makes."""
     groups = np.unique(data.train.groups, return_inverse=True)[1]
     train, held_out = split_rows(len(data.train.cells), config, groups)
-    if method == OURS:
+    if method in OURS:
+        config = dataclasses.replace(config, views=OURS[method])
         return ours(data, config, groups, train, held_out)
     started = time.perf_counter()
     detector = PEERS[method](config.seed).fit(_floats(data.train.cells[train]))
@@ -146,69 +149,96 @@ def ours(
     train: NDArray[np.intp],
     held_out: NDArray[np.intp],
 ) -> list[Row]:
-    """Return a row for our sum of views, and for every part of it."""
-    shape = (*data.train.source.samples[0].shape,)
-    kind = Features.choose(shape, config)
+    """Return a row for our sum of views, and for parts of it: of those that this fit is for."""
+    kind = Features.choose((*data.train.source.samples[0].shape,), config)
     config = resolve(config, len(train))
-    cells = data.train.cells[train]
-    batches = CellBatches(
-        cells, kind.networks(config), config.seed, "cpu", trains=True, groups=groups[train]
-    )
+    trains = kind.trains(config)
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        history = History(Path(folder) / "history", config, batches.networks)
-        record_history(batches, history)
-        d_tv = train_detector(batches, history)
+    batches = CellBatches(
+        data.train.cells[train],
+        kind.networks(config),
+        config.seed,
+        "cpu",
+        trains=trains,
+        groups=groups[train],
+    )
+    d_tv = _trained(batches, config) if trains else random_detector(batches.networks, config)
     train_seconds = time.perf_counter() - started
     started = time.perf_counter()
     score = FeatureScore.fit(
-        kind, d_tv, batches.standard, cells, config.seed, batches.residuals
+        kind, d_tv, batches.standard, batches.cells, config.seed, batches.residuals
     ).eval()
     fit_seconds = time.perf_counter() - started
-    names = (*score.cell_views, "residual")
+    names = (*score.cell_views, *(["residual"] if trains else []))
+    parts = [data.train.cells[held_out], *(part.cells for part in data.tested)]
+    views = [views_of(score, cells) for cells in parts]
     scale = Scale(len(names))
-    normal = views_of(score, data.train.cells[held_out])
-    scale.fit(torch.from_numpy(normal).flatten(1), smallest=score.smallest_spreads())
-    found = [views_of(score, part.cells) for part in data.tested]
-    rows = []
-    for n in range(1, len(names) + 1):
-        for some in itertools.combinations(range(len(names)), n):
+    scale.fit(torch.from_numpy(views[0]).flatten(1), smallest=score.smallest_spreads())
+    whole = [whole_of(score, cells) for cells in parts]
 
-            def total(
-                values: NDArray[np.float32], some: Sequence[int] = some
-            ) -> NDArray[np.float32]:
-                flat = torch.from_numpy(values).flatten(1)
-                summed: NDArray[np.float32] = scale(flat)[list(some)].sum(0).numpy()
-                return summed.reshape(values.shape[1:])
+    def row(some: Sequence[int], beside: Mapping[str, Sequence[Tensor]]) -> Row:
+        maps = [_total(scale, values, some) for values in views]
+        worst = [[score.worst_of(torch.from_numpy(m)[:, None])] * bool(some) for m in maps]
+        images = zip(*beside.values(), strict=True) if beside else [()] * len(maps)
+        totals = [torch.stack([*w, *i]) for w, i in zip(worst, images, strict=True)]
+        on_scale = Scale(len(totals[0]))
+        on_scale.fit_tail(totals[0])
+        calibrated, *scores = (on_scale(one).sum(0).numpy() for one in totals)
+        threshold = Calibration.fit(calibrated, config.false_positive_rate).threshold
+        return {
+            "method": " + ".join([*(names[i] for i in some), *beside]),
+            **judged(data, scores, maps[1:], threshold),
+            "train_seconds": train_seconds,
+            "fit_seconds": fit_seconds,
+        }
 
-            maps = [total(values) for values in found]
-            worst = [score.worst_of(torch.from_numpy(m)[:, None]).numpy() for m in maps]
-            calibrated = score.worst_of(torch.from_numpy(total(normal))[:, None]).numpy()
-            threshold = Calibration.fit(calibrated, config.false_positive_rate).threshold
-            rows.append(
-                {
-                    "method": " + ".join(names[i] for i in some),
-                    **judged(data, worst, maps, threshold),
-                    "train_seconds": train_seconds,
-                    "fit_seconds": fit_seconds,
-                }
-            )
-    return rows
+    numbers = range(len(names))
+    sums = [s for n in numbers for s in itertools.combinations(numbers, n + 1)]
+    if trains:
+        last = [row((0, 1, 2), {"whole": whole})]
+        return [row(s, {}) for s in sums if {0, 3}.intersection(s)] + last
+    pooled = PooledNeighbours(config.seed).fit(_floats(data.train.cells[train]))
+    near = [pooled.scores(_floats(cells)) for cells in parts]
+    last = [row((), {"whole": whole}), row((0, 1), {"whole": whole})]
+    return [row(s, {}) for s in sums] + last + [row((0, 1), {"neighbours, pooled": near})]
+
+
+def _trained(batches: CellBatches, config: Config) -> Critic:
+    with tempfile.TemporaryDirectory() as folder:
+        history = History(Path(folder) / "history", config, batches.networks)
+        record_history(batches, history)
+        return train_detector(batches, history)
+
+
+def _total(scale: Scale, values: NDArray[np.float32], some: Sequence[int]) -> NDArray[np.float32]:
+    """Return the sum of some views of cells (views, N, places) on their scale, (N, places)."""
+    flat = torch.from_numpy(values).flatten(1)
+    summed: NDArray[np.float32] = scale(flat)[list(some)].sum(0).numpy()
+    return summed.reshape(values.shape[1:])
+
+
+@torch.inference_mode()
+def whole_of(score: FeatureScore, cells: NDArray[np.float16]) -> Tensor:
+    """Return what the view of whole images says of cells (N, places, features), (N,)."""
+    return score.whole_of(torch.from_numpy(cells.mean(1, dtype=np.float32)))
 
 
 @torch.inference_mode()
 def views_of(score: FeatureScore, cells: NDArray[np.float16]) -> NDArray[np.float32]:
     """Return the views of cells (N, places, features), (views, N, places).
 
-    And last how far their residuals are from those of good images, by a Gaussian.
+    And last how far their residuals are from those of good images, by a Gaussian, where D_TV was
+    trained.
     """
     parts = []
     for start in range(0, len(cells), 64):
         x = _floats(cells[start : start + 64]).transpose(1, 2)[..., None]
-        assert score.residuals is not None
-        standard = score.standard(x.movedim(1, 0).flatten(1)).T
-        residual = score.residuals(standard).norm(dim=1).view(1, len(x), -1)
-        parts.append(torch.cat([score.views_of(x)[..., 0], residual]))
+        views = score.views_of(x)[..., 0]
+        if score.residuals is not None:
+            standard = score.standard(x.movedim(1, 0).flatten(1)).T
+            residual = score.residuals(standard).norm(dim=1).view(1, len(x), -1)
+            views = torch.cat([views, residual])
+        parts.append(views)
     found: NDArray[np.float32] = torch.cat(parts, 1).numpy()
     return found
 
