@@ -13,8 +13,14 @@ from historyad.research.markdown import table
 
 HEAD = """# What was tried for the score
 
-Written by `python -m benchmarks.ablation.page` from the rows in `docs/rows/ablation`; do not
-edit. AUROC of every view alone, and of sums of views, on splits and on the seed where settings are
+<!-- Written by `python -m benchmarks.ablation.page` from the rows in docs/rows/ablation; do not
+edit. -->
+
+**In short.** No view is good everywhere, and so there are several. Blocks and edges that may move
+are the best in most columns; how plain an image is finds what every distance calls normal;
+D<sub>TV</sub> does its work through its layers, and its own output hardly matters in the sum.
+
+AUROC of every view alone, and of sums of views, on splits and on the seed where settings are
 chosen; [the results](results.md) come from the default on other seeds. Of held-out, normal and
 anomalous samples, at most 3,000 each are scored.
 
@@ -24,8 +30,6 @@ D<sub>TV</sub>, or on its last hidden layer; or on those of the averaged critic 
 views are standardised as in [the score](how-it-works.md#several-views-one-score).
 """
 READING = """
-A dash is what a split has no row of.
-
 ## What it says, and what it does not
 
 * **Simplicity finds what every distance calls normal.** Without it, the default loses .11 where
@@ -59,6 +63,8 @@ A dash is what a split has no row of.
   clothing worse (-.011); blocks that move by two pixels likewise (+.006, -.003). Neighbours that
   count up to 2 only cost nothing anywhere, and bring .0005 at most.
 * One seed each: differences of a hundredth mean nothing here, and weights were chosen on a plateau.
+
+In the tables, a dash is what a split has no row of.
 """
 
 
@@ -87,7 +93,7 @@ def build() -> str:
     groups = grouped([{"n_train": 0, **row} for row in rows], "preset", "n_train")
     sections = [_section(group, *key) for key, group in groups.items()]
     vectors = _vectors(read_rows(ROWS / "ablation" / "vectors.jsonl"))
-    return HEAD + "".join(sections) + READING + vectors
+    return HEAD + READING + "".join(sections) + vectors
 
 
 def _section(rows: list[Row], preset: str, n_train: int) -> str:

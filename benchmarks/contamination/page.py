@@ -15,8 +15,8 @@ WRONG = [f"{share:.0%} wrong" if share else "none wrong" for share in SHARES]
 
 HEAD = f"""# Wrong samples among the normal ones
 
-Written by `python -m benchmarks.contamination.page` from the rows in `docs/rows/contamination`; do
-not edit.
+<!-- Written by `python -m benchmarks.contamination.page` from the rows in docs/rows/contamination;
+do not edit. -->
 
 A detector takes whatever it is fitted on for normal. A handful of wrong samples of one kind is
 enough to hide that kind: they are each other's near neighbours. Where some may be among yours, say

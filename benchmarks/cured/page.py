@@ -10,9 +10,10 @@ from historyad.research.markdown import table
 
 HEAD = """# What once went wrong
 
-Written by `python -m benchmarks.cured.page` from the rows in `docs/rows/cured`; do not edit. Things
-that an earlier version got wrong without a word, and what is measured now, with the preset `quick`
-and short fits.
+<!-- Written by `python -m benchmarks.cured.page` from the rows in docs/rows/cured; do not edit. -->
+
+Things that an earlier version got wrong without a word, and what is measured now, with the preset
+`quick` and short fits.
 """
 # Of each: what it is, what it was, and how it is said now.
 CASES = {

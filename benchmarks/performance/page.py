@@ -11,10 +11,17 @@ from historyad.research.markdown import table
 
 HEAD = """# Performance
 
-Written by `python -m benchmarks.performance.page` from the rows in `docs/rows/speed`; do not edit.
+<!-- Written by `python -m benchmarks.performance.page` from the rows in docs/rows/speed; do not
+edit. -->
+
+**In short.** On two cores, without an accelerator, 60,000 images of 28 x 28 are learned from in
+{default} by default and in {quick} with `--preset quick`, with at most {memory} of memory; four
+views have been added since, and training is as it was. {speed} images a second are scored, with
+all views. The paper's recipe took {ratio} times the CPU time of the default.
+
 Every section names the command that gave it; data are looked for under `HISTORYAD_DATA`. Machine:
-{}, no accelerator. Where steps or scoring are compared, they were measured in
-turns, in one run.
+{machines}, no accelerator. Where steps or scoring are compared, they were measured in turns, in one
+run.
 """
 
 FITS = """## Whole fits
@@ -85,7 +92,10 @@ def build() -> str:
         for group in ("ladder", "others", "shapes")
     }
     sections = [
-        HEAD.format("; ".join(sorted({row["machine"] for row in rows}))),
+        HEAD.format(
+            machines="; ".join(sorted({row["machine"] for row in rows})),
+            **in_short(parts["fits"], parts["scoring"]),
+        ),
         FITS + commands(parts["fits"]) + _fits(parts["fits"]),
         LEADS + commands(steps["ladder"]) + _ladder(steps["ladder"]),
         OTHERS + "\n" + _variants(steps["others"]),
@@ -94,6 +104,21 @@ def build() -> str:
         SCORING + commands(parts["scoring"]) + _scoring(parts["scoring"]),
     ]
     return "\n".join(sections)
+
+
+def in_short(fits: list[Row], scoring: list[Row]) -> dict[str, str]:
+    """Return the figures that README has, too: seconds, memory and speed, with their units."""
+    of = {recipe: group for (recipe,), group in grouped(fits, "recipe").items()}
+    fastest = max(row["images_per_second"] for row in scoring if row["what"] == "memory")
+    cpu = {recipe: _median(group, "cpu_seconds") for recipe, group in of.items()}
+    return {
+        "default": f"{_median(of['default'], 'seconds'):.0f} s",
+        "quick": f"{_median(of['quick'], 'seconds'):.0f} s",
+        "memory": f"{_median(of['default'], 'peak_memory_mb') / 1000:.1f} GB",
+        "quick_memory": f"{_median(of['quick'], 'peak_memory_mb') / 1000:.1f} GB",
+        "speed": f"{fastest:,.0f}",
+        "ratio": f"{cpu['reference'] / cpu['default']:.0f}",
+    }
 
 
 def _fits(rows: list[Row]) -> str:

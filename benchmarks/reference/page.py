@@ -12,10 +12,14 @@ from historyad.cli import app
 from historyad.config import OF_CELLS, PRESETS, settings
 from historyad.research.markdown import table
 
-HEAD = """# Reference
+HEAD = """# Commands and settings
 
-Written by `python -m benchmarks.reference.page` from what `historyad --help` and the package itself
-know; do not edit. The settings stand in [a table of their own](#settings).
+<!-- Written by `python -m benchmarks.reference.page` from what `historyad --help` and the package
+itself know; do not edit. -->
+
+What `historyad COMMAND --help` says. The settings stand in [a table of their own](#settings); what
+is called from Python has [a page of its own](api.md). With `--quiet`, every command shows results
+and errors alone.
 
 A score of about -1 for normal samples is that of D<sub>TV</sub> alone, `--views history`. With the
 default, in which other views count too, normal samples come to about -0.8.
@@ -42,8 +46,19 @@ def _commands() -> str:
     text = re.sub(r"^\*\*Settings .*?(?=^## )", _POINTER, text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"^\*\*(\w+)\*\*:$", r"\1:", text, flags=re.MULTILINE)
     # Where a command is called, cyclopts puts what is running: python -m MODULE.
-    text = re.sub(r"^(historyad \w+) -m \S+", r"\1", text, flags=re.MULTILINE)
-    return text.replace("```console", "```text").strip()
+    text = re.sub(r"^(historyad \S+) -m \S+", r"\1", text, flags=re.MULTILINE)
+    return _with_examples(text.replace("```console", "```text").strip())
+
+
+def _with_examples(text: str) -> str:
+    """Put the example of each command, which ends its help, after its usage."""
+    for name in app:
+        if example := app[name].help_epilogue:
+            start = text.index(f"```text\nhistoryad {name} ")
+            end = text.index("```\n", start + 1) + len("```\n")
+            head, _, command = example.partition(": ")
+            text = f"{text[:end]}\n{head}: `{command}`\n{text[end:]}"
+    return text
 
 
 _UNBOUNDED = 10**12

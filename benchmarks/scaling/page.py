@@ -37,7 +37,14 @@ KINDS = (
 
 HEAD = """# Beyond one machine
 
-Written by `python -m benchmarks.scaling.page` from the rows in `docs/rows/scaling`; do not edit.
+<!-- Written by `python -m benchmarks.scaling.page` from the rows in docs/rows/scaling; do not
+edit. -->
+
+**In short.** `historyad score --engine ray` scores in parts on all cores or machines, and
+`--shard 3/10` does one of ten parts without Ray; both continue after an interruption, and give the
+same files. A machine more is a machine's worth of speed as long as parts take longer than the start
+of a worker. Training is bound by the network between the machines.
+
 What is measured is one core and two processes of one machine; everything about several machines is
 a simulation with those constants, by `benchmarks/scaling/simulation.py`.
 

@@ -6,16 +6,17 @@ import io
 import re
 import sys
 import traceback
+from contextlib import nullcontext
 
 from cyclopts import App, CycloptsError
 
 from historyad import __version__
 from historyad.cli.common import OUR_ERROR, USER_ERROR
-from historyad.cli.console import say
+from historyad.cli.console import quietly, say
 from historyad.cli.demo import demo
 from historyad.cli.fitting import calibrate, fit
 from historyad.cli.judging import evaluate, inspect, probe, report
-from historyad.cli.research import benchmark, reproduce
+from historyad.cli.research import benchmark, list_names, reproduce
 from historyad.cli.scoring import drift, export, score, serve
 from historyad.config import settings
 from historyad.errors import HistoryADError
@@ -23,38 +24,62 @@ from historyad.names import shown
 
 __all__ = ["app", "main"]
 
+QUIET = "--quiet"
+
 app = App(
     name="historyad",
     version=__version__,
+    version_flags=["--version", "-V"],
     help=(
         "Find anomalies when only normal examples exist.\n\n"
         "A SOURCE is a folder of images, of recordings (.wav) or tar shards, a .npy or .npz file "
         "(file.npz:key), a table of numbers (.csv, .tsv, .txt, also .gz, .parquet, .feather), or a "
         "named data set NAME[:SPLIT[:LABELS]] such as digits:train, mnist:train:!3 (all but the "
-        "threes) or kmnist:test. Start with: historyad demo"
+        "threes) or kmnist:test. Start with: historyad demo\n\n"
+        "With --quiet, every command shows results and errors alone: no progress and no notes."
     ),
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 
-# In the order of the reference.
-for _command in (
-    *(fit, score, calibrate, drift),
-    *(evaluate, inspect, probe, export, serve, report),
-    *(benchmark, reproduce, demo),
+# In the order of the reference, each with an example for its help.
+for _command, _example in (
+    (fit, "fit good --out runs/parts"),
+    (score, "score runs/parts inbox --out scores.csv"),
+    (calibrate, "calibrate runs/parts inspected"),
+    (drift, "drift runs/parts stream"),
+    (evaluate, "evaluate runs/parts --normal fresh --anomalous broken"),
+    (inspect, "inspect runs/parts"),
+    (probe, "probe runs/parts fresh --out probe"),
+    (export, "export runs/parts parts.onnx"),
+    (serve, "serve runs/parts --port 8000"),
+    (report, "report runs/parts --source good --normal fresh"),
+    (benchmark, "benchmark --split digits-without-0 --method vae --out rows"),
+    (reproduce, "reproduce toy --out toy"),
+    (demo, "demo"),
 ):
-    app.command(_command)
+    app.command(_command, help_epilogue=f"Example: historyad {_example}")
+app.command(list_names, name="list", help_epilogue="Example: historyad list splits")
+app.register_install_completion_command(
+    help="Let bash, zsh or fish complete commands, options and choices."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 2 for a user's mistake, 1 for ours."""
+    """Run one command and return its exit status: 0, 2 for a user's mistake, 1 for ours.
+
+    ``--quiet`` may stand anywhere among its words.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    words = [word for word in given if word != QUIET]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no umlauts shows escapes
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = app(
-            arguments, exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        with quietly() if QUIET in given else nullcontext():
+            status = app(
+                words, exit_on_error=False, print_error=False, result_action="return_value"
+            )
     except HistoryADError as error:
         say(f"historyad: {_in_flags(str(error))}", file=sys.stderr)
         return USER_ERROR
@@ -62,7 +87,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"historyad: {shown(_in_flags(str(error)), keep=chr(10))}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        words = sys.argv[1:] if arguments is None else arguments
         hint = "; the same command continues" if _continues(words) else ""
         say(f"historyad: interrupted{hint}", file=sys.stderr)
         return 130

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from historyad.cli.console import say
+from historyad.cli.console import note, say
 from historyad.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def mention_shadowed(source: str) -> None:
     """Say on standard error that a named set is taken, where a folder is called like it."""
     from historyad.data.datasets import shadowed
 
-    if note := shadowed(source):
-        say(f"note: {note}", file=sys.stderr)
+    if said := shadowed(source):
+        note(f"note: {said}")
 
 
 def report_unreadable(samples: Source) -> None:
@@ -154,7 +154,4 @@ def report_left_out(samples: Source) -> None:
     from historyad.data.folders import describe
 
     if samples.left_out:
-        say(
-            f"historyad: left out of {samples.description}: {describe(samples.left_out)}",
-            file=sys.stderr,
-        )
+        note(f"historyad: left out of {samples.description}: {describe(samples.left_out)}")

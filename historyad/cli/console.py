@@ -1,13 +1,15 @@
-"""What commands show: progress, and figures with their names."""
+"""What commands show: lines, notes, progress, and figures with their names."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 from historyad.names import shown
+from historyad.progress import show_progress
 
 
 def say(line: object, *, file: TextIO | None = None) -> None:
@@ -15,75 +17,37 @@ def say(line: object, *, file: TextIO | None = None) -> None:
     print(shown(line), file=file, flush=True)
 
 
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Show neither notes nor progress: what is left are results, and what went wrong."""
+    before = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
+
+
+def note(line: object, *, file: TextIO | None = None) -> None:
+    """Print, on standard error unless told, what is good to know; nothing where all is quiet."""
+    if not _quiet.get():
+        say(line, file=file or sys.stderr)
+
+
 @contextmanager
 def progress() -> Iterator[Any]:
-    """Yield a callback that shows progress: bars on a terminal, a few plain lines elsewhere."""
-    if not sys.stderr.isatty():
-        yield _plain_progress()
+    """Yield a callback that shows progress, or that shows nothing where commands are quiet."""
+    if _quiet.get():
+        yield _show_nothing
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        TextColumn("{task.fields[figure]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def on_progress(record: dict[str, Any]) -> None:
-            title = _title(record)
-            if title not in tasks:
-                tasks[title] = bars.add_task(title, total=record["of"], figure="")
-            bars.update(tasks[title], completed=record["epoch"], figure=_figure(record))
-
+    with show_progress() as on_progress:
         yield on_progress
 
 
-_TITLES = {
-    "gan": "step 1  GAN and history",
-    "detector": "step 3  detector D_TV",
-    "score": "score   companions, scale",
-    "probe": "probe   damaged samples",
-}
-
-
-def _title(record: dict[str, Any]) -> str:
-    """Name the step and, where a command fits several detectors, the detector."""
-    detector = f"{record['detector']}: " if "detector" in record else ""
-    return detector + _TITLES[record["step"]]
-
-
-def _figure(record: dict[str, Any]) -> str:
-    if record["step"] == "gan":
-        return f"Wasserstein distance {record['wasserstein_distance']:6.3f}"
-    if record["step"] == "detector":
-        return f"total variation {record['total_variation']:5.3f}"
-    return str(record.get("now", ""))
-
-
-def _progress(record: dict[str, Any]) -> str:
-    """Return how far a step is, in words."""
-    if record["step"] in ("gan", "detector"):
-        return (
-            f"epoch {record['epoch']:.2f} of {record['of']:.2f}, {_figure(record)}, "
-            f"{record['seconds']:.0f} s"
-        )
-    return f"{record['epoch']} of {record['of']} {_figure(record)}".strip()
-
-
-def _plain_progress() -> Any:
-    shown: dict[str, int] = {}
-
-    def on_progress(record: dict[str, Any]) -> None:
-        title, tenth = _title(record), int(10 * record["epoch"] / record["of"])
-        if shown.get(title) != tenth:
-            shown[title] = tenth
-            say(f"{title}: {_progress(record)}", file=sys.stderr)
-
-    return on_progress
+def _show_nothing(record: dict[str, Any]) -> None:
+    pass
 
 
 def print_columns(lines: list[list[str]]) -> None:

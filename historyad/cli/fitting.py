@@ -24,7 +24,7 @@ from historyad.cli.common import (
     open_samples,
     report_unreadable,
 )
-from historyad.cli.console import print_table, progress, say
+from historyad.cli.console import note, print_table, progress, say
 from historyad.config import PRESETS, Config, given, make_config, overrides, sees_any_size, settings
 from historyad.constants import CONSTANTS
 
@@ -105,7 +105,7 @@ def fit(
             config = make_config(preset, **{**given(options), "backbone": backbone})
             samples = samples if sees_any_size(config) else opened(config)
             if ranks.is_main():
-                say(f"backbone {backbone}: {why}", file=sys.stderr)
+                note(f"backbone {backbone}: {why}")
         if ranks.is_main():
             report_unreadable(samples)
             _mention_crops(samples, config)
@@ -131,16 +131,15 @@ def fit(
         )
     _mention_rate(model, config)
     if _is_set_by_one(model):
-        say(
+        note(
             "note: the threshold is that of one held-out sample, which is twice as far out as any "
-            "other: if it is wrong, fit with --contamination 0.01, or calibrate on others",
-            file=sys.stderr,
+            "other: if it is wrong, fit with --contamination 0.01, or calibrate on others"
         )
     if suspects := RunDirectory(out).read_suspects():
         say(_set_aside([one.name for one in suspects], out))
     if copies := model.source.get("copies"):
         say(f"{copies:,} are copies of another sample: copies were kept together")
-    say(f"next: historyad score {out} SOURCE")
+    note(f"next: historyad score {out} SOURCE", file=sys.stdout)
 
 
 def _noun(model: Model) -> str:
@@ -163,10 +162,9 @@ def _mention_rate(model: Model, config: Config) -> None:
         held_out, window = "held-out " * (not model.n_folds), int(model.config.window)
         of = "windows end to end" if window else "samples"
         n, unit = samples_for_usual_rate(model.config), "steps" if window else "samples"
-        say(
+        note(
             f"note: {model.calibration.n_apart} {held_out}{of} can promise no lower rate than "
             f"{rate:.2g}; {n * (window or 1)} {unit} in all promise {usual:g}",
-            file=sys.stderr,
         )
 
 
@@ -194,7 +192,7 @@ def _normal_source(source: str, category: str | None) -> str:
     if part is None:
         refuse_dataset_root(root)
         return source
-    say(f"{root} is a data set: learning from {part}", file=sys.stderr)
+    note(f"{root} is a data set: learning from {part}")
     return str(part)
 
 
@@ -204,7 +202,7 @@ def _mention_crops(samples: Source, config: Config) -> None:
 
     said = hint(samples.samples, config)
     if said:
-        say(f"note: {said}", file=sys.stderr)
+        note(f"note: {said}")
 
 
 def _mention_dark(samples: Source) -> None:
@@ -216,10 +214,9 @@ def _mention_dark(samples: Source) -> None:
         return
     highest = int(pixels.max())
     if highest <= _TWELVE_BITS:
-        say(
+        note(
             f"note: values reach only {highest} of 255: scale 12-bit data to 0..65535, which "
-            "16-bit files hold, and 8-bit data to 0..255",
-            file=sys.stderr,
+            "16-bit files hold, and 8-bit data to 0..255"
         )
 
 

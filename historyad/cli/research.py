@@ -16,7 +16,7 @@ from historyad.cli.common import (
     command_line,
     parse_seeds,
 )
-from historyad.cli.console import progress, say
+from historyad.cli.console import print_columns, progress, say
 from historyad.errors import InputError, RunError
 from historyad.names import shown
 
@@ -160,3 +160,53 @@ def reproduce(
         for row in rows:
             say(summary(row))
         say(f"{name}: drawn in {out / name}.png and .svg")
+
+
+def list_names(
+    what: Annotated[
+        Literal["methods", "splits", "sets", "presets"],
+        Parameter(help="methods and splits of a benchmark, named data sets, presets of a fit."),
+    ],
+    *,
+    data_root: DataRoot = None,
+) -> None:
+    """List what commands know by name, a line each."""
+    lines = {
+        "methods": _methods,
+        "splits": lambda: _splits(data_root),
+        "sets": _sets,
+        "presets": _presets,
+    }[what]()
+    print_columns(lines)
+
+
+def _methods() -> list[list[str]]:
+    from historyad.research.benchmark import OURS
+    from historyad.research.peers import PEERS
+
+    ours = [[name, f"this package, preset {preset}"] for name, preset in OURS.items()]
+    return ours + [[name, "another method"] for name in PEERS]
+
+
+def _splits(data_root: Path | None) -> list[list[str]]:
+    """Return each split with what trains; the tables are those that are there."""
+    from historyad.research.splits import NAMED_SPLITS, tables_in
+
+    named = [[name, f"normal: {sources[0]}"] for name, sources in NAMED_SPLITS.items()]
+    return named + [[name, "a table, halved by the seed"] for name in tables_in(data_root)]
+
+
+def _sets() -> list[list[str]]:
+    from historyad.data.named_sets import SETS
+
+    return [[name, "splits: " + ", ".join(layouts[0].files)] for name, layouts in SETS.items()]
+
+
+def _presets() -> list[list[str]]:
+    """Return each preset with the settings in which it differs from the default."""
+    from historyad.config import PRESETS
+
+    return [
+        [name, ", ".join(f"{key} {value}" for key, value in values.items()) or "as it is"]
+        for name, values in PRESETS.items()
+    ]

@@ -30,7 +30,7 @@ from historyad.cli.common import (
     report_left_out,
     report_unreadable,
 )
-from historyad.cli.console import print_table, say
+from historyad.cli.console import note, print_table, say
 from historyad.deploy.service.limits import Limits
 from historyad.deploy.tables import open_table
 from historyad.errors import InputError
@@ -176,8 +176,9 @@ def score(
                 "--fdr chooses among samples that are independent, and steps of a series are not: "
                 "leave it out"
             )
-        if explain:
-            raise InputError("--explain is for rows of a table: of a series, see --view-scores")
+        if explain or maps is not None:
+            option = "--explain is for rows of a table" if explain else "--maps are of images"
+            raise InputError(f"{option}: of a series, see --view-scores and --intervals")
         return _score_steps(model, samples, out, intervals, view_scores=view_scores)
     if intervals is not None:
         raise InputError("--intervals are those of a series: fit with --window, perhaps auto")
@@ -187,7 +188,7 @@ def score(
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
     counts = _write(out, columns, rows)
     report_unreadable(samples)
-    say(_summary(counts["scored"], counts["anomalous"], len(samples.unreadable)), file=sys.stderr)
+    note(_summary(counts["scored"], counts["anomalous"], len(samples.unreadable)))
     if fdr is not None:
         _report_discoveries(counts, fdr, len(model.calibration.scores))
     return USER_ERROR if strict and samples.unreadable else 0
@@ -374,7 +375,7 @@ def _summary(scored: int, anomalous: int, unreadable: int) -> str:
 
 def _report_discoveries(counts: Counter[str], rate: float, n_held_out: int) -> None:
     found, scored = counts["discoveries"], counts["scored"]
-    say(f"{found:,} discoveries at a false discovery rate of {rate:g}", file=sys.stderr)
+    note(f"{found:,} discoveries at a false discovery rate of {rate:g}")
     # k p-values at their smallest, 1 / (n + 1), are discoveries if that is <= Q k / N.
     least = math.ceil(scored / (rate * (n_held_out + 1)))
     if least > scored:
@@ -399,7 +400,7 @@ def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -
     def on_part(part: Part) -> None:
         for name, reason in part.unreadable:
             say(f"historyad: skipped {name}: {reason}", file=sys.stderr)
-        say(f"part {part.number}: {part.scored:,} scored", file=sys.stderr)
+        note(f"part {part.number}: {part.scored:,} scored")
 
     if options.shard is None:
         parts = score_dataset(
@@ -419,7 +420,7 @@ def _score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -
         on_part(parts[0])
     unreadable = sum(len(part.unreadable) for part in parts)
     scored, anomalous = (sum(getattr(part, n) for part in parts) for n in ("scored", "anomalous"))
-    say(f"{_summary(scored, anomalous, unreadable)}; in {job.out}", file=sys.stderr)
+    note(f"{_summary(scored, anomalous, unreadable)}; in {job.out}")
     return USER_ERROR if strict and unreadable else 0
 
 

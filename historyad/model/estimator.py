@@ -35,12 +35,15 @@ from historyad.model.fit import calibrate_model, fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 from historyad.model.steps import Interval, find_intervals, score_source
+from historyad.progress import show_progress
 from historyad.ranks import choose_device
 from historyad.score.result import Scored
 
 _PRESETS = f"Settings to start from: {', '.join(PRESETS)}. A setting that is None is the preset's."
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     _Parameters = Any
 else:
     # scikit-learn's estimators bring their own repr and equality.
@@ -58,7 +61,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     whatever else `open_source` accepts. With
     ``window``, vectors are the steps of a series (steps, channels), and each step has a score.
 
-    Attributes after `fit`:
+    Attributes:
         model_: the fitted `Model`: score and calibration.
         threshold_: anomaly score above which an input is called anomalous.
         offset_: ``-threshold_``, scikit-learn's name and sign.
@@ -67,7 +70,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         n_features_in_: features of a vector, or rows of an image.
         feature_names_in_: names of the columns, where ``X`` was a table that has some.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from historyad import HistoryAD
         >>> normal = np.random.default_rng(0).normal(size=(500, 2))
@@ -84,12 +87,18 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         *,
         run: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
+        verbose: bool = False,
     ) -> Self:
         """Fit on a source ``X`` of normal samples; ``y`` is ignored.
 
         With a directory ``run``, the history and the log are kept there, and the same call
-        continues a fit that was interrupted. Errors are those of `fit_model`.
+        continues a fit that was interrupted. ``verbose`` shows progress on standard error: bars on
+        a terminal, a few lines in a notebook or a log; ``on_progress``, in its place, receives the
+        records themselves. Errors are those of `fit_model`.
         """
+        if verbose and on_progress is None:
+            with show_progress() as show:
+                return self.fit(X, run=run, on_progress=show)
         source = self._open(X, reset=True)
         config = self._config()
         if config.backbone == "auto":
@@ -149,6 +158,22 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         if source.series is None:
             raise InputError("there are intervals of a series: fit with window, perhaps 'auto'")
         return find_intervals(score_source(self.model_, source), source.series)
+
+    def score_frame(self, X: Any) -> DataFrame:
+        """Return a pandas data frame with a row for each sample, (N, 3 + views).
+
+        Its columns are ``anomaly_score``, ``p_value`` and ``is_anomalous``, the verdict, and then
+        what each view says, as `view_scores`. Its index is that of a data frame ``X``, the paths of
+        images, or numbers. Raises InputError where pandas is not installed.
+        """
+        check_is_fitted(self)
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise InputError("score_frame needs pandas: install historyad[tables]") from error
+        source = self._open(X, reset=False)
+        found = score_source(self.model_, source, views=True)
+        return DataFrame(found.columns(), index=_index_of(X, source))
 
     def p_value(self, X: Any) -> NDArray[np.float64]:
         """Return the conformal p-value of each sample, (N,) in (0, 1].
@@ -251,8 +276,17 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
 
 # `help(HistoryAD)` explains every setting.
 _PARAGRAPHS = f"    Parameters:\n        preset: {_PRESETS}\n{describe_settings(' ' * 8)}\n\n"
-_HEAD, _ATTRIBUTES, _REST = (HistoryAD.__doc__ or "").partition("    Attributes after")
+_HEAD, _ATTRIBUTES, _REST = (HistoryAD.__doc__ or "").partition("    Attributes:")
 HistoryAD.__doc__ = _HEAD + _PARAGRAPHS + _ATTRIBUTES + _REST
+
+
+def _index_of(X: Any, source: Source) -> Any:
+    """Return what the rows of ``X`` are called; None, which is numbers, for those of an array."""
+    if hasattr(X, "index") and hasattr(X, "columns"):
+        return X.index
+    if _is_array(X):
+        return None
+    return list(source.names if source.series is None else source.series.names)
 
 
 def _is_array(X: Any) -> bool:

@@ -20,6 +20,7 @@ from historyad.data.series import in_windows
 from historyad.data.sources import Source
 from historyad.kinds.kind import Kind
 from historyad.method.networks import count_parameters
+from historyad.model.card import as_html, as_text, rows_of
 from historyad.model.files import read_model, replace_calibration, write_model
 from historyad.score.calibration import Calibration
 from historyad.score.result import Map, Scored
@@ -28,7 +29,7 @@ from historyad.score.score import Score
 _SMALLEST_EXCESS = 1e-6  # distance of the threshold from what is typical, on that scale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A score, the calibration that turns it into a decision, and where both come from.
 
@@ -56,6 +57,12 @@ class Model:
         if maps and scored.maps is None:
             scored = dataclasses.replace(scored, maps=self.maps(samples))
         return self.calibration.decide(scored)
+
+    def __repr__(self) -> str:
+        return as_text(rows_of(self.describe()))
+
+    def _repr_html_(self) -> str:
+        return as_html(rows_of(self.describe()))
 
     @property
     def kind(self) -> Kind:

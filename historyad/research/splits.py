@@ -96,10 +96,13 @@ def find_splits(patterns: Iterable[str], data_root: Path | None) -> list[str]:
     Raises InputError for what means none.
     """
     patterns = list(patterns)
-    tables = sorted(_root(data_root).glob("vectors/*/*.npz"))
     triples = [pattern for pattern in patterns if _is_triple(pattern)]
-    known = [*NAMED_SPLITS, *(f"vectors-{table.stem}" for table in tables), *triples]
-    return select(patterns, known, "split")
+    return select(patterns, [*NAMED_SPLITS, *tables_in(data_root), *triples], "split")
+
+
+def tables_in(data_root: Path | None) -> list[str]:
+    """Return the splits of the tables that are under a data root."""
+    return [f"vectors-{table.stem}" for table in sorted(_root(data_root).glob("vectors/*/*.npz"))]
 
 
 def select(patterns: Iterable[str], known: list[str], what: str) -> list[str]:

@@ -101,10 +101,10 @@ class Calibration:
         held-out scores, the share of normal inputs above it follows Beta(m, n + 1 - m): of 99, for
         0.01, it is at most 0.0298 with 95 % confidence.
         """
-        from scipy.stats import beta  # slow to import
+        from scipy.special import betaincinv  # all of scipy.stats takes a second to import
 
         n, m = self.n_apart, int(self.is_anomalous(self.scores).sum()) // self.reach + 1
-        return [float(rate) for rate in beta.ppf(q, m, n + 1 - m)]
+        return [float(rate) for rate in betaincinv(m, n + 1 - m, q)]
 
     def decide(self, scored: Scored) -> Scored:
         """Return what was scored with p-values and verdicts."""

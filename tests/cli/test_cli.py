@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fitted import save_images
 from PIL import Image
-from tiny import TINY, TINY_OPTIONS
+from tiny import TINY, TINY_OPTIONS, save_table
 
 from historyad import HistoryAD, __version__
 from historyad.cli import _continues, _in_flags, app, judging, main
@@ -657,8 +657,49 @@ def test_our_own_mistakes_have_status_1_and_a_traceback(monkeypatch, capsys):
 
 
 def test_version(capsys):
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"{__version__}\n"
+    for flag in ("--version", "-V"):
+        assert main([flag]) == 0
+        assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_a_quiet_command_shows_its_result_alone(run, folder, few, tmp_path, capsys):
+    (few / "spoilt.png").write_bytes(b"no picture")
+    assert main(["--quiet", "score", str(run), str(few)]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 6
+    assert captured.err.count("\n") == 1
+    assert "skipped spoilt.png" in captured.err
+    out = tmp_path / "run"
+    assert main(["fit", str(folder), "--out", str(out), "--quiet", *TINY_OPTIONS]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{out}: 300 normal samples")
+    assert "next:" not in captured.out
+    assert captured.err == ""
+    assert main(["score", str(run), str(few)]) == 0
+    assert "5 scored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_ends_with_an_example_that_can_be_typed(command, capsys):
+    assert main([command, "--help"]) == 0
+    *_, line = capsys.readouterr().out.strip().splitlines()
+    example = line.removeprefix("Example: historyad ")
+    assert example.split()[0] == command
+    app.parse_args(example.split(), exit_on_error=False, print_error=False)
+
+
+def test_what_has_a_name_is_listed(tmp_path, capsys):
+    save_table(tmp_path)
+    names = {"methods": "memae", "splits": "vectors-blob", "sets": "kmnist", "presets": "instant"}
+    for what, name in names.items():
+        assert main(["list", what, "--data-root", str(tmp_path)]) == 0
+        assert name in [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_shell_is_taught_to_complete(tmp_path, capsys):
+    script = tmp_path / "completion"
+    assert main(["--install-completion", "--shell", "bash", "--output", str(script)]) == 0
+    assert "--false-positive-rate" in script.read_text()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

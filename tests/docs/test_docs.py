@@ -1,10 +1,14 @@
 """The documentation is executed: its commands run, and its numbers are those of the rows."""
 
+import ast
 import importlib
+import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +16,21 @@ import pytest
 from PIL import Image
 from tiny import TINY_OPTIONS
 
+import historyad
 from benchmarks import pages
-from historyad import cli
+from benchmarks.performance import page as performance
+from historyad import Config, cli
 from historyad.cli import main
 from historyad.files import read_rows
+from historyad.model.split import number_of_folds, promised_rate, split_rows
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language):
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language, page=README):
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     return [text for its_language, text in fenced if its_language == language]
 
 
@@ -64,6 +71,90 @@ def test_the_commands_of_the_page_on_anomaly_maps_run(tmp_path, monkeypatch):
 def test_the_python_of_the_readme_runs(tmp_path):
     (script,) = blocks("python")
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_the_readme_is_short_and_the_home_page_begins_likewise():
+    assert len(README.partition("## Read on")[0].split()) <= 500
+    home = (DOCS / "index.md").read_text()
+    assert blocks("python", home) == blocks("python")
+    assert README.split("\n\n")[1] == home.split("\n\n")[1]
+
+
+def test_the_readme_says_what_a_fit_costs_as_the_rows_do():
+    rows = read_rows(DOCS / "rows" / "speed" / "rows.jsonl")
+    parts = ([row for row in rows if row["part"] == part] for part in ("fits", "scoring"))
+    said = performance.in_short(*parts)
+    for preset, memory in (("quick", "quick_memory"), ("default", "memory")):
+        assert f" | {said[preset].removesuffix(' s')} | {said[memory]} | " in README
+
+
+def test_the_examples_of_the_page_on_python_run(tmp_path):
+    script = "\n".join(blocks("python", (DOCS / "api.md").read_text()))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert "unknown preset 'quik': did you mean 'quick'?" in done.stdout
+    assert "historyad model" in done.stdout
+
+
+def test_every_public_name_is_on_the_page_on_python():
+    page = (DOCS / "api.md").read_text()
+    for name in historyad.__all__:
+        assert re.search(rf"^(## .*\b{name}\b.*|::: [\w.]*\b{name})$", page, re.MULTILINE), name
+    for path in re.findall(r"^::: (historyad\.\S+)$", page, flags=re.MULTILINE):
+        module, _, name = path.rpartition(".")
+        assert (
+            importlib.util.find_spec(path)
+            if name.islower() and module == "historyad"
+            else (getattr(importlib.import_module(module), name))
+        ), path
+
+
+def test_the_rates_that_few_samples_promise_are_those_of_the_code():
+    page = (DOCS / "choose.md").read_text()
+    lines = re.findall(r"^\| (\d+)[ a-z]* \| ([\d.]+) % \| ([\d.]+) % \|$", page, re.MULTILINE)
+    assert len(lines) == 4
+    for n, untrained, trained in lines:
+        for trains, said in ((False, untrained), (True, trained)):
+            config = Config()
+            if number_of_folds(int(n), config, trains=trains) > 1:
+                held_out = int(n)
+            else:
+                held_out = len(split_rows(int(n), config)[1])
+            assert f"{promised_rate(config, held_out):.1%}" == f"{said}%", (n, trains)
+
+
+def test_the_container_asks_for_what_exists():
+    (text,) = blocks("dockerfile", (DOCS / "deploy.md").read_text())
+    entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[1])
+    cli.app.parse_args(entry[1:], exit_on_error=False, print_error=False)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extra in re.search(r"/src\[([\w,]+)\]", text)[1].split(","):
+        assert extra in extras["optional-dependencies"]
+    assert {"detector.json", "detector.safetensors"} <= {*re.findall(r"detector\.\w+", text)}
+
+
+def said_in(path):
+    """Yield every text in a module, with … for what stands in it only when it runs."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                getattr(value, "value", "…") if isinstance(value, ast.Constant) else "…"
+                for value in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_every_message_on_the_page_of_errors_is_one_of_the_program():
+    texts = [
+        text for path in Path(historyad.__file__).parent.rglob("*.py") for text in said_in(path)
+    ]
+    page = (DOCS / "questions.md").read_text()
+    messages = re.findall(r"^`(.*)`\n:   ", page, flags=re.MULTILINE)
+    assert len(messages) > 20
+    for message in messages:
+        assert any(message in text for text in texts), message
 
 
 def test_the_make_targets_of_the_readme_exist():
@@ -134,7 +225,9 @@ def test_every_command_is_in_the_documentation():
 
 
 def test_functions_in_the_table_of_equations_exist():
-    for file, names in re.findall(r"`([\w/]+\.py): ([\w., ]+)`", README):
+    table = re.findall(r"`([\w/]+\.py): ([\w., ]+)`", (DOCS / "paper.md").read_text())
+    assert len(table) > 10
+    for file, names in table:
         code = (ROOT / "historyad" / file).read_text()
         for name in names.split(", "):
             assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), (file, name)

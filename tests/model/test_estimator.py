@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas
 import pytest
@@ -196,6 +198,42 @@ def test_signs_and_offsets_agree(detector, split):
     assert (detector.predict(images) == np.where(anomalous, -1, 1)).all()
     assert (anomalous == (detector.p_value(images) <= detector.false_positive_rate)).all()
     assert 0 < anomalous.mean() < 1
+
+
+def test_a_frame_has_what_the_other_methods_say(detector, split, tmp_path):
+    images = np.asarray(split[1][:5])
+    for i, image in enumerate(images):
+        Image.fromarray(image.squeeze()).save(tmp_path / f"part-{i}.png")
+    frame = detector.score_frame(tmp_path)
+    assert [*frame.index] == [f"part-{i}.png" for i in range(5)]
+    assert frame["anomaly_score"].tolist() == detector.anomaly_score(images).tolist()
+    assert frame["p_value"].tolist() == detector.p_value(images).tolist()
+    assert (np.where(frame["is_anomalous"], -1, 1) == detector.predict(images)).all()
+    assert [*frame.columns[3:]] == [*detector.view_scores(images)]
+    assert [*detector.score_frame(images).index] == [*range(5)]
+
+
+def test_rows_of_a_frame_keep_their_names(of_vectors, table):
+    named = pandas.DataFrame(table[:3], index=["a", "b", "c"])
+    assert [*of_vectors.score_frame(named).index] == ["a", "b", "c"]
+
+
+def test_who_wants_to_see_progress_does(table, capsys):
+    tiny = {**TINY, "epoch_images": 128}
+    HistoryAD(**tiny).fit(table)
+    assert capsys.readouterr().err == ""
+    HistoryAD(**tiny).fit(table, verbose=True)
+    assert "step 3  detector D_TV: epoch 1.00 of 1.00" in capsys.readouterr().err
+
+
+def test_a_model_says_what_it_is_in_a_terminal_and_in_a_notebook(of_vectors):
+    text, page = repr(of_vectors.model_), of_vectors.model_._repr_html_()
+    for part in (f"{of_vectors.threshold_:+.4f}", "trained on", "neighbours, gaussian"):
+        assert part in text
+        assert part in page
+    assert text.count("\n") < 10
+    spoilt = dataclasses.replace(of_vectors.model_, source={"description": "<b>"})
+    assert "&lt;b&gt;" in spoilt._repr_html_()
 
 
 def test_p_values_fall_as_scores_rise(detector, split):
