@@ -176,8 +176,9 @@ def score(
                 "--fdr chooses among samples that are independent, and steps of a series are not: "
                 "leave it out"
             )
-        if explain:
-            raise InputError("--explain is for rows of a table: of a series, see --view-scores")
+        if explain or maps is not None:
+            option = "--explain is for rows of a table" if explain else "--maps are of images"
+            raise InputError(f"{option}: of a series, see --view-scores and --intervals")
         return _score_steps(model, samples, out, intervals, view_scores=view_scores)
     if intervals is not None:
         raise InputError("--intervals are those of a series: fit with --window, perhaps auto")
