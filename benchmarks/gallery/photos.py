@@ -81,12 +81,13 @@ def _show_map(ax: Any, model: Model, image: Pixels) -> None:
 
 
 def _write_verdict(ax: Any, found: Scored, row: int, threshold: float) -> None:
-    """Write the score of a row and its verdict beneath a map."""
-    score = float(found.anomaly_score[row])
-    verdict, colour = ("anomalous", VERMILLION) if score > threshold else ("normal", BLUE)
+    """Write the verdict on a row and its p-value beneath a map."""
+    assert found.p_value is not None
+    is_above = found.anomaly_score[row] > threshold
+    verdict, colour = ("anomalous", VERMILLION) if is_above else ("normal", BLUE)
     place = {"ha": "center", "va": "top", "transform": ax.transAxes, "color": colour}
     ax.text(0.5, -0.03, verdict, size=11, weight="bold", **place)
-    ax.text(0.5, -0.12, f"score {score:+.2f}", size=9, **place)
+    ax.text(0.5, -0.12, f"p-value {found.p_value[row]:.2f}", size=9, **place)
 
 
 if __name__ == "__main__":
