@@ -41,6 +41,9 @@ if __name__ == "__main__":
     shape, pixels = tuple(session.get_inputs()[0].shape[1:]), pixels_of(file)
     if pixels.shape != shape:
         sys.exit(f"{file} is of shape {pixels.shape}, the detector takes {shape}")
-    score, p_value, is_anomalous = session.run(None, {"images": pixels[None]})
+    score, p_value, is_anomalous, *maps = session.run(None, {"images": pixels[None]})
     verdict = "anomalous" if is_anomalous[0] else "normal"
     print(f"{file}: {verdict}, anomaly score {score[0]:+.4f}, p-value {p_value[0]:.4f}")
+    for (values,) in maps:  # of detectors that make one
+        row, column = np.unravel_index(values.argmax(), values.shape)
+        print(f"most anomalous at column {column}, row {row}: {values[row, column]:.1f}")

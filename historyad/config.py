@@ -23,8 +23,10 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    word: str = "",
 ) -> Any:
-    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+    """Declare a setting; ``word`` may stand in place of a number."""
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "word": word}
     return field(default=default, metadata=metadata)
 
 
@@ -81,6 +83,29 @@ class Config:
         "224 for lite0, and for a file what it says.",
         low=0,
         high=1024,
+    )
+    resize: int = _setting(
+        -1,
+        "Side of the square to which an image is brought for the backbone, in pixels, 32 to 1024. "
+        "0 sees images as they are, in overlapping tiles. -1 takes 0 where images are longer than "
+        "1,024 pixels, and else the backbone's side.",
+        low=-1,
+        high=1024,
+    )
+    window: int | str = _setting(
+        0,
+        "Steps in a window of a series: the rows of a table or an array are then steps of time, in "
+        "their order, and what is judged is each stretch of so many of them. auto takes the "
+        "period of the series, by its autocorrelation. 0 takes each row for itself.",
+        low=0,
+        high=100_000,
+        word="auto",
+    )
+    stride: int = _setting(
+        0,
+        "Steps from one window of a series to the next. 0 takes an eighth of the window.",
+        low=0,
+        high=100_000,
     )
     augment: str = _setting(
         "",
@@ -364,6 +389,7 @@ def validate(config: Config) -> None:
     if config.image_size not in (0, 8, 16, 32, 64, 128):
         raise ConfigError(f"image_size is {config.image_size}: take 0, 8, 16, 32, 64 or 128")
     _validate_crops(config)
+    _validate_window(config)
     for name, smallest in (
         ("false_positive_rate", SMALLEST_RATE),
         ("calibration_share", _SMALLEST_SHARE),
@@ -397,6 +423,18 @@ def _validate_crops(config: Config) -> None:
         raise ConfigError("contrast and scales are for crops: set patch, best to 32")
 
 
+def _validate_window(config: Config) -> None:
+    if config.window == 1:
+        raise ConfigError("window is 1: take 0 for rows that stand alone, or 2 steps and more")
+    if config.stride and not config.window:
+        raise ConfigError("stride is that of the windows of a series: set window, too")
+    if not isinstance(config.window, str) and config.stride > config.window:
+        raise ConfigError(
+            f"stride is {config.stride} and window {config.window}, so that steps between windows "
+            "would not be seen: lower stride"
+        )
+
+
 def _validate_backbone(config: Config) -> None:
     name = config.backbone
     if not (name in _BACKBONES or name.endswith((".onnx", ".pt2"))):
@@ -405,12 +443,19 @@ def _validate_backbone(config: Config) -> None:
             "with its NAME.json"
         )
     if name == "none":
-        if config.backbone_side:
-            raise ConfigError("backbone_side is for a backbone: set backbone, perhaps to lite0")
+        for other, default in (("backbone_side", 0), ("resize", -1)):
+            if getattr(config, other) != default:
+                raise ConfigError(f"{other} is for a backbone: set backbone, perhaps to lite0")
         return
-    if 0 < config.backbone_side < _SMALLEST_SIDE:
+    for other in ("backbone_side", "resize"):
+        if 0 < getattr(config, other) < _SMALLEST_SIDE:
+            raise ConfigError(
+                f"{other} is {getattr(config, other)}: take {_SMALLEST_SIDE} to 1024, or 0"
+            )
+    if config.resize > 0 and config.backbone_side not in (0, config.resize):
         raise ConfigError(
-            f"backbone_side is {config.backbone_side}: take {_SMALLEST_SIDE} to 1024, or 0"
+            f"resize is {config.resize} and backbone_side {config.backbone_side}: an image that is "
+            "resized is seen whole, so leave out backbone_side"
         )
     for other in ("image_size", "patch", "augment"):
         if value := getattr(config, other):
@@ -428,9 +473,13 @@ def sees_any_size(config: Config) -> bool:
 def _validate_one(name: str, value: Any, setting: Field[Any]) -> None:
     default: Any = setting.default
     wanted = type(default)
+    word = setting.metadata["word"]
+    if word and value == word:
+        return
     kinds: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real}  # numpy's are such, too
     if isinstance(value, bool) or not isinstance(value, kinds.get(wanted, wanted)):
-        raise ConfigError(f"{name} is {value!r}: it must be of type {wanted.__name__}")
+        or_word = f" or '{word}'" if word else ""
+        raise ConfigError(f"{name} is {value!r}: it must be of type {wanted.__name__}{or_word}")
     low, high, choices = (setting.metadata[key] for key in ("low", "high", "choices"))
     if choices and value not in choices:
         listed = ", ".join(choice or "''" for choice in choices)

@@ -55,6 +55,12 @@ class Constants:
     history_of_vectors: Rule = Rule(1.0, floor=1.0)
     neighbours_of_vectors: Rule = Rule(1.0)
     gaussian_of_vectors: Rule = Rule(0.5)
+    # The sum of views of windows
+    neighbours_of_windows: Rule = Rule(1.0)
+    shape_of_windows: Rule = Rule(1.0, floor=1.0)
+    gaussian_of_windows: Rule = Rule(1.0)
+    level_of_windows: Rule = Rule(1.0)
+    spectrum_of_windows: Rule = Rule(1.0, floor=1.0)
     # K-nearest neighbours
     neighbours: int = 5
     bank_values: int = 2**21  # of the normal samples that are kept: 8 MB
@@ -96,6 +102,10 @@ class Constants:
     worst_pixels: int = 256  # area of the map that makes the score of an image: 16 x 16 pixels
     # Cells of a backbone's maps
     backbone_side: int = 224  # of the square that lite0 sees, unless set
+    largest_whole: int = 1024  # pixels of the longer side of images that are brought to that square
+    tile_side: int = 512  # of the squares that lite0 sees of larger images, unless set
+    tile_overlap: float = 0.125  # of neighbouring ones, at least, as a share of the side
+    tile_cells: int = 1024  # at most, that are kept of an image seen in tiles
     level_brightness: float = 127.0  # mean grey level of every image
     level_contrast: float = 45.0  # and the deviation
     level_least: float = 4.0  # deviation; what has less shows nothing
@@ -133,6 +143,18 @@ class Constants:
     suspects_low: float = 0.25  # quantile of a group that counts when it is judged again
     suspects_size: float = 0.25  # power of its size that does
     suspects_tie: float = 1e-3  # of what tells members of a group apart
+    # Windows of a series
+    usual_window: int = 50  # steps, where the series has no clear period
+    shortest_window: int = 8
+    longest_window: int = 300
+    fewest_windows: int = 6  # one after the other, in a series of which the window is chosen
+    clear_period: float = 0.2  # autocorrelation at a lag that is one
+    windows_in_one: int = 8  # that begin within one, unless a stride is set
+    reaches_of_a_block: int = 4  # windows' lengths in a block that is held out
+    window_values: int = 1024  # at most, of a window that distances are taken between
+    flat_window: float = 0.05  # deviation, in spreads of the series; what has less shows nothing
+    window_bands: int = 16  # of frequencies
+    silent_band: float = 1e-3  # power
     # Columns
     constant_step: float = 10.0  # of a value unlike a constant, by the root of how many columns
     # Local contrast; lengths are parts of a crop's side: 4 and 12 pixels for crops of 32

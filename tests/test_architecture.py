@@ -84,7 +84,7 @@ def test_only_its_own_commands_import_research():
 
 ASKED = "|".join(
     [
-        r"isinstance\([^)]*\b(?:Whole|Crops|Features|Columns|ImageKind)\b",
+        r"isinstance\([^)]*\b(?:Whole|Crops|Features|Columns|Windows|ImageKind)\b",
         r"\.kind\.name\b",
         r"\.kind [!=]=",
         r"len\([\w.]*shape\)",
@@ -99,7 +99,8 @@ def test_only_kinds_and_data_ask_what_kind_of_input_there_is():
             continue
         asked = re.search(ASKED, path.read_text())
         assert not asked, f"{name} asks {asked[0]}"
-        kinds = {f"kinds.{kind}" for kind in ("whole", "crops", "features", "columns", "images")}
+        names = ("whole", "crops", "features", "columns", "windows", "images")
+        kinds = {f"kinds.{kind}" for kind in names}
         assert not kinds.intersection(imported_by(path)), name
 
 

@@ -81,6 +81,8 @@ def test_limits_are_allowed_and_what_is_beyond_is_refused():
         "skip_epochs": {"n_epochs": 1000.0},
         "scales": {"patch": 32},
         "backbone_side": {"backbone": "lite0"},
+        "resize": {"backbone": "lite0"},
+        "stride": {"window": 100_000},
     }
     assert len(list(limits())) > 40
     for name, limit, beyond, words in limits():
@@ -142,8 +144,13 @@ def test_backbones():
         said = refusal("backbone", name)
         assert said.startswith(f"backbone is '{name}': take none, auto, lite0, or a file NAME.onnx")
     assert refusal("backbone_side", 224).startswith("backbone_side is for a backbone: set backbone")
-    with pytest.raises(ConfigError, match="backbone_side is 16: take 32 to 1024, or 0"):
-        make_config(backbone="lite0", backbone_side=16)
+    assert refusal("resize", 0).startswith("resize is for a backbone: set backbone")
+    for name in ("backbone_side", "resize"):
+        with pytest.raises(ConfigError, match=f"{name} is 16: take 32 to 1024, or 0"):
+            make_config(backbone="lite0", **{name: 16})
+    with pytest.raises(ConfigError, match=r"resize is 448 and backbone_side 224: .* leave out"):
+        make_config(backbone="lite0", resize=448, backbone_side=224)
+    make_config(backbone="lite0", resize=0, backbone_side=224)
     for other in ({"patch": 32}, {"image_size": 64}, {"augment": "flip"}):
         (name,) = other
         with pytest.raises(

@@ -90,13 +90,15 @@ class Lite0Backbone:
         return {name: one.contiguous() for name, one in self.network.state_dict().items()}
 
 
-def open_backbone(name: str, side: int = 0) -> Backbone:
+def open_backbone(name: str, side: int = 0, *, in_tiles: bool = False) -> Backbone:
     """Return the backbone of a name or a file, which sees squares of ``side`` pixels; 0: its own.
 
+    That is larger, where it can be, for squares which are tiles of an image.
     Raises InputError for what cannot be read, and where an extra is missing.
     """
     if name == Lite0Backbone.name:
-        return Lite0Backbone.of(side or CONSTANTS.backbone_side, load_weights())
+        usual = CONSTANTS.tile_side if in_tiles else CONSTANTS.backbone_side
+        return Lite0Backbone.of(side or usual, load_weights())
     return open_graph(name, side)
 
 

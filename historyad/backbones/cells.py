@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from historyad.constants import CONSTANTS
 
+_ROWS = 64  # of a large image, that are looked at together
+
 
 def levelled(images: Tensor, side: int) -> Tensor:
     """Map uint8 (N, H, W, C) to grey values (N, 3, side, side) of one brightness and contrast.
@@ -26,10 +28,33 @@ def levelled(images: Tensor, side: int) -> Tensor:
     """
     x = images.permute(0, 3, 1, 2).float()
     x = _weights(x.shape[2], side).to(x.device) @ x @ _weights(x.shape[3], side).to(x.device).T
-    x = x - x.mean((2, 3), keepdim=True)
-    deviation = x.square().mean((1, 2, 3), keepdim=True).sqrt()
-    x = x / deviation.clamp(min=CONSTANTS.level_least) * CONSTANTS.level_contrast
+    mean = x.mean((2, 3), keepdim=True)
+    deviation = (x - mean).square().mean((1, 2, 3), keepdim=True).sqrt()
+    return on_level(x, mean, deviation)
+
+
+def on_level(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Map grey values (N, C, H, W) of images with this ``mean`` and ``deviation`` to the level.
+
+    The mean is (N, C, 1, 1), the deviation (N, 1, 1, 1), and the result (N, 3, H, W).
+    """
+    x = (x - mean) / deviation.clamp(min=CONSTANTS.level_least) * CONSTANTS.level_contrast
     return (x + CONSTANTS.level_brightness).expand(-1, 3, -1, -1)
+
+
+def level_of(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean (1, C, 1, 1) and deviation (1, 1, 1, 1) of an image, uint8 (H, W, C).
+
+    A few rows at a time, so that little memory is taken for large ones.
+    """
+    n = image.shape[0] * image.shape[1]
+    sums, squares = torch.zeros(2, image.shape[2], dtype=torch.float64)
+    for part in torch.split(image, _ROWS):
+        values = part.double()
+        sums, squares = sums + values.sum((0, 1)), squares + values.square().sum((0, 1))
+    mean = sums / n
+    deviation = (squares / n - mean.square()).clamp(min=0).mean().sqrt()
+    return mean.float().view(1, -1, 1, 1), deviation.float().view(1, 1, 1, 1)
 
 
 def cells_of(maps: Sequence[Tensor]) -> Tensor:

@@ -85,9 +85,7 @@ class GraphBackbone:
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]:
         """Map grey values (N, 3, side, side) to maps."""
-        shape = (1, 3, 1, 1)
-        mean, std = (x.new_tensor(values).view(shape) for values in (self.mean, self.std))
-        values = ((x / 255 - mean) / std).cpu().numpy()
+        values = self.normalised(x).cpu().numpy()
         (given,) = self._session.get_inputs()
         maps = [
             self._session.run(list(self.outputs), {given.name: np.ascontiguousarray(one[None])})
@@ -97,6 +95,12 @@ class GraphBackbone:
             torch.from_numpy(np.concatenate(parts)).float().to(x.device)
             for parts in zip(*maps, strict=True)
         ]
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Map grey values (N, 3, side, side) to what the graph expects."""
+        shape = (1, 3, 1, 1)
+        mean, std = (x.new_tensor(values).view(shape) for values in (self.mean, self.std))
+        return (x / 255 - mean) / std
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return itself: nothing of it changes, and a session cannot be copied."""

@@ -55,7 +55,7 @@ class Lite0(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return both maps, the finer one first."""
-        x = functional.relu6(self.stem(x))
+        x = functional.relu6(self.stem(x), inplace=True)
         found = []
         for number, block in enumerate(self.blocks):
             x = block(x)
@@ -77,8 +77,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, n_in, H, W) to (N, n_out, H / stride, W / stride), rounded up."""
-        wide = x if self.widen is None else functional.relu6(self.widen(x))
-        narrow: Tensor = self.narrow(functional.relu6(self.filter(wide)))
+        wide = x if self.widen is None else functional.relu6(self.widen(x), inplace=True)
+        narrow: Tensor = self.narrow(functional.relu6(self.filter(wide), inplace=True))
         return x + narrow if self.adds else narrow
 
 
@@ -92,6 +92,11 @@ class SameConv2d(nn.Conv2d):
         """Map (N, n_in, H, W) to (N, n_out, H / stride, W / stride), rounded up."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         missing = [max(0, (-(-n // stride) - 1) * stride + kernel - n) for n in (*x.shape[:1:-1],)]
+        if missing == [2 * (kernel // 2)] * 2:  # the same on all sides: no copy is needed
+            sides = (kernel // 2, kernel // 2)
+            return functional.conv2d(
+                x, self.weight, self.bias, self.stride, sides, groups=self.groups
+            )
         if any(missing):
             x = functional.pad(x, [side for n in missing for side in (n // 2, n - n // 2)])
         return super().forward(x)

@@ -32,10 +32,10 @@ app = App(
     version_flags=["--version", "-V"],
     help=(
         "Find anomalies when only normal examples exist.\n\n"
-        "A SOURCE is a folder of images or tar shards, a .npy or .npz file (file.npz:key), a table "
-        "of numbers (.csv, .tsv, .txt, also .gz, .parquet, .feather), or a named data set "
-        "NAME[:SPLIT[:LABELS]] such as digits:train, mnist:train:!3 (all but the threes) or "
-        "kmnist:test. Start with: historyad demo\n\n"
+        "A SOURCE is a folder of images, of recordings (.wav) or tar shards, a .npy or .npz file "
+        "(file.npz:key), a table of numbers (.csv, .tsv, .txt, also .gz, .parquet, .feather), or a "
+        "named data set NAME[:SPLIT[:LABELS]] such as digits:train, mnist:train:!3 (all but the "
+        "threes) or kmnist:test. Start with: historyad demo\n\n"
         "With --quiet, every command shows results and errors alone: no progress and no notes."
     ),
     help_format="plaintext",

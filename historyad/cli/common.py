@@ -57,6 +57,13 @@ class Reading:
         str | None,
         Parameter(name="--id", help="Column of a table that says what its rows are called."),
     ] = None
+    time_column: Annotated[
+        str | None,
+        Parameter(
+            name="--time",
+            help="Column of a table that says when its rows were measured: a series, see --window.",
+        ),
+    ] = None
     channels: Annotated[
         Literal[1, 3] | None,
         Parameter(help="Make all images of a folder grey (1) or colour (3), where it has both."),
@@ -103,8 +110,6 @@ def open_for(
 
     Its images become grey or colour as those of the fit did, unless ``channels`` says otherwise.
     """
-    from historyad.data.columns import align
-
     opened = open_samples(
         source,
         _as_fitted(reading, model),
@@ -112,7 +117,7 @@ def open_for(
         mixed=model.kind.grid,
         any_size=model.kind.takes_any_size,
     )
-    return align(opened, model.feature_names)
+    return model.takes(opened)
 
 
 def _as_fitted(reading: Reading, model: Model) -> Reading:
@@ -122,12 +127,11 @@ def _as_fitted(reading: Reading, model: Model) -> Reading:
 
 def open_stream_for(model: Model, source: str, reading: Reading) -> Source:
     """Return what ``model`` can score in chunks, without holding all of it."""
-    from historyad.data.columns import align
     from historyad.data.datasets import open_stream
 
     mention_shadowed(source)
     opened = open_stream(source, mixed=model.kind.grid, **vars(_as_fitted(reading, model)))
-    return align(opened, model.feature_names)
+    return model.takes(opened)
 
 
 def mention_shadowed(source: str) -> None:

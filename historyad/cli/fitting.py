@@ -83,6 +83,8 @@ def fit(
     from historyad.model.run import RunDirectory
 
     config = make_config(preset, **given(options))
+    if reading.time_column is not None and not config.window:
+        config = make_config(preset, **{**given(options), "window": "auto"})
     started, was_there = time.monotonic(), RunDirectory(out).is_finished
     source = _normal_source(source, category)
     with ranks.launch():
@@ -116,7 +118,7 @@ def fit(
             return
     skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
     say(
-        f"{out}: {len(samples):,} normal samples{skipped}, "
+        f"{out}: {len(samples):,} {_noun(model)}{skipped}, "
         f"threshold {model.calibration.threshold:+.3f} "
         f"at a false-positive rate of {model.calibration.false_positive_rate:.4g}"
         f"{_how_sure(model.calibration)}, "
@@ -124,8 +126,8 @@ def fit(
     )
     if model.n_folds:
         say(
-            f"every sample was learnt from and calibrated on: in {model.n_folds} folds, each "
-            "scored by a detector of the others"
+            f"every {'step' if model.config.window else 'sample'} was learnt from and calibrated "
+            f"on: in {model.n_folds} folds, each scored by a detector of the others"
         )
     _mention_rate(model, config)
     if _is_set_by_one(model):
@@ -140,6 +142,11 @@ def fit(
     note(f"next: historyad score {out} SOURCE", file=sys.stdout)
 
 
+def _noun(model: Model) -> str:
+    window = model.config.window
+    return f"normal steps in windows of {window}" if window else "normal samples"
+
+
 def _how_sure(calibration: Calibration) -> str:
     """Say with what confidence the rate is kept, where it is not one on average."""
     sure = calibration.confidence
@@ -152,10 +159,12 @@ def _mention_rate(model: Model, config: Config) -> None:
 
     rate, usual = model.calibration.false_positive_rate, CONSTANTS.usual_rate
     if not config.false_positive_rate and rate > usual:
-        scores = f"{len(model.calibration.scores)} {'held-out ' * (not model.n_folds)}samples"
+        held_out, window = "held-out " * (not model.n_folds), int(model.config.window)
+        of = "windows end to end" if window else "samples"
+        n, unit = samples_for_usual_rate(model.config), "steps" if window else "samples"
         note(
-            f"note: {scores} can promise no lower rate than {rate:.2g}; "
-            f"{samples_for_usual_rate(model.config)} samples in all promise {usual:g}"
+            f"note: {model.calibration.n_apart} {held_out}{of} can promise no lower rate than "
+            f"{rate:.2g}; {n * (window or 1)} {unit} in all promise {usual:g}"
         )
 
 

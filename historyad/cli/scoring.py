@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from historyad.model.model import Model
 
 Row = dict[str, Any]
+
+_SHOWN_INTERVALS = 10
 ServiceLimits = Annotated[Limits, Parameter(name="*", group="Limits")]
 
 
@@ -109,6 +111,20 @@ def score(
         bool,
         Parameter(negative="", help="Add a column for each view: 0 is typical, above 1 is rare."),
     ] = False,
+    explain: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Add a column because: the columns that make a row anomalous, with their values "
+            "and what is usual beside the others.",
+        ),
+    ] = False,
+    intervals: Annotated[
+        Path | None,
+        Parameter(
+            help="File to write, .csv or .jsonl: the anomalous intervals of a series, worst first."
+        ),
+    ] = None,
     fdr: Annotated[
         float | None,
         Parameter(
@@ -130,6 +146,8 @@ def score(
     if parts.is_asked_for:
         from historyad.deploy.parts import Job
 
+        if explain:
+            raise InputError("--explain explains in one process: leave out --shard and --engine")
         if fdr is not None:
             raise InputError("--fdr takes all scores at once: leave out --shard and --engine")
         if maps is not None:
@@ -152,7 +170,19 @@ def score(
     model = load_model(run, device)
     samples = open_stream_for(model, source, reading)
     columns = column_names(model, view_scores=view_scores)
-    rows = _score(model, samples, view_scores=view_scores, maps=maps)
+    if samples.series is not None:
+        if fdr is not None:
+            raise InputError(
+                "--fdr chooses among samples that are independent, and steps of a series are not: "
+                "leave it out"
+            )
+        if explain:
+            raise InputError("--explain is for rows of a table: of a series, see --view-scores")
+        return _score_steps(model, samples, out, intervals, view_scores=view_scores)
+    if intervals is not None:
+        raise InputError("--intervals are those of a series: fit with --window, perhaps auto")
+    rows = _score(model, samples, view_scores=view_scores, maps=maps, explain=explain)
+    columns = (*columns, "because") if explain else columns
     if fdr is not None:
         columns, rows = (*columns, "is_discovery"), _with_discoveries(rows, fdr)
     counts = _write(out, columns, rows)
@@ -181,15 +211,19 @@ def drift(
     reading: Reading = READING,
     device: Device = "auto",
 ) -> None:
-    """Test whether a stream, in its order, is still what was calibrated on, and since when not."""
+    """Test whether a stream, in its order, is still what was calibrated on, and since when not.
+
+    Of a series, windows are looked at that share no step with each other.
+    """
     import numpy as np
 
+    from historyad.data.series import apart
     from historyad.data.shards import printable
     from historyad.files import save_json
     from historyad.judge.drift import detect_drift, table_of
 
     model = load_model(run, device)
-    samples = open_stream_for(model, source, reading)
+    samples = apart(open_stream_for(model, source, reading))
     names: list[str] = []
     scores = [np.empty(0, np.float32)]
     for some, chunk in _chunks(model, samples):
@@ -272,14 +306,53 @@ def _chunks(model: Model, samples: Source) -> Iterator[Batch]:
         raise InputError(f"none of {len(samples):,} images can be scored. {name}: {reason}")
 
 
-def _score(model: Model, samples: Source, *, view_scores: bool, maps: Path | None) -> Iterator[Row]:
+def _score(
+    model: Model, samples: Source, *, view_scores: bool, maps: Path | None, explain: bool
+) -> Iterator[Row]:
     """Yield the row of each sample."""
     from historyad.deploy.parts import rows_of, score_chunk
+    from historyad.judge.explain import reasons
 
     for names, chunk in _chunks(model, samples):
         if maps is not None:
             _write_maps(model, names, chunk, maps)
-        yield from rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
+        rows = rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
+        for row, sample in zip(rows, chunk, strict=True):
+            if explain:
+                found = reasons(model, sample) if row["is_anomalous"] else []
+                row["because"] = "; ".join(map(str, found))
+            yield row
+
+
+def _score_steps(
+    model: Model, samples: Source, out: str, intervals: Path | None, *, view_scores: bool
+) -> int:
+    """Write a row for each step of a series, and its anomalous intervals; name the worst."""
+    import numpy as np
+
+    from historyad.data.shards import printable
+    from historyad.deploy.parts import rows_of
+    from historyad.model.steps import COLUMNS, find_intervals, rows_of_intervals, score_source
+
+    series = samples.series
+    assert series is not None
+    scored = score_source(model, samples, views=view_scores)
+    names = np.array([printable(name) for name in series.names], object)
+    columns = {"path": names, **scored.columns()}
+    counts = _write(out, tuple(columns), rows_of(columns))
+    found = rows_of_intervals(find_intervals(scored, series), series)
+    if intervals is not None:
+        _write(str(intervals), COLUMNS, iter(found))
+    say(_summary(counts["scored"], counts["anomalous"], 0), file=sys.stderr)
+    for row in found[:_SHOWN_INTERVALS]:
+        say(
+            f"{row['start']} to {row['end']}: {row['steps']:,} steps, score "
+            f"{row['anomaly_score']:+.3f}, p-value {row['p_value']:.2g}",
+            file=sys.stderr,
+        )
+    if len(found) > _SHOWN_INTERVALS:
+        say(f"and {len(found) - _SHOWN_INTERVALS:,} more intervals", file=sys.stderr)
+    return 0
 
 
 def _write(out: str, columns: tuple[str, ...], rows: Iterator[Row]) -> Counter[str]:
@@ -289,7 +362,7 @@ def _write(out: str, columns: tuple[str, ...], rows: Iterator[Row]) -> Counter[s
         for row in rows:
             write(row)
             counts["scored"] += 1
-            counts["anomalous"] += row["is_anomalous"]
+            counts["anomalous"] += row.get("is_anomalous", False)
             counts["discoveries"] += row.get("is_discovery", False)
     return counts
 

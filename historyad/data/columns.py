@@ -23,7 +23,7 @@ def align(source: Source, names: Sequence[str]) -> Source:
         return source
     _check_names(source, names)
     places = [source.columns.index(name) for name in names]
-    return replace(source, samples=source.samples[:, places], columns=names)
+    return replace(source, samples=source.samples[..., places], columns=names)
 
 
 def _check_number(source: Source, names: Sequence[str]) -> None:

@@ -55,6 +55,7 @@ from historyad.data.in_memory import (
     open_dataset,
 )
 from historyad.data.named_sets import SETS, find_files
+from historyad.data.series import check_times
 from historyad.data.shards import Shards, find_shards
 from historyad.data.sources import Source
 from historyad.data.tables import Roles
@@ -72,6 +73,7 @@ def open_source(
     channels: int | None = None,
     any_size: bool = False,
     id_column: str | None = None,
+    time_column: str | None = None,
     group_column: str | None = None,
 ) -> Source:
     """Open any SOURCE of the table above, whole.
@@ -82,12 +84,13 @@ def open_source(
     placed, for images that differ in size, and ``channels`` (1 or 3) makes all grey or colour. With
     ``any_size``, and no ``mixed``, images that come one by one are `Images`, of as many sizes as
     there are. Of tables, ``id_column`` says what the rows are called, and ``group_column`` which of
-    them belong together; neither is among the values then. Raises InputError for whatever cannot be
+    them belong together; neither is among the values then. ``time_column`` is such an id, too, of
+    which it is made sure that it rises without a gap. Raises InputError for whatever cannot be
     used, among it unreadable images in a folder unless ``skip_unreadable``.
     """
-    roles = Roles(id_column, group_column)
+    roles = Roles(_id_of(id_column, time_column), group_column)
     wanted = Wanted(roles, skip_unreadable, mixed, channels, any_size and mixed is None)
-    return _open(source, data_root, wanted)
+    return _in_time(_open(source, data_root, wanted), time_column)
 
 
 def open_stream(
@@ -97,13 +100,28 @@ def open_stream(
     mixed: int | None = None,
     channels: int | None = None,
     id_column: str | None = None,
+    time_column: str | None = None,
 ) -> Source:
     """Open any SOURCE for one pass of ``chunks``: no folder of images is held in memory.
 
     Arguments and errors are those of `open_source`; unreadable images are skipped and recorded.
     """
-    wanted = Wanted(Roles(id_column), True, mixed, channels, in_one_pass=True)
-    return _open(source, data_root, wanted)
+    roles = Roles(_id_of(id_column, time_column))
+    wanted = Wanted(roles, True, mixed, channels, in_one_pass=True)
+    return _in_time(_open(source, data_root, wanted), time_column)
+
+
+def _id_of(id_column: str | None, time_column: str | None) -> str | None:
+    """Return the column that says what the rows are called; InputError where two are to."""
+    if id_column is not None and time_column is not None:
+        raise InputError("the rows of a series are called by their time: give --id or --time")
+    return id_column or time_column
+
+
+def _in_time(source: Source, time_column: str | None) -> Source:
+    if time_column is not None:
+        check_times(source.names, source.description)
+    return source
 
 
 def _open(source: Any, data_root: str | Path | None, wanted: Wanted) -> Source:

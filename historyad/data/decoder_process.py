@@ -45,6 +45,8 @@ def main() -> None:
     Image.preinit()
     for plugin in ("MpoImagePlugin", "TiffImagePlugin", "WebPImagePlugin"):
         importlib.import_module(f"PIL.{plugin}")
+    with contextlib.suppress(ImportError):  # who has recordings is told
+        importlib.import_module("soundfile")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # of one that the system ends
     with socket.socket(fileno=0) as connection, contextlib.suppress(OSError):
         messages = connection.makefile("rwb")

@@ -13,6 +13,7 @@ transparency (alpha, colour key)      composited over black: a hidden colour nev
 CMYK, YCbCr, HSV                      RGB
 float (TIFF ``F``)                    0..1 -> 0..255, rounded; NaN, infinity or outside: refused
 EXIF orientation                      applied: pixels as a viewer shows them
+sound (WAV)                           its spectrogram, see `historyad.data.sounds`
 several frames or pages               refused (of a camera's MPO, the main picture)
 more pixels than ``max_pixels``       refused before anything is decoded
 uint8 array                           as it is, without a copy
@@ -36,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from historyad.data.sounds import HEAD, SOUNDS, is_sound, read_sound
 from historyad.errors import InputError
 
 Pixels = NDArray[np.uint8]
@@ -45,7 +47,7 @@ Check = Callable[[tuple[int, ...]], None]  # InputError for samples of a shape t
 # many more, some of which start other programs (EPS) or have no length checks.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-SUFFIXES |= {".pbm", ".pgm", ".pnm", ".ppm"}
+SUFFIXES |= {".pbm", ".pgm", ".pnm", ".ppm", *SOUNDS}
 _TURNED = (5, 6, 7, 8)  # orientations of EXIF in which width and height change places
 STRIP_PIXELS = 1 << 20  # of a file, converted at a time
 CHUNK_VALUES = 1 << 24  # values converted at a time: bounds the temporaries to about 128 MB
@@ -69,6 +71,10 @@ def read_image(
     the table above accepts. Nothing bounds its time: that is `historyad.data.decoding`'s.
     """
     try:
+        head = stream.read(HEAD)
+        stream.seek(0)
+        if is_sound(head):
+            return _of_sound(stream, name, max_pixels, side, channels, check)
         with Image.open(stream, formats=FORMATS) as image:
             _check_before_decoding(image, name, max_pixels)
             if check is not None:
@@ -84,6 +90,21 @@ def read_image(
     # struct.error, MemoryError, ...: the list is open, and to the user it is one thing.
     except Exception as error:
         raise unreadable(name, error) from error
+    if check is not None:
+        check(pixels.shape)
+    return pixels
+
+
+def _of_sound(
+    stream: BinaryIO,
+    name: str,
+    max_samples: int,
+    side: int | None,
+    channels: int | None,
+    check: Check | None,
+) -> Pixels:
+    """Return the picture of a recording, made to `conform`."""
+    pixels = conform(read_sound(stream, name, max_samples=max_samples), side, channels)
     if check is not None:
         check(pixels.shape)
     return pixels

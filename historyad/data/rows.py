@@ -132,14 +132,25 @@ class ShuffledSamples:
         return self._prepare(samples) if self._prepare else samples
 
 
-def stretches(n: int, size: int, random: np.random.Generator) -> NDArray[np.intp]:
+def rows_between(rows: NDArray[np.intp], others: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return how far each row is from the nearest of ``others``: 0 where it is one of them."""
+    places = np.unique(others)
+    after = np.clip(np.searchsorted(places, rows), 1, max(1, len(places) - 1))
+    found = np.minimum(np.abs(places[after - 1] - rows), np.abs(places[after % len(places)] - rows))
+    return np.asarray(found, np.intp)
+
+
+def stretches(n: int, size: int, random: np.random.Generator, reach: int = 1) -> NDArray[np.intp]:
     """Return ``size`` of ``n`` rows in blocks, one at a random place in each equal stretch of them.
 
     Samples that were stored together are often related: digits of one writer, parts of one batch.
     Held out one by one, they would find their relatives among the training samples and look more
-    normal than what will come, from other writers and batches.
+    normal than what will come, from other writers and batches. Where samples less than ``reach``
+    rows apart share a part, the blocks are few and long: what is near one is lost to training.
     """
     n_blocks = min(CONSTANTS.held_out_blocks, size)
+    if reach > 1:
+        n_blocks = min(n_blocks, max(1, size // (CONSTANTS.reaches_of_a_block * reach)))
     stretches = np.array_split(np.arange(n), n_blocks)
     sizes = [len(part) for part in np.array_split(np.arange(size), n_blocks)]
     starts = [random.integers(len(s) - m + 1) for s, m in zip(stretches, sizes, strict=True)]

@@ -4,19 +4,21 @@ How they are opened is in `historyad.data.datasets`.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from historyad.data.arrays import Labels, Samples
 from historyad.data.images import Check, Pixels
 from historyad.data.streams import ImageStream, any_shape
 from historyad.errors import InputError
 
-SourceKind = Literal["image", "vector"]
+SourceKind = Literal["image", "vector", "window"]
 Batch = tuple[Sequence[str], Samples]
 
 CHUNK_BYTES = 1 << 24
@@ -24,14 +26,35 @@ CHUNK = 1024  # samples scored between two reads or writes
 
 
 @dataclass(frozen=True, eq=False)
+class Series:
+    """The steps whose windows are the samples of a source.
+
+    ``steps`` is float32 (steps, channels) and ``names`` says what each is called, such as its time.
+    Windows have ``length`` steps, and begin at ``starts`` (N,), which rise by the ``stride``.
+    """
+
+    steps: Samples
+    names: Sequence[str]
+    length: int
+    stride: int
+    starts: NDArray[np.intp]
+
+    @property
+    def reach(self) -> int:
+        """From how many windows apart two of them share no step."""
+        return math.ceil(self.length / self.stride)
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """Samples in memory or on the disk, with what is needed to report on them.
 
-    ``samples`` is uint8 (N, H, W, C) for images and float32 (N, F) for vectors, possibly a
-    read-only memmap or an `ImageStream`. ``names`` are relative paths or row numbers, ``labels``
+    ``samples`` is uint8 (N, H, W, C) for images, float32 (N, F) for vectors and (N, steps,
+    channels) for windows of a ``series``, possibly a read-only memmap or an `ImageStream`.
+    ``names`` are relative paths or row numbers, ``labels``
     int64 (N,) where the source has any, ``unreadable`` the (name, reason) of files left out;
     ``imprecise`` says what float32 loses of vectors, where that is too much to learn from.
-    ``columns`` are the names of the F columns of vectors, empty where they have none, and
+    ``columns`` are the names of the F columns of vectors, or of the channels of a series, and
     ``groups`` the N keys of what each sample belongs to, empty where a table did not say.
     ``left_out`` counts by reason what else was in a folder. ``channels`` is what its images were
     made alike in: 1, all grey, or 3, all colour.
@@ -48,9 +71,15 @@ class Source:
     groups: Sequence[str] = ()
     left_out: dict[str, int] = field(default_factory=dict)
     channels: int | None = None
+    series: Series | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def reach(self) -> int:
+        """From how many rows apart two samples have nothing in common: 1, but for windows."""
+        return 1 if self.series is None else self.series.reach
 
     @cached_property
     def fingerprint(self) -> str:

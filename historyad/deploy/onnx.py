@@ -26,7 +26,7 @@ from historyad.backbones.graphs import quiet_exporter
 from historyad.config import as_dict
 from historyad.errors import ConfigError, InputError, RunError
 from historyad.files import write_atomic
-from historyad.kinds.kind import Kind
+from historyad.kinds.kind import Foreign, Kind
 from historyad.layers import PooledConv2d
 from historyad.model.model import Model
 from historyad.score.calibration import Calibration
@@ -91,20 +91,21 @@ def export_onnx(
 class Graph(nn.Module):
     """`Model` as one module: raw samples of one shape to score, p-value and verdict, each (N,).
 
-    And maps, (N, H, W), where they are what makes the score.
+    And maps, (N, H, W), where they are what makes the score. ``prepare`` brings samples to what the
+    score sees of them.
     """
 
-    def __init__(self, model: Model, shape: tuple[int, ...]) -> None:
+    def __init__(self, model: Model, shape: tuple[int, ...], prepare: nn.Module) -> None:
         super().__init__()
-        self.prepare = model.kind.onnx(shape)
+        self.prepare = prepare
         self.score: Score = _with_plain_convolutions(model.score)
         self.p_value = _PValue(model.calibration)
         self.threshold = model.calibration.threshold
         self.shape = shape
 
-    def forward(self, samples: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *samples: Tensor) -> tuple[Tensor, ...]:
         """Return what `_outputs` names."""
-        score, *maps = self.score.in_graph(self.prepare(samples), self.shape)
+        score, *maps = self.score.in_graph(self.prepare(*samples), self.shape)
         return score, self.p_value(score), (score <= self.threshold).logical_not(), *maps
 
 
@@ -180,23 +181,89 @@ def _to_onnx(model: Model, shape: tuple[int, ...], opset: int) -> ModelProto:
     import onnx
 
     example = torch.zeros((2, *shape), dtype=model.kind.rest_dtype)
+    given, found = [f"{model.kind.noun}s"], _outputs(model)
+    foreign = model.kind.within(shape)
+    if foreign is None:
+        graph = Graph(model, shape, model.kind.onnx(shape))
+        proto = _exported(graph, (example,), given, found, opset)
+    else:
+        maps = [f"map_{number}" for number in range(len(foreign.outputs))]
+        before = _exported(foreign.before, (example,), given, ["seen"], opset)
+        graph = Graph(model, shape, foreign.after)
+        after = _exported(graph, foreign.examples, maps, found, opset)
+        proto = _around(foreign, before, after)
+    _strip_metadata(proto)
+    onnx.helper.set_model_props(proto, _metadata(model))
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _exported(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    given: list[str],
+    found: list[str],
+    opset: int,
+) -> ModelProto:
+    """Return a module as a graph, for any number of samples."""
+    sizes = tuple({0: torch.export.Dim("N")} for _ in examples)
     with quiet_exporter():
         program = torch.onnx.export(
-            Graph(model, shape).eval(),
-            (example,),
-            input_names=[f"{model.kind.noun}s"],
-            output_names=_outputs(model),
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            module.eval(),
+            examples,
+            input_names=given,
+            output_names=found,
+            # Of a graph that takes several inputs, the exporter counts them as one.
+            dynamic_shapes=(sizes,) if isinstance(module, Graph) else sizes,
             opset_version=opset,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
-    proto = program.model_proto
-    _strip_metadata(proto)
-    onnx.helper.set_model_props(proto, _metadata(model))
-    onnx.checker.check_model(proto, full_check=True)
+    proto: ModelProto = program.model_proto
     return proto
+
+
+def _around(foreign: Foreign, before: ModelProto, after: ModelProto) -> ModelProto:
+    """Return the graph of a user's file between both parts, as one.
+
+    Raises InputError where it takes one image at a time, or has operations of another opset.
+    """
+    import onnx
+    from onnx import compose, version_converter
+
+    middle = onnx.load_from_string(foreign.graph)
+    (seen,) = _true_inputs(middle)
+    first = seen.type.tensor_type.shape.dim[0]
+    if first.HasField("dim_value"):
+        raise InputError(
+            f"the backbone takes {first.dim_value} image at a time, and so no graph of it takes "
+            "any number: write it again with write_backbone, or with a free first axis"
+        )
+    opset = next(one.version for one in before.opset_import if not one.domain)
+    try:
+        middle = version_converter.convert_version(middle, opset)
+        middle.ir_version = after.ir_version = before.ir_version
+        # Parts may call different things by one name.
+        before = compose.add_prefix(before, "before_", rename_inputs=False)
+        middle = compose.add_prefix(middle, "backbone_")
+        taken = [f"backbone_{name}" for name in foreign.outputs]
+        whole = compose.merge_models(
+            before, middle, [("before_seen", f"backbone_{seen.name}")], outputs=taken
+        )
+        links = [(name, f"map_{number}") for number, name in enumerate(taken)]
+        return compose.merge_models(whole, after, links)
+    except Exception as error:  # onnx has its own for each thing that does not fit
+        raise InputError(
+            f"the backbone cannot be joined with the rest ({str(error).splitlines()[0]}): write it "
+            f"with opset {opset}, or export with the --opset that it has"
+        ) from error
+
+
+def _true_inputs(proto: ModelProto) -> list[Any]:
+    """Return the inputs of a graph that are no weights with a default."""
+    weights = {one.name for one in proto.graph.initializer}
+    return [one for one in proto.graph.input if one.name not in weights]
 
 
 def _metadata(model: Model) -> dict[str, str]:

@@ -26,7 +26,6 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.columns import align
 from historyad.data.datasets import open_stream
 from historyad.data.shards import printable
 from historyad.data.sources import CHUNK, Source
@@ -68,6 +67,7 @@ class Job:
     view_scores: bool = False
     file_format: FileFormat = "parquet"
     id_column: str | None = None
+    time_column: str | None = None
     channels: int | None = None
 
     def path(self, part: int) -> Path:
@@ -118,8 +118,11 @@ def open_for_parts(job: Job, model: Model) -> Source:
         mixed=model.kind.grid,
         channels=job.channels or model.channels,
         id_column=job.id_column,
+        time_column=job.time_column,
     )
-    samples = align(samples, model.feature_names)
+    samples = model.takes(samples)
+    if samples.series is not None:
+        raise InputError("a series is scored in one piece: leave out --shard and --engine")
     if not isinstance(samples.samples, ImageStream):
         # Of one shape: all of it can be scored, or nothing.
         model.kind.check(tuple(samples.samples.shape[1:]))

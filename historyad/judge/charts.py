@@ -39,6 +39,7 @@ _STYLE: Any = {
 _WIDTH, _HEIGHT = 4.6, 3.0  # inches of 72 units: the width of a phone, where text keeps its size
 _BINS = 60
 _POINTS = 500  # of a curve, as many as one can see
+_PARTS = 600  # of a series, of which two points each are drawn
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,35 @@ def scatters(
     return _render(name, label, paint, grid=(n_rows, 3), height=1.6 * n_rows)
 
 
+def channels(
+    name: str,
+    label: str,
+    columns: Sequence[tuple[str, Array]],
+    spans: Sequence[tuple[int, int]],
+) -> Chart:
+    """Draw the channels of a series, (steps,) each, one below the other, and ``spans`` of steps."""
+
+    def paint(axes: Any) -> None:
+        for ax, (title, values) in zip(np.ravel(axes), columns, strict=True):
+            for start, end in spans:
+                ax.axvspan(start - 0.5, end + 0.5, color=_OTHER, alpha=0.3, linewidth=0)
+            ax.plot(*_thinned(values), color=_NORMAL, linewidth=0.8)
+            ax.set(title=title, xlim=(0, len(values)))
+            ax.locator_params(axis="y", nbins=4)
+        ax.set(xlabel="step")
+
+    height = 0.5 + 1.2 * len(columns)
+    return _render(name, label, paint, grid=(len(columns), 1), height=height, width=2 * _WIDTH)
+
+
+def _thinned(values: Array) -> tuple[Array, Array]:
+    """Return steps and values of a series: of a long one, the lowest and highest of each part."""
+    parts = np.array_split(np.arange(len(values)), min(len(values), _PARTS))
+    ends = [(part[values[part].argmin()], part[values[part].argmax()]) for part in parts]
+    steps = np.unique(np.sort(np.ravel(ends)))
+    return steps, values[steps]
+
+
 def _legend_above(ax: Axes) -> None:
     ax.legend(
         loc="lower left",
@@ -172,12 +202,13 @@ def _render(
     *,
     grid: tuple[int, int] = (1, 1),
     height: float = _HEIGHT,
+    width: float = _WIDTH,
 ) -> Chart:
     import matplotlib as mpl
     from matplotlib.figure import Figure  # not pyplot: it needs no display and no global state
 
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH, height), dpi=72, layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=72, layout="constrained")
         axes = figure.subplots(*grid)
         paint(axes)
         svg = _inline(figure, label)

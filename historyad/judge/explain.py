@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,29 @@ from historyad.errors import InputError
 from historyad.model.model import Model
 from historyad.score.result import Map
 
+_REASONS = 3  # columns that are named
+_SMALLEST_REASON = 0.05  # of the way from what is typical to the threshold
+_WEAKEST_REASON = 0.1  # of the strongest
 _GAP = 4  # pixels between an image and its map
 _FULL = 2.0  # value of a map at which the hue is full, unless told otherwise
 _COLOUR = np.array([213, 94, 0])  # vermillion of Okabe and Ito: no shade of grey, and not red
+
+
+class Reason(NamedTuple):
+    """A column that makes a vector anomalous, and what is usual there.
+
+    ``fall`` is how much less far out the vector would be with the usual value: 1 is as far as from
+    what is typical to the threshold.
+    """
+
+    column: str
+    value: float
+    usual: float
+    fall: float
+
+    def __str__(self) -> str:
+        """Return it as a person reads it."""
+        return f"{self.column} {self.value:.6g}, usually {self.usual:.6g}"
 
 
 def anomaly_map(model: Model, image: Pixels) -> Map:
@@ -30,10 +50,27 @@ def anomaly_map(model: Model, image: Pixels) -> Map:
 def feature_contributions(model: Model, vector: NDArray[Any]) -> NDArray[np.float32]:
     """Return what each feature of ``vector`` (F,) adds to how anomalous it is, float32 (F,).
 
-    It is the fall of `Model.excess` when the feature alone takes its median over the training data.
+    It is the fall of `Model.excess` when the feature alone takes the value that is usual beside the
+    others: the median of the vector's nearest neighbours, by all other features, among normal ones.
     Raises InputError for a detector of images, and for another number of features.
     """
     return model.kind.contributions(model.score, vector, model.excess)
+
+
+def reasons(model: Model, vector: NDArray[Any], most: int = _REASONS) -> list[Reason]:
+    """Return the columns that make ``vector`` (F,) anomalous, the strongest first, at ``most``.
+
+    Errors are those of `feature_contributions`.
+    """
+    falls = feature_contributions(model, vector)
+    usual = model.kind.usual(model.score, vector)
+    names = model.feature_names or [f"column {i}" for i in range(len(falls))]
+    order = np.argsort(-falls, kind="stable")[:most].tolist()
+    return [
+        Reason(names[i], float(vector[i]), float(usual[i]), float(falls[i]))
+        for i in order
+        if falls[i] > max(_SMALLEST_REASON, _WEAKEST_REASON * falls.max())
+    ]
 
 
 def overlay(

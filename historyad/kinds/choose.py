@@ -17,25 +17,30 @@ from historyad.kinds.crops import Crops
 from historyad.kinds.features import Features
 from historyad.kinds.kind import Kind, Samples, by, is_absurd
 from historyad.kinds.whole import Whole
+from historyad.kinds.windows import Windows
 
 _PATCH, _SCALES = 32, 2  # that suit most images with small defects
 
 _LARGE = 64  # pixels each way, from which "auto" takes a backbone
 
-_KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Whole, Crops, Features, Columns)}
+_ALL: tuple[type[Kind], ...] = (Whole, Crops, Features, Columns, Windows)
+_KINDS = {kind.name: kind for kind in _ALL}
+_OF_NUMBERS: dict[int, type[Columns]] = {1: Columns, 2: Windows}  # by the axes of a sample
 
 
 def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None = None) -> Kind:
-    """Return the kind of samples (N, H, W, C) or (N, F), of which ``rows`` are trained on.
+    """Return the kind of samples (N, H, W, C), (N, F) or (N, steps, channels).
+
+    Of these, ``rows`` are trained on.
 
     Raises InputError or ConfigError for samples and settings that do not fit each other.
     """
     shape, kind = _shape_of(samples), which_kind(samples, config)
-    if kind is Columns:
-        return Columns.choose(samples if rows is None else samples[rows], config)
+    if issubclass(kind, Columns):
+        return kind.choose(samples if rows is None else samples[rows], config)
     parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
     if kind is Features:
-        return Features.choose(shape, config)
+        return Features.choose(shape, config, _longest(samples))
     if kind is Crops:
         return Crops.choose(shape, config)
     return Whole.choose(shape, config.image_size)
@@ -49,12 +54,14 @@ def which_kind(samples: Samples, config: Config) -> type[Kind]:
             f"samples of {by(shape)} values are too large: give smaller ones, and images of fewer "
             "channels"
         )
-    if len(shape) == 1:
+    if kind := _OF_NUMBERS.get(len(shape)):
         if config.patch:
-            raise InputError("patch is for images, and these are vectors: leave it 0")
+            raise InputError(f"patch is for images, and these are {kind.noun}s: leave it 0")
         if config.backbone != "none":
-            raise InputError("a backbone is for images, and these are vectors: take backbone none")
-        return Columns
+            raise InputError(
+                f"a backbone is for images, and these are {kind.noun}s: take backbone none"
+            )
+        return kind
     if config.backbone == "auto":
         raise ConfigError("backbone is 'auto': call `settle` first, or take lite0 or none")
     if config.backbone != "none":
@@ -67,10 +74,16 @@ def _shape_of(samples: Samples) -> tuple[int, ...]:
     return tuple(samples[0].shape if None in samples.shape else samples.shape[1:])
 
 
+def _longest(samples: Samples) -> int:
+    """Return the longer side of most images, or more: the median where there are several sizes."""
+    sizes = getattr(samples, "sizes", None)
+    return max(samples.shape[1:3]) if sizes is None else int(np.median(sizes.max(1)))
+
+
 def settle(samples: Samples) -> tuple[str, str]:
     """Return the backbone that "auto" stands for, and why: for whole photos, where one is there."""
     shape = samples[0].shape
-    if len(shape) == 1:
+    if len(shape) in _OF_NUMBERS:
         return "none", "a backbone is for images"
     if not is_installed():
         return "none", "lite0 is not installed: install historyad[backbone]"
@@ -97,7 +110,7 @@ def write_kind(kind: Kind) -> dict[str, Any]:
 def hint(samples: Samples, config: Config) -> str:
     """Return what would see more of samples than these settings do; else nothing."""
     shape = tuple(samples.shape[1:])
-    if len(shape) == 1 or sees_any_size(config) or None in shape:
+    if len(shape) in _OF_NUMBERS or sees_any_size(config) or None in shape:
         return ""
     kind = Whole.choose(shape, config.image_size)
     height, width = kind.input_shape[:2]

@@ -45,13 +45,14 @@ class Columns(Kind):
     is_picture: ClassVar[bool] = False
     networks_see_pictures: ClassVar[bool] = False
     rest_dtype: ClassVar[torch.dtype] = torch.float32
+    n_axes: ClassVar[int] = 1  # of a sample; the last is that of the columns
 
     @classmethod
     def choose(cls, vectors: Samples, config: Config) -> Self:
         """Decide from training vectors (N, F); ConfigError for settings that are for images."""
         if config.augment:
             raise ConfigError(f"augment is '{config.augment}', which is for images: leave it empty")
-        return cls(tuple(vectors.shape[1:]), *_robust_scaling(vectors))
+        return cls(tuple(vectors.shape[1:]), *robust_scaling(vectors))
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError, naming both shapes, unless a vector of ``shape`` can be scored."""
@@ -154,8 +155,8 @@ class Columns(Kind):
         varies = self._varies
         center, spread = self.center[varies], np.where(self.spread > 0, self.spread, 1)[varies]
         damaged = samples.astype(np.float64)
-        z = (damaged[:, varies] - center) / spread
-        damaged[:, varies] = center + spread * damage.apply(z, strength, random)
+        z = (damaged[..., varies] - center) / spread
+        damaged[..., varies] = center + spread * damage.apply(z, strength, random)
         return damaged.astype(np.float32)
 
     def example(self, n: int, random: Random, shape: tuple[int, ...] | None = None) -> Samples:
@@ -173,25 +174,38 @@ class Columns(Kind):
         """Return the example with NaN or an infinity in one value of each vector."""
         found = self.example(3 * shape[0], np.random.default_rng(0))
         bad = np.repeat(np.array([np.nan, np.inf, -np.inf], np.float32), shape[0])
-        found[np.arange(len(found)), np.arange(len(found)) % shape[0]] = bad
+        values = found.reshape(len(found), -1)
+        values[np.arange(len(found)), np.arange(len(found)) % values.shape[1]] = bad
         return [found]
 
     def contributions(self, score: Score, vector: Samples, excess: Excess) -> NDArray[np.float32]:
         """Return what each column adds to how anomalous a vector (F,) is, float32 (F,).
 
-        It is by how much less far out the vector is when the column alone takes its median over the
-        training data.
+        It is by how much less far out the vector is when the column alone takes its `usual` value.
         """
         vector = np.asarray(vector, np.float32)
         (whole,) = excess(score.of(vector[None]).anomaly_score)
-        found = np.empty(len(vector), np.float32)
-        for columns in np.array_split(
-            np.arange(len(vector)), np.arange(_BATCH, len(vector), _BATCH)
-        ):
-            replaced = np.tile(vector, (len(columns), 1))
-            replaced[np.arange(len(columns)), columns] = self.center[columns]
+        n_columns = vector.shape[-1]
+        usual = self.usual(score, vector)
+        found = np.empty(n_columns, np.float32)
+        for columns in np.array_split(np.arange(n_columns), np.arange(_BATCH, n_columns, _BATCH)):
+            replaced = np.repeat(vector[None], len(columns), axis=0)
+            for row, column in enumerate(columns):
+                replaced[row, ..., column] = usual[column]
             found[columns] = whole - excess(score.of(replaced).anomaly_score)
         return found
+
+    def usual(self, score: Score, vector: Samples) -> NDArray[np.float32]:
+        """Return what is usual in place of each value, (F,).
+
+        That is the median of its nearest normal vectors, by all other columns, or of all training
+        data where the score knows no neighbours.
+        """
+        prepared = score.usual(np.asarray(vector, np.float32))
+        if prepared is None:
+            return self.center
+        steps = np.where(self.spread > 0, np.sinh(prepared.astype(np.float64)) * self.spread, 0)
+        return (self.center + steps).astype(np.float32)
 
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:
         """Return `prepare` as a module."""
@@ -212,9 +226,9 @@ class Columns(Kind):
     @classmethod
     def from_json(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Return the kind that a file describes; ValueError when that contradicts itself."""
-        shape = read_shape(content, 1)
+        shape = read_shape(content, cls.n_axes)
         center, spread = (tensors[name].numpy() for name in ("center", "spread"))
-        if not center.shape == spread.shape == shape or not (spread >= 0).all():
+        if not center.shape == spread.shape == shape[-1:] or not (spread >= 0).all():
             raise ValueError(f"the scaling of {center.shape} columns of {shape}")
         return cls(shape, center, spread)
 
@@ -252,7 +266,7 @@ def constant_step(n_columns: int) -> float:
     return CONSTANTS.constant_step * math.sqrt(n_columns)
 
 
-def _robust_scaling(
+def robust_scaling(
     vectors: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return median and spread of each column: interquartile range, else `_rare_spread`."""

@@ -72,6 +72,17 @@ def vector_damages(n_features: int) -> list[Damage]:
     return found
 
 
+def window_damages() -> list[Damage]:
+    """Return the damage to try on windows of a series, weakest strength first."""
+    spreads = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+    return [
+        Damage("noise", "spreads (standard deviation)", add_noise_to_features, spreads),
+        Damage("spike", "spreads, of one value", spike, spreads),
+        Damage("shift", "spreads, of one channel", shift_channel, spreads),
+        Damage("standstill", "% of the steps", freeze, (5, 10, 20, 40, 60, 80, 100)),
+    ]
+
+
 def add_noise(images: Images, strength: float, random: Random) -> Images:
     """Add Gaussian noise with a standard deviation of ``strength`` grey levels."""
     return _to_uint8(images + strength * random.standard_normal(images.shape, np.float32))
@@ -199,6 +210,28 @@ def swap_features(vectors: Floats, strength: float, random: Random) -> Floats:
     rows = np.arange(len(vectors))[:, None]
     swapped[rows, one], swapped[rows, other] = vectors[rows, other], vectors[rows, one]
     return swapped
+
+
+def spike(windows: Floats, strength: float, random: Random) -> Floats:
+    """Shift one random value of each window (N, steps, channels) by ``strength`` spreads."""
+    flat = shift_feature(windows.reshape(len(windows), -1), strength, random)
+    return flat.reshape(windows.shape)
+
+
+def shift_channel(windows: Floats, strength: float, random: Random) -> Floats:
+    """Shift one random channel of each window by ``strength`` spreads, up or down."""
+    shifted, rows = windows.copy(), np.arange(len(windows))
+    channels = random.integers(windows.shape[2], size=len(windows))
+    shifted[rows, :, channels] += strength * random.choice([-1, 1], (len(windows), 1))
+    return shifted
+
+
+def freeze(windows: Floats, strength: float, random: Random) -> Floats:
+    """Let all channels of the last ``strength`` % of the steps stand still."""
+    first = round(windows.shape[1] * (1 - strength / 100))
+    stopped = windows.copy()
+    stopped[:, first:] = windows[:, min(first, windows.shape[1] - 1)][:, None]
+    return stopped
 
 
 def _to_uint8(values: NDArray[np.floating]) -> Images:

@@ -14,15 +14,18 @@ from torch import Tensor, nn
 
 from historyad.backbones.backbone import Backbone, open_backbone, read_backbone
 from historyad.backbones.cells import cells_of, levelled
+from historyad.backbones.graphs import GraphBackbone
+from historyad.backbones.tiles import Tiling, tiling_of
 from historyad.config import Config
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.data.rows import ShuffledSamples
 from historyad.errors import InputError
 from historyad.kinds.images import ImageKind
-from historyad.kinds.kind import Excess, Samples, by, read_shape
+from historyad.kinds.kind import Excess, Foreign, Samples, by, read_shape
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic, VectorNetworks, WideVectorNetworks
+from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
 from historyad.score.coreset import Cells, standard_of
 from historyad.score.features import FeatureScore
@@ -37,23 +40,33 @@ _HALF_MOST = 65504.0  # the largest number of half precision
 
 @dataclass(frozen=True, eq=False)
 class Features(ImageKind):
-    """Images of any size, each brought to the square that a backbone sees, ``side`` pixels."""
+    """Images of any size, each brought to the square that a backbone sees, ``side`` pixels.
+
+    Or seen as they are, in tiles of that size.
+    """
 
     backbone: Backbone
+    tiling: Tiling | None = None
 
     name: ClassVar[str] = "features"
     networks_see_pictures: ClassVar[bool] = False
 
     @classmethod
-    def choose(cls, shape: tuple[int, ...], config: Config) -> Self:
-        """Decide for images of ``shape``; InputError for images of other channels than 1 or 3."""
+    def choose(cls, shape: tuple[int, ...], config: Config, longest: int = 0) -> Self:
+        """Decide for images of ``shape``, most of them with ``longest`` as their longer side.
+
+        Raises InputError for images of other channels than 1 or 3.
+        """
         if shape[2] not in _CHANNELS:
             raise InputError(
                 f"the images have {shape[2]} channels, and a backbone sees grey or colour: give "
                 "images of 1 or 3 channels, or fit with --backbone none"
             )
-        backbone = open_backbone(config.backbone, config.backbone_side)
-        return cls(shape, backbone.side, backbone)
+        is_large = (longest or max(shape[:2])) > CONSTANTS.largest_whole
+        in_tiles = is_large if config.resize < 0 else config.resize == 0
+        side = max(config.resize, config.backbone_side)
+        backbone = open_backbone(config.backbone, side, in_tiles=in_tiles)
+        return cls(shape, backbone.side, backbone, tiling_of(backbone) if in_tiles else None)
 
     @property
     def takes_any_size(self) -> bool:
@@ -93,8 +106,28 @@ class Features(ImageKind):
     @torch.inference_mode()
     def cells(self, image: Pixels, device: torch.device | str = "cpu") -> Tensor:
         """Return the cells of an image (H, W, C), (features, rows, columns)."""
+        return torch.cat([*self.strips(image, device)], 1)
+
+    def strips(self, image: Pixels, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+        """Yield the cells of an image from the top down, where it is large not all at once."""
         self.check_samples(image[None])
-        return cells_of(self.backbone(self._look(image[None], device)))[0]
+        if self.tiling is not None:
+            return self.tiling.strips(image, self._cells_of, device)
+        return iter(self._cells_of(self._look(image[None], device)))
+
+    def _cells_of(self, squares: Tensor) -> Tensor:
+        return cells_of(self.backbone(squares))
+
+    @property
+    def has_places(self) -> bool:
+        """Whether all images have the same places, in which cells can be compared."""
+        return self.tiling is None
+
+    def covered(self, rows: int, columns: int, image: Pixels) -> tuple[int, int]:
+        """Return the height and width of what so many cells of an image cover, in pixels."""
+        if self.tiling is None:
+            return image.shape[0], image.shape[1]
+        return rows * self.tiling.stride, columns * self.tiling.stride
 
     def _look(self, images: Samples, device: torch.device | str = "cpu") -> Tensor:
         pixels = torch.from_numpy(np.require(images, np.uint8, ["C", "W"])).to(device)
@@ -112,7 +145,7 @@ class Features(ImageKind):
         """Return batches of the cells of images: of all, or as many as have room."""
         rows = np.arange(len(samples)) if rows is None else rows
         some = self._kept(len(rows))
-        cells = self.extract(samples, rows[some], device)
+        cells = self.extract(samples, rows[some], device, config.seed)
         return CellBatches(
             cells,
             self.networks(config),
@@ -124,17 +157,29 @@ class Features(ImageKind):
 
     def _kept(self, n: int) -> NDArray[np.intp]:
         """Return which of n images to keep the cells of: as many as have room."""
-        n_places = math.prod(self.backbone.grid)
-        most = max(2, CONSTANTS.cell_bytes // (2 * n_places * self.n_features))
+        most = max(2, CONSTANTS.cell_bytes // (2 * self._n_kept * self.n_features))
         return np.linspace(0, n - 1, min(n, most)).astype(np.intp)
 
-    def extract(self, samples: Samples, some: NDArray[np.intp], device: Any = "cpu") -> Cells:
-        """Return the cells of ``some`` images, (n, places, features) in half precision."""
-        n_places = math.prod(self.backbone.grid)
+    @property
+    def _n_kept(self) -> int:
+        """Cells that are kept of each image."""
+        return math.prod(self.backbone.grid) if self.tiling is None else CONSTANTS.tile_cells
+
+    def extract(
+        self, samples: Samples, some: NDArray[np.intp], device: Any = "cpu", seed: int = 0
+    ) -> Cells:
+        """Return the cells of ``some`` images, (n, places, features) in half precision.
+
+        Of images seen in tiles, as many of each, at random.
+        """
+        n_places = self._n_kept
         found = np.empty((len(some), n_places, self.n_features), np.float16)
 
         def fill(place: int) -> None:
             cells = self.cells(samples[some[place]], device).flatten(1).T
+            if self.tiling is not None:
+                random = numpy_generator(seed, Stream.CELL, 4, int(some[place]))
+                cells = cells[np.resize(random.permutation(len(cells)), n_places)]
             found[place] = cells.clamp(-_HALF_MOST, _HALF_MOST).cpu().numpy()
 
         if torch.device(device).type == "cpu":
@@ -200,27 +245,45 @@ class Features(ImageKind):
         return _FULL * total, total
 
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:
-        """Return the way from images of ``shape`` to cells; InputError for a backbone in a file."""
-        if getattr(self.backbone, "network", None) is None:
-            raise InputError(
-                "a backbone in a file cannot be exported, only lite0: score with historyad score, "
-                "historyad serve or Model.anomaly_score"
-            )
+        """Return the way from images of ``shape`` to cells; InputError for images seen in tiles."""
+        self._refuse_tiles()
         return _Cells(self)
+
+    def within(self, shape: tuple[int, ...]) -> Foreign | None:
+        """Return the graph of a backbone in a file, and what is before and after it."""
+        if not isinstance(self.backbone, GraphBackbone):
+            return None
+        self._refuse_tiles()
+        backbone = self.backbone
+        examples = backbone(torch.zeros(2, 3, self.side, self.side))
+        outputs = backbone.outputs
+        return Foreign(_Seen(self), backbone.graph, outputs, _CellsOf(), tuple(examples))
+
+    def _refuse_tiles(self) -> None:
+        if self.tiling is not None:
+            raise InputError(
+                "a detector that sees images in tiles cannot be exported: score with historyad "
+                "score, historyad serve or Model.anomaly_score, or fit with --resize 1024"
+            )
 
     def describe(self) -> dict[str, Any]:
         """Return shape, kind, and what the backbone is and sees."""
         rows, columns = self.backbone.grid
+        tiles = "" if self.tiling is None else f", in each tile of {self.side} pixels"
         return {
             "input": by(self.input_shape),
             "kind": self.noun,
             "backbone": f"{self.backbone.name}, {self.side} x {self.side}",
-            "cells": f"{rows} x {columns} of {self.n_features} features",
+            "cells": f"{rows} x {columns} of {self.n_features} features{tiles}",
         }
 
     def to_json(self) -> dict[str, Any]:
         """Return what is to be read by `from_json`."""
-        return {"input_shape": list(self.input_shape), "backbone": self.backbone.to_json()}
+        return {
+            "input_shape": list(self.input_shape),
+            "backbone": self.backbone.to_json(),
+            "in_tiles": self.tiling is not None,
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what is used of the backbone."""
@@ -233,7 +296,10 @@ class Features(ImageKind):
         if shape[2] not in _CHANNELS:
             raise ValueError(f"a backbone for {shape[2]} channels")
         backbone = read_backbone(content["backbone"], tensors)
-        return cls(shape, backbone.side, backbone)
+        in_tiles = content["in_tiles"]
+        if type(in_tiles) is not bool:
+            raise TypeError(f"in_tiles {in_tiles!r}")
+        return cls(shape, backbone.side, backbone, tiling_of(backbone) if in_tiles else None)
 
 
 class CellBatches(Batches):
@@ -275,3 +341,24 @@ class _Cells(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 (N, H, W, C) to float32 (N, features, rows, columns)."""
         return cells_of(self.kind.backbone(levelled(images, self.kind.side)))
+
+
+class _Seen(nn.Module):
+    """What a backbone in a file sees of several images of one size."""
+
+    def __init__(self, kind: Features) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 (N, H, W, C) to float32 (N, 3, side, side), normalised as it expects."""
+        assert isinstance(self.kind.backbone, GraphBackbone)
+        return self.kind.backbone.normalised(levelled(images, self.kind.side))
+
+
+class _CellsOf(nn.Module):
+    """`cells_of`, as a module."""
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Map maps (N, c, h, w) to cells (N, features, rows, columns)."""
+        return cells_of(maps)

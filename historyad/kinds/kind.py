@@ -7,6 +7,7 @@ kind       samples, and how they are seen
 `crops`    images (N, H, W, C) of any size, seen in crops at several scales
 `features` images (N, H, W, C) of any size, seen in the cells of a frozen network's maps
 `columns`  vectors (N, F), each column centred and scaled robustly
+`windows`  windows of a series (N, steps, channels), each channel centred and scaled robustly
 =========  =======================================================================================
 
 Each sample is treated alone, so that its score does not depend on others.
@@ -44,10 +45,24 @@ _MOST_CHANNELS = 1024  # of an image: each has a Gaussian of its own
 
 
 @dataclass(frozen=True, eq=False)
+class Foreign:
+    """An ONNX ``graph`` that maps what ``before`` makes of samples to what ``after`` takes.
+
+    ``outputs`` are those of its outputs that are taken, of which there are ``examples``.
+    """
+
+    before: nn.Module
+    graph: bytes
+    outputs: tuple[str, ...]
+    after: nn.Module
+    examples: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Kind(ABC):
     """What was decided about the input when a detector was fitted.
 
-    ``input_shape`` is that of one sample, (H, W, C) or (F,).
+    ``input_shape`` is that of one sample, (H, W, C), (F,) or (steps, channels).
     """
 
     input_shape: tuple[int, ...]
@@ -72,7 +87,16 @@ class Kind(ABC):
         """Pixels of a usual image, where work grows with the size of an image, else None."""
         return None
 
+    @property
+    def n_features_in(self) -> int:
+        """What scikit-learn calls so: values of a vector, channels, or rows of an image."""
+        return self.input_shape[0]
+
     # --- samples
+
+    def from_rows(self, rows: Samples) -> Samples:
+        """Return the samples whose values are ``rows`` (N, values), as a service gets them."""
+        return rows
 
     @abstractmethod
     def check(self, shape: tuple[int, ...]) -> None:
@@ -181,6 +205,10 @@ class Kind(ABC):
         """Return what each value of a vector (F,) adds to how anomalous it is; else InputError."""
         raise InputError(f"this detector scores {self.noun}s: use anomaly_map")
 
+    def usual(self, score: Score, vector: Samples) -> Samples:
+        """Return what is usual in place of each value of a vector (F,); else InputError."""
+        raise InputError(f"this detector scores {self.noun}s: use anomaly_map")
+
     # --- elsewhere
 
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:
@@ -189,6 +217,10 @@ class Kind(ABC):
             "a detector of crops cannot be exported: score with historyad score, historyad serve "
             "or Model.anomaly_score"
         )
+
+    def within(self, shape: tuple[int, ...]) -> Foreign | None:
+        """Return a graph of the user's that has a part in it, in place of `onnx`; mostly none."""
+        return None
 
     def unusual(self, shape: tuple[int, ...]) -> list[Samples]:
         """Return batches of samples of the right type and shape that cannot be judged."""

@@ -25,7 +25,6 @@ from historyad.config import (
     overrides,
     sees_any_size,
 )
-from historyad.data.columns import align
 from historyad.data.datasets import open_source
 from historyad.data.in_memory import without_torch
 from historyad.data.sources import Source
@@ -35,8 +34,10 @@ from historyad.method.loop import OnProgress
 from historyad.model.fit import calibrate_model, fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.model.steps import Interval, find_intervals, score_source
 from historyad.progress import show_progress
 from historyad.ranks import choose_device
+from historyad.score.result import Scored
 
 _PRESETS = f"Settings to start from: {', '.join(PRESETS)}. A setting that is None is the preset's."
 
@@ -57,7 +58,8 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     ``HistoryAD(preset="quick", seed=1)`` takes the settings of a preset, and those that are given
     in place of them. Every method takes a *source*: an array of images
     (N, H, W) or (N, H, W, C) or of vectors (N, F), a folder, a file, the name of a data set, or
-    whatever else `open_source` accepts.
+    whatever else `open_source` accepts. With
+    ``window``, vectors are the steps of a series (steps, channels), and each step has a score.
 
     Attributes:
         model_ (Model): what was fitted: score and calibration.
@@ -121,7 +123,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     def anomaly_score(self, X: Any) -> NDArray[np.float64]:
         """Return the anomaly score of each sample, (N,): about -0.8 normal, +1 anomalous."""
         check_is_fitted(self)
-        return self.model_.anomaly_score(self._open(X, reset=False).samples).astype(np.float64)
+        return self._scored(X).anomaly_score.astype(np.float64)
 
     def view_scores(self, X: Any) -> dict[str, NDArray[np.float64]]:
         """Return what each view says of each sample, {name: (N,)}: 0 is typical, above 1 is rare.
@@ -130,7 +132,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         ``views="history"`` there is that one alone, and its value is the score.
         """
         check_is_fitted(self)
-        found = self.model_(self._open(X, reset=False).samples, views=True).views or {}
+        found = self._scored(X, views=True).views or {}
         return {name: values.astype(np.float64) for name, values in found.items()}
 
     def score_frame(self, X: Any) -> DataFrame:
@@ -146,8 +148,32 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         except ImportError as error:
             raise InputError("score_frame needs pandas: install historyad[tables]") from error
         source = self._open(X, reset=False)
-        found = self.model_(source.samples, views=True)
+        found = score_source(self.model_, source, views=True)
         return DataFrame(found.columns(), index=_index_of(X, source))
+
+    def explain(self, X: Any) -> NDArray[np.float64]:
+        """Return what each column adds to how anomalous each row is, (N, F).
+
+        That is how much less far out a row would be if the column alone had the value that is usual
+        beside the others; 1 is as far as from what is typical to the threshold. InputError where
+        samples are no rows of a table.
+        """
+        check_is_fitted(self)
+        model = self.model_
+        rows = self._open(X, reset=False).samples
+        found = [model.kind.contributions(model.score, row, model.excess) for row in rows]
+        return np.stack(found).astype(np.float64)
+
+    def intervals(self, X: Any) -> list[Interval]:
+        """Return the anomalous intervals of a series (steps, channels), the worst first.
+
+        InputError where the detector was fitted without ``window``.
+        """
+        check_is_fitted(self)
+        source = self._open(X, reset=False)
+        if source.series is None:
+            raise InputError("there are intervals of a series: fit with window, perhaps 'auto'")
+        return find_intervals(score_source(self.model_, source), source.series)
 
     def p_value(self, X: Any) -> NDArray[np.float64]:
         """Return the conformal p-value of each sample, (N,) in (0, 1].
@@ -203,10 +229,13 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         model = Model.load(Path(path), choose_device(device))
         estimator = cls(**as_dict(model.config))
         estimator.model_ = model
-        estimator.n_features_in_ = model.kind.input_shape[0]
+        estimator.n_features_in_ = model.kind.n_features_in
         if model.feature_names:
             estimator.feature_names_in_ = np.array(model.feature_names, object)
         return estimator
+
+    def _scored(self, X: Any, *, views: bool = False) -> Scored:
+        return score_source(self.model_, self._open(X, reset=False), views=views)
 
     def _config(self) -> Config:
         return make_config(self.preset, **given(self))
@@ -232,9 +261,11 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         )
         if is_array:
             names = getattr(self, "feature_names_in_", ())  # which were compared
-            return dataclasses.replace(source, columns=tuple(map(str, names)))
+            source = dataclasses.replace(source, columns=tuple(map(str, names)))
         if not reset:
-            return align(source, self.model_.feature_names)
+            return self.model_.takes(source)
+        if is_array:
+            return source
         self.n_features_in_ = source.samples.shape[1]
         if hasattr(self, "feature_names_in_"):  # of an earlier fit
             del self.feature_names_in_
@@ -253,7 +284,9 @@ def _index_of(X: Any, source: Source) -> Any:
     """Return what the rows of ``X`` are called; None, which is numbers, for those of an array."""
     if hasattr(X, "index") and hasattr(X, "columns"):
         return X.index
-    return None if _is_array(X) else list(source.names)
+    if _is_array(X):
+        return None
+    return list(source.names if source.series is None else source.series.names)
 
 
 def _is_array(X: Any) -> bool:

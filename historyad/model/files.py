@@ -92,7 +92,7 @@ def read_model(folder: Path, device: torch.device | str) -> dict[str, Any]:
         score = _score(kind, content["companions"], config, _under("score.", tensors))
         return {
             "score": score.to(device).eval(),
-            "calibration": _calibration(content["calibration"]["scores"], config),
+            "calibration": _calibration(content["calibration"], config),
             "config": config,
             "source": content["source"],
             "calibration_source": _calibration_source(content["calibration"]["source"]),
@@ -105,7 +105,7 @@ def read_model(folder: Path, device: torch.device | str) -> dict[str, Any]:
 
 def _calibration_json(calibration: Calibration, source: dict[str, Any] | None) -> dict[str, Any]:
     scores = [float(str(score)) for score in calibration.scores]  # shortest
-    return {"source": source, "scores": scores}
+    return {"source": source, "scores": scores, "reach": calibration.reach}
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -172,9 +172,11 @@ def _score(kind: Kind, sizes: Any, config: Config, weights: dict[str, Tensor]) -
     return score
 
 
-def _calibration(values: Any, config: Config) -> Calibration:
-    wide = np.array(values, np.float64)
-    needed = samples_needed(config.false_positive_rate, config.confidence)
+def _calibration(content: dict[str, Any], config: Config) -> Calibration:
+    wide, reach = np.array(content["scores"], np.float64), content["reach"]
+    if type(reach) is not int or reach < 1:
+        raise ValueError(f"a reach of {reach!r}")
+    needed = reach * samples_needed(config.false_positive_rate, config.confidence)
     if wide.ndim != 1 or len(wide) < needed:
         raise ValueError("too few held-out scores")
     if not (np.abs(wide) <= np.finfo(np.float32).max).all():
@@ -182,7 +184,7 @@ def _calibration(values: Any, config: Config) -> Calibration:
     scores = wide.astype(np.float32)
     if (np.diff(scores) < 0).any():
         raise ValueError("held-out scores that are not sorted")
-    return Calibration(scores, config.false_positive_rate, config.confidence)
+    return Calibration(scores, config.false_positive_rate, config.confidence, reach)
 
 
 def _calibration_source(value: Any) -> dict[str, Any] | None:
@@ -193,7 +195,7 @@ def _calibration_source(value: Any) -> dict[str, Any] | None:
 
 def _feature_names(value: Any, kind: Kind) -> tuple[str, ...]:
     names = tuple(value)
-    if names and (len(names),) != kind.input_shape:
+    if names and len(names) != kind.input_shape[-1]:
         raise ValueError(f"{len(names)} feature names")
     if not all(isinstance(name, str) for name in names):
         raise TypeError("feature names that are no text")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from historyad import ranks
 from historyad.config import Config, as_dict, validate
-from historyad.data.columns import align
 from historyad.data.copies import digests, groups_of
+from historyad.data.series import in_windows, refuse_images, usual_window
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.choose import choose_kind, which_kind
@@ -60,6 +60,7 @@ def fit_model(
     training that diverged).
     """
     # What can be refused is refused before the run directory is claimed for this config.
+    source, config = as_samples(source, config)
     prints = digests(source.samples)
     # What a run has set aside stays so when it is continued: to judge again would take its time.
     plan = _plan(source, config, history, prints, run.read_suspects())
@@ -107,6 +108,21 @@ def fit_model(
     return Model.load(run.path, device)  # as it was written, the same for all processes
 
 
+def as_samples(source: Source, config: Config) -> tuple[Source, Config]:
+    """Return what is fitted on, and the settings: of a series, its windows and their length.
+
+    Raises InputError for a window of images, or of a series that is shorter than it.
+    """
+    if source.series is not None:
+        found = source.series
+        return source, dataclasses.replace(config, window=found.length, stride=found.stride)
+    if config.window == "auto":
+        refuse_images(source)
+        config = dataclasses.replace(config, window=usual_window(source.samples))
+    assert isinstance(config.window, int)
+    return in_windows(source, config.window, config.stride), config
+
+
 def calibrate_model(
     model: Model,
     source: Source,
@@ -125,7 +141,7 @@ def calibrate_model(
     changed: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     config = dataclasses.replace(model.config, **changed)
     validate(config)
-    source = align(source, model.feature_names)
+    source = model.takes(source)
     rows = np.flatnonzero(~model.was_trained_on(source))
     n_known = len(source) - len(rows)
     if not len(rows) or source.fingerprint == model.source.get("fingerprint"):
@@ -133,11 +149,12 @@ def calibrate_model(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"
         )
-    config = dataclasses.replace(config, false_positive_rate=promised_rate(config, len(rows)))
-    check_number(len(rows), config.false_positive_rate, config.confidence)
+    n = len(rows) // source.reach
+    config = dataclasses.replace(config, false_positive_rate=promised_rate(config, n))
+    check_number(n, config.false_positive_rate, config.confidence)
     return dataclasses.replace(
         model,
-        calibration=calibrate(model.score, source.samples, rows, config),
+        calibration=calibrate(model.score, source.samples, rows, config, source.reach),
         config=config,
         calibration_source={**source.describe(), "known": n_known},
     )
@@ -174,19 +191,27 @@ def _plan(
     validate(config)
     if source.imprecise:
         raise InputError(source.imprecise)
-    groups = groups_of(source, config.group or None, prints)
+    # That a series repeats itself is what is normal of it: its windows are no copies.
+    is_series = source.series is not None
+    groups = (
+        np.arange(len(source)) if is_series else groups_of(source, config.group or None, prints)
+    )
     suspects = known if known and config.contamination else find_suspects(source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
     trains = which_kind(source.samples, config).trains(config)
-    n_folds = number_of_folds(len(kept), config, trains=trains)
+    reach = source.reach
+    n_folds = number_of_folds(len(kept), config, trains=trains, reach=reach)
     folds: list[Rows] = []
     if n_folds > 1:
-        folds = [kept[rows] for rows in split_folds(len(kept), n_folds, config, groups[kept])]
+        parts = split_folds(len(kept), n_folds, config, groups[kept], reach)
+        folds = [kept[rows] for rows in parts]
         train, held_out = kept, kept
         config = dataclasses.replace(config, folds=len(folds))
     else:
-        train, held_out = (kept[rows] for rows in split_rows(len(kept), config, groups[kept]))
-    rate = promised_rate(config, len(held_out))
+        train, held_out = (
+            kept[rows] for rows in split_rows(len(kept), config, groups[kept], reach)
+        )
+    rate = promised_rate(config, len(held_out) // reach)
     config = resolve(dataclasses.replace(config, false_positive_rate=rate), len(train))
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
@@ -200,9 +225,9 @@ def _decide(score: Score, source: Source, plan: _Plan) -> Calibration:
     Or by folds: by what detectors of the other folds say of each.
     """
     samples, config = source.samples, plan.config
-    folds = of_others(samples, plan.folds, config, score)
+    folds = of_others(samples, plan.folds, config, score, source.reach)
     parts = list(folds) if plan.folds else [(score, plan.held_out)]
-    return decide(score, samples, parts, config)
+    return decide(score, samples, parts, config, source.reach)
 
 
 def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from historyad.config import Config, as_dict
 from historyad.constants import CONSTANTS
+from historyad.data.columns import align
 from historyad.data.copies import are_among, digests
 from historyad.data.images import Pixels
+from historyad.data.series import in_windows
 from historyad.data.sources import Source
 from historyad.kinds.kind import Kind
 from historyad.method.networks import count_parameters
@@ -91,6 +93,15 @@ class Model:
         """Return the anomaly score of each sample, (N,)."""
         return self.score.of(samples).anomaly_score
 
+    def takes(self, source: Source) -> Source:
+        """Return ``source`` as this model takes it: with its columns and, of a series, in windows.
+
+        Raises InputError where that cannot be.
+        """
+        config = self.config
+        assert isinstance(config.window, int)  # settled by the fit
+        return in_windows(align(source, self.feature_names), config.window, config.stride)
+
     def was_trained_on(self, source: Source) -> NDArray[np.bool_]:
         """Whether each sample of ``source`` is one that the model was trained on, (N,)."""
         return are_among(digests(source.samples), self.trained_on)
@@ -133,7 +144,7 @@ class Model:
             "false_positive_rate": self.calibration.false_positive_rate,
             "at_most_with_95_%": round(self.calibration.rate_quantiles([0.95])[0], 4),
             "confidence": self.config.confidence or None,
-            "held_out": len(self.calibration.scores),
+            "held_out": self.calibration.n_apart,
             "folds": self.n_folds,
             "source": self.source,
             "calibration": self.calibration_source,

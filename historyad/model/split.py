@@ -9,24 +9,26 @@ from numpy.typing import NDArray
 
 from historyad.config import Config
 from historyad.constants import CONSTANTS
-from historyad.data.rows import stretches, whole_groups
+from historyad.data.rows import rows_between, stretches, whole_groups
 from historyad.errors import ConfigError, InputError
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.calibration import check_number, lowest_rate, samples_needed
 
 _FEWEST_TRAINING_SAMPLES = 2
 _HIGHEST_RATE = 0.5  # that can be asked for
+_FEWEST_LONG_FOLDS = 4
 
 
 def split_rows(
-    n: int, config: Config, groups: NDArray[np.intp] | None = None
+    n: int, config: Config, groups: NDArray[np.intp] | None = None, reach: int = 1
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows to train on and those to hold out; InputError when they are too few.
 
-    ``groups`` (n,) number what each row belongs to: a group is never on both sides.
+    ``groups`` (n,) number what each row belongs to: a group is never on both sides. Rows less than
+    ``reach`` from one that is held out, which share a part with it, are on neither.
     """
-    needed = _fewest(config)
-    share = config.calibration_share or usual_share(n, config)
+    needed = reach * _fewest(config)
+    share = config.calibration_share or usual_share(n, config, reach)
     n_held_out = min(round(share * n), max(CONSTANTS.most_held_out, needed))
     if n_held_out < needed or n - n_held_out < _FEWEST_TRAINING_SAMPLES:
         smallest = max(needed / share, (_FEWEST_TRAINING_SAMPLES + 0.5) / (1 - share))
@@ -37,7 +39,7 @@ def split_rows(
             f"{n - n_held_out} to train on. Give about "
             f"{int(smallest) + 1} normal samples, or raise calibration_share or false_positive_rate"
         )
-    held_out = stretches(n, n_held_out, numpy_generator(config.seed, Stream.SPLIT))
+    held_out = stretches(n, n_held_out, numpy_generator(config.seed, Stream.SPLIT), reach)
     is_held_out = np.zeros(n, np.bool_)
     is_held_out[held_out] = True
     if groups is not None:
@@ -49,19 +51,30 @@ def split_rows(
                 "samples that belong to none that is trained on: give samples of more groups, or "
                 "raise false_positive_rate"
             )
-    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    held_out = np.flatnonzero(is_held_out)
+    train = np.flatnonzero(rows_between(np.arange(n), held_out) >= reach)
+    if len(train) < _FEWEST_TRAINING_SAMPLES:
+        raise _too_short(n)
+    return train, held_out
 
 
-def usual_share(n: int, config: Config) -> float:
+def _too_short(n: int) -> InputError:
+    return InputError(
+        f"{n} windows are too few: none is left to learn from that shares no step with those that "
+        "are held out. Give a longer series, or a smaller window"
+    )
+
+
+def usual_share(n: int, config: Config, reach: int = 1) -> float:
     """Return the share of ``n`` samples to hold out, where none is asked for.
 
     Of few, as many as the rate needs, up to a limit: the others are to be learnt from.
     """
-    share = _needed(config) / n
+    share = reach * _needed(config) / n
     return min(max(share, CONSTANTS.held_out_share), CONSTANTS.held_out_of_few)
 
 
-def number_of_folds(n: int, config: Config, *, trains: bool) -> int:
+def number_of_folds(n: int, config: Config, *, trains: bool, reach: int = 1) -> int:
     """Return into how many parts ``n`` samples are cut; 1: a share is held out.
 
     ConfigError where folds are asked for and networks are trained, which takes too long for each.
@@ -73,18 +86,21 @@ def number_of_folds(n: int, config: Config, *, trains: bool) -> int:
         )
     if trains or config.folds or config.calibration_share:
         return max(1, config.folds)
-    few = _needed(config) > CONSTANTS.held_out_share * n
+    few = reach * _needed(config) > CONSTANTS.held_out_share * n
     return CONSTANTS.usual_folds if few else 1
 
 
 def split_folds(
-    n: int, n_folds: int, config: Config, groups: NDArray[np.intp]
+    n: int, n_folds: int, config: Config, groups: NDArray[np.intp], reach: int = 1
 ) -> list[NDArray[np.intp]]:
     """Return the rows of each fold, about as many in each; InputError when there are too few.
 
     ``groups`` (n,) number what each row belongs to: no group is in two folds, so that there are no
-    more folds than groups. Rows stay beside some of their neighbours, as in `stretches`.
+    more folds than groups. Rows stay beside some of their neighbours, as in `stretches`; a fold is
+    one stretch of rows where those less than ``reach`` apart share a part.
     """
+    if reach > 1:
+        return _long_folds(n, n_folds, config, reach)
     needed, n_groups = max(_fewest(config), _FEWEST_TRAINING_SAMPLES + 1), len(np.unique(groups))
     if n < needed:
         sure = f" with a confidence of {config.confidence:g}" * bool(config.confidence)
@@ -105,6 +121,16 @@ def split_folds(
             "learn from when one is scored: give samples of more groups"
         )
     return [np.flatnonzero(fold == one) for one in range(len(sizes))]
+
+
+def _long_folds(n: int, n_folds: int, config: Config, reach: int) -> list[NDArray[np.intp]]:
+    """Return folds of one stretch each, as long as what reaches into it from outside or longer."""
+    n_apart = n // reach
+    check_number(n_apart, config.false_positive_rate or _HIGHEST_RATE, config.confidence)
+    n_folds = min(n_folds, n_apart)
+    if n_folds < _FEWEST_LONG_FOLDS:  # all of the others may reach into the one in the middle
+        raise _too_short(n)
+    return np.array_split(np.arange(n), n_folds)
 
 
 def _units(

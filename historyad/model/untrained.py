@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from historyad.config import Config
+from historyad.data.rows import rows_between
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
 from historyad.method.detector import random_detector
@@ -37,13 +38,15 @@ def untrained_score(
 
 
 def of_others(
-    samples: NDArray[Any], folds: Sequence[Rows], config: Config, whole: Score
+    samples: NDArray[Any], folds: Sequence[Rows], config: Config, whole: Score, reach: int = 1
 ) -> Iterator[Part]:
     """Yield the rows of each fold of samples, with a score of all other folds ``like`` the whole.
 
-    What the kind of input learns of samples, such as the scaling of columns, is of others, too.
+    What the kind of input learns of samples, such as the scaling of columns, is of others, too, and
+    of none less than ``reach`` rows from the fold, which shares a part with it.
     """
     for number, rows in enumerate(folds):
         others = np.sort(np.concatenate([*folds[:number], *folds[number + 1 :]]))
+        others = others[rows_between(others, rows) >= reach]
         kind = choose_kind(samples, config, others)
         yield untrained_score(kind, samples, others, config, whole.device, like=whole), rows

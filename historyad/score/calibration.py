@@ -31,22 +31,29 @@ class Calibration:
     """Sorted anomaly scores of held-out normal samples (n,), and the rate that is asked for.
 
     The rate is kept on average over detectors or, with a ``confidence``, by this one: so sure is it
-    that its rate is no higher.
+    that its rate is no higher. Of each ``reach`` of the samples one counts: 1, but of windows that
+    overlap. They are all odd or none, and a new one comes with its own overlapping ones as each of
+    these does (conformal inference by blocks; Chernozhukov et al., 2018).
     """
 
     scores: NDArray[np.float32]
     false_positive_rate: float
     confidence: float = 0.0
+    reach: int = 1
 
     @classmethod
     def fit(
-        cls, scores: NDArray[np.float32], false_positive_rate: float, confidence: float = 0.0
+        cls,
+        scores: NDArray[np.float32],
+        false_positive_rate: float,
+        confidence: float = 0.0,
+        reach: int = 1,
     ) -> Calibration:
         """Calibrate on ``scores`` (n,).
 
         InputError when they are too few for the rate, more than a model holds, or not finite.
         """
-        check_number(len(scores), false_positive_rate, confidence)
+        check_number(len(scores) // reach, false_positive_rate, confidence)
         n_bad = int((~np.isfinite(scores)).sum())
         if n_bad:
             raise InputError(
@@ -54,7 +61,17 @@ class Calibration:
                 "threshold: the detector's training diverged; lower detector_learning_rate and "
                 "fit anew"
             )
-        return cls(np.sort(scores), false_positive_rate, confidence)
+        return cls(np.sort(scores), false_positive_rate, confidence, reach)
+
+    @property
+    def n_apart(self) -> int:
+        """How many held-out samples count."""
+        return len(self.scores) // self.reach
+
+    @property
+    def smallest_p_value(self) -> float:
+        """The p-value of what scores higher than all that are held out."""
+        return self.reach / (len(self.scores) + self.reach)
 
     @property
     def threshold(self) -> float:
@@ -67,14 +84,15 @@ class Calibration:
     @cached_property
     def _rank(self) -> int:
         """The largest m that keeps the promise; m - 1 held-out scores may be above the m-th."""
-        n, rate = len(self.scores), self.false_positive_rate
+        total, rate = len(self.scores) + self.reach, self.false_positive_rate
         if self.confidence:
-            return _confident_rank(n, rate, self.confidence)
+            above = _confident_rank(self.n_apart, rate, self.confidence) - 1
+            return above * self.reach + 1
         # A product such as 0.07 * 100 rounds, so that the quotient decides, as it does in p_value.
-        m = math.floor(rate * (n + 1)) + 1
-        while m / (n + 1) > rate:
+        m = math.floor(rate * total) + 1
+        while m / total > rate:
             m -= 1
-        return m
+        return m - self.reach + 1
 
     def rate_quantiles(self, q: Sequence[float]) -> list[float]:
         """Return quantiles of the rate of false positives of this very detector.
@@ -85,7 +103,7 @@ class Calibration:
         """
         from scipy.special import betaincinv  # all of scipy.stats takes a second to import
 
-        n, m = len(self.scores), int(self.is_anomalous(self.scores).sum()) + 1
+        n, m = self.n_apart, int(self.is_anomalous(self.scores).sum()) // self.reach + 1
         return [float(rate) for rate in betaincinv(m, n + 1 - m, q)]
 
     def decide(self, scored: Scored) -> Scored:
@@ -104,7 +122,7 @@ class Calibration:
         """(1 + #{held-out scores >= score}) / (n + 1), in (0, 1]; the smallest for NaN."""
         n = len(self.scores)
         below = np.searchsorted(self.scores, np.asarray(scores, np.float32), side="left")
-        return (1 + n - below) / (n + 1)
+        return (self.reach + n - below) / (n + self.reach)
 
 
 def check_number(n: int, false_positive_rate: float, confidence: float = 0.0) -> None:

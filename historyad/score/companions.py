@@ -48,6 +48,10 @@ class Companions(nn.Module):
         """Return the views of samples (B, ...) besides that of the history, {name: (B,)}."""
         raise NotImplementedError
 
+    def usual(self, x: Tensor) -> Tensor | None:
+        """Return what is usual in place of each value of a sample (values,), if that is known."""
+        return None
+
 
 class VectorCompanions(Companions):
     """Companions of D_TV on vectors."""
@@ -82,6 +86,10 @@ class VectorCompanions(Companions):
     def sizes(self) -> dict[str, int]:
         """What `build` needs to know."""
         return {"bank": len(self.neighbours.bank), "components": len(self.gaussian.components)}
+
+    def usual(self, x: Tensor) -> Tensor | None:
+        """Return what the nearest normal vectors have in place of each value of (values,)."""
+        return self.neighbours.usual(x)
 
     def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> dict[str, Tensor]:
         """Return the views of samples (B, values) besides that of the history, {name: (B,)}."""

@@ -11,6 +11,9 @@ view           what it says of a cell
 `gaussian`     distance to one Gaussian of all good cells, where they are not
 =============  =================================================================================
 
+The mean of all cells of an image says what is spread over it and nowhere strange: how far that is
+from those of good images, by a Gaussian, is a view of the whole, `whole`, beside the map.
+
 Whether images are aligned is decided without labels: by what explains some good images better that
 neither Gaussian was fitted on. Each view is standardised by cells of further good images, and a
 cell has the sum. By default D_TV is left out, as it was measured to add nothing to the other two;
@@ -20,7 +23,7 @@ cell has the sum. By default D_TV is left out, as it was measured to add nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -34,7 +37,6 @@ from historyad.data.rows import stretches
 from historyad.method.networks import Critic
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
-from historyad.score.bounded import bounded_score
 from historyad.score.coreset import Cells, coreset, drawn, standardise
 from historyad.score.gaussian import Gaussian, principal_components
 from historyad.score.mapped import Mapped
@@ -58,6 +60,16 @@ class CellSource(Input, Protocol):
     def cells(self, image: Pixels, device: torch.device | str = "cpu") -> Tensor:
         """Return the cells of an image (H, W, C), (features, rows, columns)."""
 
+    def strips(self, image: Pixels, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+        """Yield these from the top down, not all at once where there are many."""
+
+    @property
+    def has_places(self) -> bool:
+        """Whether all images have the same places."""
+
+    def covered(self, rows: int, columns: int, image: Pixels) -> tuple[int, int]:
+        """Return the height and width of what so many cells cover, at least those of the image."""
+
 
 class FeatureScore(Mapped):
     """Maps of what D_TV says of the ``residuals`` of cells, and its companions of the cells.
@@ -74,6 +86,7 @@ class FeatureScore(Mapped):
         residuals: Residuals | None = None,
         bank: Bank | None = None,
         gaussian: Gaussian | Places | None = None,
+        whole: Gaussian | None = None,
     ) -> None:
         super().__init__()
         self.kind: CellSource = kind
@@ -82,8 +95,10 @@ class FeatureScore(Mapped):
         self.residuals = residuals
         self.bank = bank
         self.gaussian = gaussian
+        self.whole = whole
         self.cell_scales = nn.ModuleList([Scale(len(self.cell_views))])
-        self.total_scale = Scale(1)
+        self.total_scale = Scale(1 if whole is None else 2)
+        self.sum_scale = None if whole is None else Scale(1)
 
     @classmethod
     @torch.no_grad()
@@ -111,11 +126,13 @@ class FeatureScore(Mapped):
         gaussian: Gaussian | Places | None = None
         if like is not None and isinstance(like.gaussian, Places):
             gaussian = _places(cells, standard, bank)
-        elif like is None and len(cells) >= CONSTANTS.images_for_places:
+        elif like is None and kind.has_places and len(cells) >= CONSTANTS.images_for_places:
             gaussian = _aligned(cells, standard, bank, seed)
         if gaussian is None:
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
-        return cls(kind, d_tv, standard, residuals, bank, gaussian).to(device)
+        means = torch.from_numpy(cells.mean(1, dtype=np.float32)).T
+        whole = Gaussian.fit(standard.cpu()(means).T.to(device), ridge=CONSTANTS.map_ridge)
+        return cls(kind, d_tv, standard, residuals, bank, gaussian, whole).to(device)
 
     @classmethod
     def build(cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int]) -> FeatureScore:
@@ -131,15 +148,16 @@ class FeatureScore(Mapped):
             if "places" in sizes
             else Gaussian(n, sizes["components"])
         )
-        return cls(kind, d_tv, standard, residuals, bank, gaussian)
+        whole = Gaussian(n, sizes["whole"])
+        return cls(kind, d_tv, standard, residuals, bank, gaussian, whole)
 
     @property
     def sizes(self) -> dict[str, int]:
         """The sizes of the residuals, and of the companions, of those that there are."""
         found = {} if self.residuals is None else self.residuals.sizes
-        if self.bank is None or self.gaussian is None:
+        if self.bank is None or self.gaussian is None or self.whole is None:
             return found
-        found = {**found, "bank": len(self.bank.bank)}
+        found = {**found, "bank": len(self.bank.bank), "whole": len(self.whole.components)}
         if isinstance(self.gaussian, Places):
             return {**found, "places": len(self.gaussian.means)}
         return {**found, "components": len(self.gaussian.components)}
@@ -162,10 +180,25 @@ class FeatureScore(Mapped):
             return super().each(function, rows)
         return side_by_side(function, rows)
 
-    @torch.inference_mode()
     def raw(self, image: Pixels) -> list[Tensor]:
         """Return what the views say of each cell of an image (H, W, C), not yet on a scale."""
-        return [self.views_of(self.kind.cells(image, self.device)[None])[:, 0]]
+        return self.looked(image)[0]
+
+    @torch.inference_mode()
+    def looked(self, image: Pixels) -> tuple[list[Tensor], Tensor]:
+        """Return that, and how far the mean cell is from those of good images."""
+        views, sums, n = [], self.standard.center.new_zeros(len(self.standard.center)), 0
+        for strip in self.kind.strips(image, self.device):
+            views.append(self.views_of(strip[None])[:, 0])
+            sums, n = sums + strip.sum((1, 2)), n + strip.shape[1] * strip.shape[2]
+        return [torch.cat(views, 1)], self.whole_of(sums[None] / n)
+
+    def whole_of(self, means: Tensor) -> Tensor:
+        """Map the mean cells of images (N, features) to their view of the whole, (N,), or (0,)."""
+        if self.whole is None:
+            return means.new_empty(0)
+        found: Tensor = self.whole(self.standard(means.T).T)
+        return found
 
     def views_of(self, cells: Tensor) -> Tensor:
         """Map cells (N, features, rows, columns) to their views, (views, N, rows, columns)."""
@@ -185,8 +218,10 @@ class FeatureScore(Mapped):
         values = self.views_of(cells)
         (scale,) = self.cell_scales
         maps = scale(values.flatten(1)).view(values.shape).sum(0)
-        totals = self.worst_of(maps)
-        return bounded_score(self.total_scale(totals[None])[0]), maps
+        totals = [self.worst_of(maps)]
+        if self.whole is not None:
+            totals.append(self.whole_of(cells.mean((2, 3))))
+        return self.score_of(torch.stack(totals)), maps
 
     def in_graph(self, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Return the scores of cells (N, features, rows, columns), and maps at pixels."""
@@ -200,7 +235,10 @@ class FeatureScore(Mapped):
 
     def at_pixels(self, cells: Tensor, image: Pixels) -> Map:
         """Return a map of cells at the resolution of their image, (H, W)."""
-        found: Map = stretched(cells[None], *image.shape[:2])[0].cpu().numpy()
+        height, width = image.shape[:2]
+        rows, columns = cells.shape
+        covered = self.kind.covered(rows, columns, image)
+        found: Map = stretched(cells[None], *covered)[0, :height, :width].cpu().numpy()
         return found
 
 

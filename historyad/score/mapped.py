@@ -28,13 +28,19 @@ class Mapped(Score):
     """Anomaly maps of images of any size, and the scores that their worst cells make.
 
     What the views say of a cell is put on a scale by cells of normal images, and so is the mean of
-    an image's worst ones. There is a scale of cells for each scale of the image.
+    an image's worst ones. There is a scale of cells for each scale of the image. A view of an image
+    as a whole may stand beside the map: then their sum is put on a scale, too.
     """
 
-    names = ("map",)
     makes_maps = True
     cell_scales: nn.ModuleList
-    total_scale: Scale
+    total_scale: Scale  # of the worst cells, and of the view of the whole, where there is one
+    sum_scale: Scale | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The map, and what else makes the score."""
+        return ("map",) if self.sum_scale is None else ("map", "whole")
 
     @abstractmethod
     def raw(self, image: Pixels) -> list[Tensor]:
@@ -43,8 +49,13 @@ class Mapped(Score):
         For each scale of the image, (views, rows, columns).
         """
 
-    def _raw_at(self, samples: NDArray[Any], row: int) -> list[Tensor]:
-        return self.raw(samples[row])
+    def looked(self, image: Pixels) -> tuple[list[Tensor], Tensor]:
+        """Return `raw`, and what the view of the whole says, (1,), or nothing, (0,)."""
+        raw = self.raw(image)
+        return raw, raw[0].new_empty(0)
+
+    def _looked_at(self, samples: NDArray[Any], row: int) -> tuple[list[Tensor], Tensor]:
+        return self.looked(samples[row])
 
     @abstractmethod
     def worst_of(self, cells: Tensor) -> Tensor:
@@ -65,19 +76,29 @@ class Mapped(Score):
     def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
         """Return the scores, maps at the resolution of the images, and how far out each is."""
 
+        @torch.inference_mode()
         def of_one(row: int) -> tuple[Tensor, Map | None]:
-            cells = self.cell_map(samples[row])
+            raw, whole = self.looked(samples[row])
+            cells = self.cells(raw)
             shown = self.at_pixels(cells, samples[row]) if maps else None
-            return self.worst_of(cells)[None], shown
+            return torch.cat([self.worst_of(cells)[None], whole]), shown
 
         found = self.each(of_one, range(len(samples)))
-        none = self.total_scale.center.new_empty(0)
-        standardised = self.total_scale(torch.cat([none, *(total for total, _ in found)])[None])
+        none = self.total_scale.center.new_empty(len(self.names), 0)
+        totals = torch.cat([none, *(total[:, None] for total, _ in found)], 1)
+        standardised = self.total_scale(totals).cpu().numpy()
         return Scored(
-            bounded_score(standardised)[0].cpu().numpy(),
-            views={"map": standardised[0].cpu().numpy()} if views else None,
+            self.score_of(totals).cpu().numpy(),
+            views=dict(zip(self.names, standardised, strict=True)) if views else None,
             maps=[cast(Map, shown) for _, shown in found] if maps else None,
         )
+
+    def score_of(self, totals: Tensor) -> Tensor:
+        """Return the scores of images from their worst cells, and whole views, (names, N)."""
+        standardised = self.total_scale(totals)
+        if self.sum_scale is not None:
+            standardised = self.sum_scale(standardised.sum(0, keepdim=True))
+        return bounded_score(standardised)[0]
 
     def of_prepared(self, prepared: NDArray[Any]) -> None:
         """Return nothing: networks see parts, and the score is of images."""
@@ -85,16 +106,21 @@ class Mapped(Score):
     def fit_scale_by(self, samples: NDArray[Any], parts: Sequence[Part]) -> NDArray[np.float32]:
         """Put the views, and the worst cells, on a scale by 100 of all rows, not fitted on."""
         scores = cast(Sequence[tuple[Mapped, Rows]], parts)
-        raw = []
+        looked = []
         for score, rows in _thinned(scores, CONSTANTS.map_scale_images):
-            raw += score.each(partial(score._raw_at, samples), rows.tolist())
+            looked += score.each(partial(score._looked_at, samples), rows.tolist())
+        raw = [found for found, _ in looked]
         for scale, values in zip(self._cell_scales, zip(*raw, strict=True), strict=True):
             found = torch.cat([value.flatten(1) for value in values], dim=1)
             scale.fit(found, smallest=self.smallest_spreads())
-        totals = [self.worst_of(self.cells(one)) for one in raw]
-        self.total_scale.fit_tail(torch.stack(totals)[None])
+        columns = [torch.cat([self.worst_of(self.cells(one))[None], w]) for one, w in looked]
+        totals = torch.stack(columns, 1)
+        self.total_scale.fit_tail(totals)
+        if self.sum_scale is not None:
+            self.sum_scale.fit_tail(self.total_scale(totals).sum(0, keepdim=True))
         for score, _ in scores:
             score.cell_scales, score.total_scale = self.cell_scales, self.total_scale
+            score.sum_scale = self.sum_scale
         return np.concatenate([score.of_rows(samples, rows) for score, rows in scores])
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,9 +128,15 @@ class Mapped(Score):
         return total_of(scores)
 
     def total_at(self, score: float) -> float:
-        """Return the mean of its worst cells that gives an image this score."""
+        """Return the mean of its worst cells that gives an image this score.
+
+        One that is typical as a whole, where that counts.
+        """
+        total = float(total_of(score))
+        if self.sum_scale is not None:
+            total = total * float(self.sum_scale.spread) + float(self.sum_scale.center)
         scale = self.total_scale
-        return float(total_of(score) * scale.spread + scale.center)
+        return float(total * scale.spread[0] + scale.center[0])
 
     @torch.inference_mode()
     def cell_map(self, image: Pixels) -> Tensor:

@@ -72,7 +72,7 @@ class MapScore(Mapped):
         self.gaussian = gaussian
         # At each scale, one or two views; at the finest, both.
         self.cell_scales = nn.ModuleList(Scale(len(self._views_at(s))) for s in range(kind.scales))
-        self.total_scale = Scale(1)
+        self.total_scale, self.sum_scale = Scale(1), None
 
     @classmethod
     @torch.no_grad()

@@ -171,6 +171,17 @@ class Neighbours(Bank):
         """Return the relative distance of each sample of (B, values) to its neighbours, (B,)."""
         return self.among(x, self.candidates(self.place(x)))
 
+    def usual(self, x: Tensor) -> Tensor:
+        """Return the value that each of (values,) has in its nearest neighbours by all the others.
+
+        It is their median: one far value may hide from what the others say, but not from this.
+        """
+        bank = self.bank + self.mean
+        squares = (bank - x).square()
+        others = squares.sum(1, keepdim=True) - squares
+        nearest = others.topk(min(CONSTANTS.neighbours, len(bank)), dim=0, largest=False).indices
+        return bank.gather(0, nearest).median(0).values
+
     def among(self, x: Tensor, candidates: Tensor) -> Tensor:
         """Return relative distances of samples (B, values) to the nearest candidates, (B,)."""
         return self.relative(*self.nearest(self.place(x), candidates, CONSTANTS.neighbours))

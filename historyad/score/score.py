@@ -63,6 +63,13 @@ class Score(nn.Module, ABC):
         with torch.inference_mode():
             return in_batches(self, prepared, _Prepared(self.kind), self.device)
 
+    def usual(self, sample: NDArray[Any]) -> NDArray[np.float32] | None:
+        """Return what is usual in place of each prepared value of a sample, by its like, (F,).
+
+        None where that is not known.
+        """
+        return None
+
     def of_rows(self, samples: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the scores of ``rows`` of samples, of which few are in memory at a time."""
         return np.concatenate([self.of(part).anomaly_score for part in parts_of(samples, rows)])

@@ -130,6 +130,13 @@ class Views(Score):
         return Scored(self.score(raw).cpu().numpy(), views=dict(found))
 
     @torch.inference_mode()
+    def usual(self, sample: NDArray[Any]) -> NDArray[np.float32] | None:
+        """Return what the nearest normal samples have in place of each prepared value, (F,)."""
+        x = self.kind.floats(self.kind.prepare(sample[None]), self.device)[0]
+        found = self.companions.usual(x)
+        return None if found is None else found.cpu().numpy()
+
+    @torch.inference_mode()
     def fit_scale_by(self, samples: NDArray[Any], parts: Sequence[Part]) -> NDArray[np.float32]:
         """Standardise each view, and their sum, by rows of normal samples not fitted on."""
         raw_of_parts = [

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import re
@@ -200,8 +201,8 @@ def test_a_vector_of_which_a_value_is_unknown_is_anomalous_in_the_graph_too(of_v
 
 
 def test_a_graph_that_calls_the_unknown_normal_is_not_written(of_vectors, tmp_path, monkeypatch):
-    def forward(self, samples):
-        score = self.score(self.prepare(samples))
+    def forward(self, *samples):
+        score = self.score(self.prepare(*samples))
         return score, self.p_value(score), score > self.threshold
 
     monkeypatch.setattr(Graph, "forward", forward)
@@ -237,7 +238,30 @@ def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported, model):
     assert str(Path(__file__).parents[2]).encode() not in exported.read_bytes()
 
 
+def test_a_backbone_in_a_file_becomes_a_part_of_the_graph(features, tmp_path):
+    export_onnx(features.model, tmp_path / "x.onnx", size=(30, 60))
+    graph = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    some = features.model.kind.example(3, np.random.default_rng(5), (30, 60, 1))
+    score, _, verdict, maps = graph.run(None, {"images": some})
+    expected = features.model(some, maps=True)
+    np.testing.assert_allclose(score, expected.anomaly_score, atol=TOLERANCE)
+    np.testing.assert_array_equal(verdict, expected.is_anomalous)
+    np.testing.assert_allclose(maps, np.stack(expected.maps), rtol=1e-3, atol=1e-3)
+
+
 # --- what is refused leaves no file
+
+
+def test_a_backbone_that_takes_one_image_at_a_time_is_not_exported(features, tmp_path):
+    model = features.model
+    proto = onnx.load_from_string(model.kind.backbone.graph)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    backbone = dataclasses.replace(model.kind.backbone, graph=proto.SerializeToString())
+    score = copy.copy(model.score)
+    score.kind = dataclasses.replace(model.kind, backbone=backbone)
+    with pytest.raises(InputError, match=r"takes 1 image at a time.*: write it again with"):
+        export_onnx(dataclasses.replace(model, score=score), tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_a_graph_that_disagrees_is_not_written(model, tmp_path):

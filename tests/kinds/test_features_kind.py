@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from tiny import tiny_config
 
 from historyad.backbones import lite0
+from historyad.data.any_size import Images
 from historyad.errors import ConfigError, InputError
 from historyad.kinds import features as module
 from historyad.kinds.choose import choose_kind, settle
@@ -97,13 +99,6 @@ def test_what_is_decided_is_read_again_from_json(kind):
             Features.from_json({**content, **fields}, kind.tensors())
 
 
-def test_a_backbone_in_a_file_is_not_exported(kind):
-    with pytest.raises(
-        InputError, match="a backbone in a file cannot be exported, only lite0: score"
-    ):
-        kind.onnx((40, 50, 3))
-
-
 def test_auto_takes_the_network_for_photos_where_it_is_there(monkeypatch):
     assert settle(images(2, 64, 70, 3)) == ("lite0", "images of 70 x 64 pixels are large enough")
     for samples, why in (
@@ -123,3 +118,39 @@ def test_before_any_training_an_image_is_looked_at_cell_by_cell(kind, config):
     assert first.shape == (64, 20)
     np.testing.assert_array_equal(second, kind.cells(samples[1]).flatten(1).T)
     assert kind.n_worst == 10
+
+
+def test_large_images_are_seen_as_they_are_in_tiles(config, kind):
+    config = dataclasses.replace(config, resize=0)
+    tiled = choose_kind(images(3, 40, 90, 3), config)
+    assert (tiled.side, tiled.tiling.stride, tiled.has_places) == (32, 4, False)
+    image = images(41, 90, 3)
+    cells = tiled.cells(image)
+    assert cells.shape == (20, 11, 23)
+    assert tiled.covered(11, 23, image) == (44, 92)
+    assert kind.covered(8, 8, image) == (41, 90)
+    found = tiled.extract(images(4, 41, 90, 3), np.arange(4))
+    assert found.shape == (4, 1024, 20)
+    assert len(np.unique(found[0], axis=0)) == 11 * 23  # each, some of them several times
+    again = Features.from_json(json.loads(json.dumps(tiled.to_json())), tiled.tensors())
+    torch.testing.assert_close(again.cells(image), cells, rtol=0, atol=0)
+    with pytest.raises(InputError, match="sees images in tiles cannot be exported: score"):
+        tiled.within((40, 90, 3))
+    with pytest.raises(TypeError, match="in_tiles 1"):
+        Features.from_json({**tiled.to_json(), "in_tiles": 1}, tiled.tensors())
+
+
+def test_images_are_seen_whole_unless_they_are_large(config, constants):
+    constants(module, largest_whole=60)
+    for shape, resize, in_tiles in (
+        ((50, 60), -1, False),
+        ((61, 50), -1, True),
+        ((61, 50), 32, False),
+        ((50, 60), 0, True),
+    ):
+        found = choose_kind(images(3, *shape, 3), dataclasses.replace(config, resize=resize))
+        assert (found.tiling is not None) == in_tiles
+    sizes = [(70, 30), (50, 40), (80, 20), (30, 30), (20, 20)]
+    several = Images.in_memory([*"abcde"], [images(*size, 3) for size in sizes])
+    assert choose_kind(several, config).tiling is None  # half of them are at most 50 pixels long
+    assert choose_kind(several, dataclasses.replace(config, resize=0)).tiling is not None

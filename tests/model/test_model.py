@@ -190,7 +190,7 @@ def test_a_loaded_model_is_ready_to_score(fitted):
 VIEWS = {
     "whole": "history, pattern, neighbours, blocks, edges, gaussian, simplicity, features",
     "crops": "map",
-    "features": "map",
+    "features": "map, whole",
     "columns": "history, neighbours, gaussian",
 }
 

@@ -39,13 +39,20 @@ def test_the_score_is_that_of_the_map_and_of_its_image_alone(model, features):
     scores = model.anomaly_score(fresh)
     np.testing.assert_array_equal(scores[3:4], model.anomaly_score(fresh[3:4]))
     np.testing.assert_array_equal(scores[::-1], model.anomaly_score(fresh[::-1]))
-    worst = [model.score.cell_map(image).flatten().topk(10).values.mean() for image in fresh]
-    standardised = model.score.total_scale(torch.stack(worst)[None])[0]
-    np.testing.assert_array_equal(scores, bounded_score(standardised))
+    score = model.score
+    worst = [score.cell_map(image).flatten().topk(10).values.mean() for image in fresh]
+    means = torch.stack([model.kind.cells(image).mean((1, 2)) for image in fresh])
+    whole = score.whole(score.standard(means.T).T)
+    both = score.total_scale(torch.stack([torch.stack(worst), whole]))
+    total = score.sum_scale(both.sum(0)[None])[0]
+    np.testing.assert_allclose(scores, bounded_score(total), atol=1e-4)
+    views = model(fresh, views=True).views
+    np.testing.assert_allclose([views["map"], views["whole"]], both, atol=1e-3)
     full, threshold = model.map_scale
-    above = scores > model.calibration.threshold
-    np.testing.assert_array_equal(above, torch.stack(worst).numpy() > threshold)
     assert full == 3 * threshold
+    typical = torch.tensor([[threshold], [score.total_scale.center[1]]])
+    at_threshold = float(score.score_of(typical)[0])
+    assert at_threshold == pytest.approx(model.calibration.threshold, abs=1e-4)
     assert model.score.of_prepared(fresh) is None
 
 
@@ -69,7 +76,16 @@ def test_views_of_a_cell_are_on_one_scale(model):
     assert (z.median(1).values.abs() < 0.6).all()
     assert ((z > 1).float().mean(1) < 0.3).all()
     assert ((z > 1).float().mean(1) > 0).all()
-    assert model.view_names == ("map",)
+    assert model.view_names == ("map", "whole")
+
+
+def test_what_is_spread_over_an_image_and_nowhere_strange_is_seen_as_a_whole(model, features):
+    fresh, other = features.normal, textures(15, seed=5)
+    other[:, ::2, ::2] = np.clip(other[:, ::2, ::2].astype(int) + 100, 0, 255)
+    both = [model(some, views=True).views for some in (fresh, other)]
+    y = np.repeat([0, 1], 15)
+    found = {name: auroc(y, np.concatenate([v[name] for v in both])) for name in both[0]}
+    assert found["whole"] > max(0.75, found["map"])
 
 
 def test_d_tv_alone(tiny_backbone):
@@ -77,6 +93,7 @@ def test_d_tv_alone(tiny_backbone):
     detector = HistoryAD(**settings).fit(textures(110))
     assert detector.model_.score.cell_views == ("history",)
     assert set(detector.model_.score.sizes) == {"known", "values"}
+    assert detector.model_.view_names == ("map",)
     assert len(np.unique(detector.anomaly_score(textures(15, seed=5)))) > 10
 
 
@@ -90,7 +107,25 @@ def test_nothing_but_companions_is_kept_by_default(tiny_backbone, tmp_path):
     fresh = textures(5, seed=5)
     np.testing.assert_array_equal(again.anomaly_score(fresh), model.anomaly_score(fresh))
     names = {name.split(".")[0] for name in model.score.state_dict()}
-    assert names == {"d_tv", "standard", "bank", "gaussian", "cell_scales", "total_scale"}
+    scales = {"standard", "cell_scales", "total_scale", "sum_scale"}
+    assert names == {"d_tv", "bank", "gaussian", "whole", *scales}
+
+
+def test_images_of_several_sizes_are_seen_in_tiles(tiny_backbone, tmp_path):
+    settings = {**TINY, "false_positive_rate": 0.1, "backbone": str(tiny_backbone), "resize": 0}
+    sizes = [(40 + 10 * (n % 3), 60) for n in range(60)]
+    normal = [Image.fromarray(textures(1, *sizes[n], seed=n)[0, :, :, 0]) for n in range(60)]
+    model = HistoryAD(**settings).fit(normal, run=tmp_path).model_
+    assert model.score.cell_views == ("neighbours", "gaussian")
+    fresh = textures(6, 45, 130, seed=99)
+    bad, mask = striped(fresh)
+    scored = HistoryAD.load(tmp_path).model_(bad, maps=True)
+    assert auroc([0] * 6 + [1] * 6, [*model.anomaly_score(fresh), *scored.anomaly_score]) > 0.9
+    shown = np.mean(scored.maps, 0)
+    assert shown.shape == mask.shape
+    assert shown[mask].mean() > shown[~mask].mean() + 1
+    row, column = np.unravel_index(shown.argmax(), shown.shape)
+    assert mask[row, column]
 
 
 def test_places_are_chosen_where_images_are_aligned(constants):

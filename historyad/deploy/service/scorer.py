@@ -80,7 +80,8 @@ class Scorer:
         calibration = self.model.calibration
         if false_positive_rate is None:
             return calibration
-        return Calibration.fit(calibration.scores, false_positive_rate, calibration.confidence)
+        found = calibration.confidence, calibration.reach
+        return Calibration.fit(calibration.scores, false_positive_rate, *found)
 
     def check_room(self) -> None:
         """Raise QueueFullError unless one more sample can be taken on now."""
@@ -159,6 +160,7 @@ class Scorer:
         """Return a verdict for each vector (N, F), named by its number."""
         if self.model.kind.is_picture:
             raise InputError("this model scores images: send an image, or several as a form")
+        vectors = self.model.kind.from_rows(vectors)
         self.model.kind.check(vectors.shape[1:])
         with self._samples.taking(len(vectors)):
             verdicts = await self._score(vectors, calibration)

@@ -23,7 +23,7 @@ _SLIDER_SCORES = 1000  # quantiles that stand for the scores behind the slider
 def decision_of(model: Model) -> dict[str, Any]:
     """Return what the threshold is worth, given how many held-out samples it was set on."""
     low, high = model.calibration.rate_quantiles([0.025, 0.975])
-    return {"smallest_p": 1 / (len(model.calibration.scores) + 1), "low": low, "high": high}
+    return {"smallest_p": model.calibration.smallest_p_value, "low": low, "high": high}
 
 
 def trial_of(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def trial_of(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
             "uniformity",
             "Distribution of the p-values of normal samples against the uniform one",
             model.calibration.p_value(negatives),
-            len(model.calibration.scores),
+            model.calibration.n_apart,
         ),
     }
     return {

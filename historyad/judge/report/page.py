@@ -12,6 +12,7 @@ from historyad.files import load_json, write_atomic
 from historyad.judge.report.decisions import decision_of, probe_of, trial_of
 from historyad.judge.report.history import history_of
 from historyad.judge.report.samples import oddest
+from historyad.judge.report.series import series_of
 from historyad.judge.report.settings import fit_command, settings_of
 from historyad.judge.report.training import training_of
 from historyad.method.history import History
@@ -62,6 +63,7 @@ def write_report(
         "history": history_of(history, model, train) if len(history) else None,
         "decision": decision_of(model),
         "probe": probe_of(model, train if normal is None else normal, on_progress),
+        "series": series_of(model, (train, normal, anomalous)),
         "trial": trial_of(model, normal, anomalous) if normal and anomalous else None,
         "pixelated": model.kind.is_picture and max(model.kind.input_shape) <= 64,
         "highest": None if train is None else oddest(model, train),

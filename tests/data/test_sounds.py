@@ -1,0 +1,134 @@
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from historyad import HistoryAD, open_source
+from historyad.cli import main
+from historyad.data.decoding import decode_image
+from historyad.data.sounds import SIDE, is_sound, mel_bands, part_powers, picture_of
+from historyad.errors import InputError
+from historyad.judge.metrics import auroc
+
+RATE = 16_000
+
+
+def sine(hertz, seconds=1.0, rate=RATE, amplitude=0.5):
+    return amplitude * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)
+
+
+def written(path, samples, rate=RATE, subtype="PCM_16"):
+    soundfile.write(path, samples, rate, subtype=subtype)
+    return path
+
+
+def loudest_row(picture):
+    return int(picture[..., 0].mean(1).argmax())
+
+
+def test_a_sine_has_its_power_in_one_place():
+    powers = part_powers(sine(1000), RATE)
+    assert powers.shape == (SIDE, SIDE)
+    np.testing.assert_allclose(powers.sum(1), 0.5**2 / 2, rtol=0.02)
+    assert (powers.max(1) > 0.4 * powers.sum(1)).all()
+
+
+def test_bands_share_every_frequency():
+    bands = mel_bands(4096, RATE)
+    frequencies = np.fft.rfftfreq(4096, 1 / RATE)
+    inside = (frequencies > 50) & (frequencies < 7500)
+    np.testing.assert_allclose(bands[inside].sum(1), 1)
+    assert (bands.sum(0) > 0).all()
+
+
+def test_high_tones_are_above_low_ones_and_late_ones_are_right():
+    low, high = (picture_of(sine(hertz), RATE) for hertz in (300, 3000))
+    assert loudest_row(high) < loudest_row(low)
+    late = np.concatenate([np.zeros(RATE), sine(1000)])
+    picture = picture_of(late, RATE)[..., 0]
+    assert picture[:, :31].max() == 0
+    assert picture[:, 33:].max() > 150
+
+
+def test_grey_is_loudness():
+    loud, quiet = (picture_of(sine(1000, amplitude=a), RATE).max() for a in (0.5, 0.05))
+    assert int(loud) - int(quiet) == pytest.approx(255 * 20 / 100, abs=1)
+    assert picture_of(np.zeros(RATE), RATE).max() == 0
+
+
+def test_the_picture_depends_neither_on_the_rate_nor_on_the_length():
+    wanted = picture_of(sine(1000), RATE).astype(int)
+    for rate in (8000, 22_050, 44_100, 96_000):
+        found = picture_of(sine(1000, rate=rate), rate).astype(int)
+        assert np.abs(found - wanted)[wanted > 100].max() <= 3, rate
+    longer = picture_of(sine(1000, seconds=7), RATE).astype(int)
+    assert np.abs(longer - wanted)[wanted > 100].max() <= 3
+    assert picture_of(sine(1000, seconds=0.01), RATE).shape == (64, 64, 1)
+
+
+def test_every_usual_kind_of_file_gives_the_same_picture(tmp_path):
+    samples = sine(1000) + sine(250)
+    wanted = picture_of(samples, RATE).astype(int)
+    for subtype in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"):
+        found = decode_image(written(tmp_path / "a.wav", samples, subtype=subtype))
+        assert np.abs(found.astype(int) - wanted).max() <= 1, subtype
+    stereo = np.stack([2 * sine(1000), 2 * sine(250)], axis=1)
+    found = decode_image(written(tmp_path / "a.wav", stereo, subtype="FLOAT"))
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+def test_what_is_no_recording_is_refused(tmp_path):
+    path = written(tmp_path / "a.wav", sine(1000))
+    content = path.read_bytes()
+    assert is_sound(content[:12])
+    assert not is_sound(b"RIFF\0\0\0\0WEBP")
+    with pytest.raises(InputError, match=r"a.wav holds 100 samples at 16000 Hz, less than 0.01"):
+        decode_image(written(path, np.zeros(100)))
+    with pytest.raises(InputError, match="more than 9,999 or 64 channels: cut it into pieces"):
+        decode_image(content, max_pixels=9999)
+    with pytest.raises(InputError, match="holds values that are no numbers: save it again"):
+        decode_image(written(path, np.full(1000, np.nan), subtype="FLOAT"))
+    for damaged in (content[:30], content[:12] + bytes(200)):
+        with pytest.raises(InputError, match=r"cannot be read as a recording \(.*\); save it"):
+            decode_image(damaged)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Hums of some length and pitch; the odd ones have a whistle."""
+    random = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("sounds")
+    for folder, n in (("normal", 120), ("fresh", 20), ("odd", 20)):
+        (root / folder).mkdir()
+        for i in range(n):
+            seconds = random.uniform(0.3, 1)
+            hum = sine(random.uniform(200, 260), seconds) + 0.01 * random.standard_normal(
+                int(seconds * RATE)
+            )
+            hum[: len(hum) // 2] += (folder == "odd") * 0.05 * sine(4000, seconds)[: len(hum) // 2]
+            written(root / folder / f"{i}.wav", hum)
+    return root
+
+
+def test_a_folder_of_recordings_is_a_source(folders, tmp_path, capsys):
+    source = open_source(folders / "normal")
+    assert source.samples.shape == (120, 64, 64, 1)
+    assert source.names[:2] == ["0.wav", "1.wav"]
+    detector = HistoryAD(preset="instant").fit(source)
+    scores = [detector.anomaly_score(folders / name) for name in ("fresh", "odd")]
+    assert auroc(np.repeat([0, 1], 20), np.concatenate(scores)) > 0.98
+    detector.save(tmp_path / "run")
+    options = ["--maps", str(tmp_path / "maps"), "--out", str(tmp_path / "scores.csv")]
+    assert main(["score", str(tmp_path / "run"), str(folders / "odd"), *options]) == 0
+    assert (tmp_path / "maps" / "0.wav.png").exists()
+
+
+def test_without_the_extra_one_is_told(monkeypatch):
+    import sys
+
+    from historyad.data.images import read_image
+
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(InputError, match=r"install historyad\[sound\]"):
+        read_image(io.BytesIO(b"RIFF\0\0\0\0WAVE"), "a.wav", max_pixels=1000)
