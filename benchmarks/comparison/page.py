@@ -132,8 +132,11 @@ def summary(rows: DataFrame) -> str:
     """Return the mean AUROC of ours, of what one would try first, and of the best peer."""
     lines = []
     for family in FAMILIES:
-        known = means(rows, family.splits, "auroc")
-        best = known.drop([*OURS], errors="ignore").idxmax()
+        known = means(rows, family.splits, "auroc").dropna()
+        peers = known.drop([*OURS], errors="ignore")
+        if peers.empty:  # not measured yet
+            continue
+        best = peers.idxmax()
         shown = _column(known.reindex([OUR_DEFAULT, *PICKED, best]), "{:.3f}")
         shown.iloc[-1] += f" `{best}`"
         seeds = _seeds(on(rows, family.splits)).get(OUR_DEFAULT, "0")

@@ -63,13 +63,13 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     ``window``, vectors are the steps of a series (steps, channels), and each step has a score.
 
     Attributes:
-        model_: the fitted `Model`: score and calibration.
-        threshold_: anomaly score above which an input is called anomalous.
-        offset_: ``-threshold_``, scikit-learn's name and sign.
-        suspects_: samples that were set aside with ``contamination``, the most suspicious first:
-            (row, name, suspicion).
-        n_features_in_: features of a vector, or rows of an image.
-        feature_names_in_: names of the columns, where ``X`` was a table that has some.
+        model_ (Model): what was fitted: score and calibration.
+        threshold_ (float): anomaly score above which an input is called anomalous.
+        offset_ (float): ``-threshold_``, scikit-learn's name and sign.
+        suspects_ (list): samples that were set aside with ``contamination``, the most suspicious
+            first: (row, name, suspicion).
+        n_features_in_ (int): features of a vector, or rows of an image.
+        feature_names_in_ (array): names of the columns, where ``X`` was a table that has some.
 
     Examples:
         >>> import numpy as np
