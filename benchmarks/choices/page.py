@@ -43,9 +43,7 @@ def build() -> str:
     rows = read_rows(OUT)
     seeds = sorted({row["seed"] for row in rows})
     base = [row for row in rows if row["choice"] == TAKEN]
-    text = (
-        HEAD + f"Means over the seeds {', '.join(map(str, seeds))}, and the lowest and highest.\n"
-    )
+    text = HEAD + _of_seeds(seeds)
     text += commands(rows)
     for name, choice in CHOICES.items():
         lines = [_line(f"**{choice.taken}**", base, base)]
@@ -57,6 +55,13 @@ def build() -> str:
             text += f"The text: {choice.text}. Taken: {choice.taken}.\n\n"
             text += table([name, *_HEADS], lines) + "\n"
     return text + _positive(base) + READING
+
+
+def _of_seeds(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return f"One seed, {seeds[0]}: differences of a hundredth mean nothing.\n"
+    named = " and ".join(map(str, seeds))
+    return f"Seeds {named}: the mean, and the lowest and the highest where there are several.\n"
 
 
 _HEADS = ("KMNIST", "Fashion-MNIST", "change of both", "told apart", "noise")
@@ -74,7 +79,8 @@ def _line(value: str, rows: list[Row], base: list[Row]) -> list[str]:
 
 
 def _spread(values: list[float]) -> str:
-    return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
 def _both(rows: list[Row]) -> float:

@@ -16,7 +16,7 @@ from those of good images, by a Gaussian, is a view of the whole, `whole`, besid
 
 Whether images are aligned is decided without labels: by what explains some good images better that
 neither Gaussian was fitted on. Each view is standardised by cells of further good images, and a
-cell has the sum. By default D_TV is left out, as it was measured to add nothing to the other two;
+cell has the sum. By default D_TV is left out, as it was measured to add next to nothing;
 ``views="all"`` takes it in, and ``views="history"`` leaves it alone.
 """
 
