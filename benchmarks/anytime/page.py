@@ -13,7 +13,8 @@ from historyad.research.markdown import table
 
 HEAD = """# What training brings
 
-Written by `python -m benchmarks.anytime.page` from the rows in `docs/rows/anytime`; do not edit.
+<!-- Written by `python -m benchmarks.anytime.page` from the rows in docs/rows/anytime; do not edit.
+-->
 
 `fit` saves a detector before it trains any network: companions in the features of random weights.
 From then on the run can be used, whatever becomes of the training, which may be interrupted, or

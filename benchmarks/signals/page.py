@@ -23,7 +23,9 @@ MEASURES = {"AUROC": "auroc", "AUPRC": "auprc", "VUS-PR": "vus_pr"}
 
 HEAD = """# Series against other methods
 
-Written by `python -m benchmarks.signals.page` from the rows in `docs/rows/signals`; do not edit.
+<!-- Written by `python -m benchmarks.signals.page` from the rows in docs/rows/signals; do not edit.
+-->
+
 How series are judged is on [the page on series](series.md).
 
 The series: 20 of the Numenta benchmark (NAB), learnt from up to the first marked anomaly, but at
