@@ -18,8 +18,8 @@ WAYS = {HELD_OUT: "held out", FOLDS: "folds, one score (taken)", CROSS: "folds, 
 
 HEAD = """# What few samples can promise
 
-<!-- Written by `python -m benchmarks.calibration.page` from the rows in docs/rows/calibration; do not
-edit. -->
+<!-- Written by `python -m benchmarks.calibration.page` from the rows in docs/rows/calibration; do
+not edit. -->
 
 A [p-value](decision.md) of at most a should come to a normal sample with a probability of at most
 a. Here this is counted, for detectors of 30, 60 and 100 samples with the preset `instant`, over

@@ -6,40 +6,27 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from historyad import ranks
-from historyad.config import Config, as_dict, validate
-from historyad.data.copies import digests, groups_of
-from historyad.data.series import in_windows, refuse_images, usual_window
+from historyad.config import Config, validate
+from historyad.data.copies import digests
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
-from historyad.kinds.choose import choose_kind, which_kind
-from historyad.kinds.kind import Kind
-from historyad.method.batches import Batches
 from historyad.method.detector import train_detector
 from historyad.method.gan import record_history
-from historyad.method.history import History, resolve
+from historyad.method.history import History
 from historyad.method.loop import OnProgress, OutOfTimeError
-from historyad.method.networks import Critic
-from historyad.model.criterion import is_judged, is_kept, share_seen, some_of
+from historyad.model.making import Making
 from historyad.model.model import Model
+from historyad.model.plan import as_samples, plan_fit
 from historyad.model.run import RunDirectory
-from historyad.model.split import number_of_folds, promised_rate, split_folds, split_rows
-from historyad.model.suspects import Suspect, find_suspects
-from historyad.model.untrained import of_others, untrained_score
+from historyad.model.split import promised_rate
 from historyad.score.calibration import check_number
-from historyad.score.decide import calibrate, decide
-from historyad.score.score import Score
-
-Rows = NDArray[np.intp]
-
-_AS_LONG = 2.0  # times the first detector: the companions of a trained one, and which sees more
+from historyad.score.decide import calibrate
 
 
 def fit_model(
@@ -80,7 +67,7 @@ def fit_model(
     source, config = as_samples(source, config)
     prints = digests(source.samples)
     # What a run has set aside stays so when it is continued: to judge again would take its time.
-    plan = _plan(source, config, history, prints, run.read_suspects())
+    plan = plan_fit(source, config, history, prints, run.read_suspects())
     config, train, kind = plan.config, plan.train, plan.kind
     device = ranks.choose_device(config.device)
     described = {**source.describe(), "n_train": len(train), "copies": _n_copies(prints)}
@@ -91,7 +78,7 @@ def fit_model(
         if plan.suspects and ranks.is_main():
             run.save_suspects(plan.suspects)
         if not run.is_finished:
-            making = _Making(source, plan, run, described, prints, device, _speaker(on_progress))
+            making = Making(source, plan, run, described, prints, device, _speaker(on_progress))
             if not kind.trains(config):
                 source.share_unreadable()
                 making.untrained()
@@ -115,21 +102,6 @@ def fit_model(
                 making.trained(d_tv, batches)
             ranks.barrier()
     return Model.load(run.path, device)  # as it was written, the same for all processes
-
-
-def as_samples(source: Source, config: Config) -> tuple[Source, Config]:
-    """Return what is fitted on, and the settings: of a series, its windows and their length.
-
-    Raises InputError for a window of images, or of a series that is shorter than it.
-    """
-    if source.series is not None:
-        found = source.series
-        return source, dataclasses.replace(config, window=found.length, stride=found.stride)
-    if config.window == "auto":
-        refuse_images(source)
-        config = dataclasses.replace(config, window=usual_window(source.samples))
-    assert isinstance(config.window, int)
-    return in_windows(source, config.window, config.stride), config
 
 
 def calibrate_model(
@@ -169,65 +141,6 @@ def calibrate_model(
     )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is decided before a fit: rows to train on and to hold out, and what was set aside.
-
-    With ``folds``, all rows are trained on, and each fold is held out by a detector of the others.
-    ``groups`` number what each row of ``train`` belongs to.
-    """
-
-    config: Config
-    kind: Kind
-    train: Rows
-    groups: NDArray[np.intp]
-    held_out: Rows
-    folds: list[Rows]
-    suspects: list[Suspect]
-
-
-def _plan(
-    source: Source,
-    config: Config,
-    history: History | None,
-    prints: NDArray[np.uint8],
-    known: list[Suspect],
-) -> _Plan:
-    """Decide on a fit; InputError or ConfigError for whatever settings, shapes and numbers tell.
-
-    ``known`` are the suspects of a run that is continued.
-    """
-    validate(config)
-    if source.imprecise:
-        raise InputError(source.imprecise)
-    # That a series repeats itself is what is normal of it: its windows are no copies.
-    is_series = source.series is not None
-    groups = (
-        np.arange(len(source)) if is_series else groups_of(source, config.group or None, prints)
-    )
-    suspects = known if known and config.contamination else find_suspects(source, config)
-    kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
-    trains = which_kind(source.samples, config).trains(config)
-    reach = source.reach
-    n_folds = number_of_folds(len(kept), config, trains=trains, reach=reach)
-    folds: list[Rows] = []
-    if n_folds > 1:
-        parts = split_folds(len(kept), n_folds, config, groups[kept], reach)
-        folds = [kept[rows] for rows in parts]
-        train, held_out = kept, kept
-        config = dataclasses.replace(config, folds=len(folds))
-    else:
-        train, held_out = (
-            kept[rows] for rows in split_rows(len(kept), config, groups[kept], reach)
-        )
-    rate = promised_rate(config, len(held_out) // reach)
-    config = resolve(dataclasses.replace(config, false_positive_rate=rate), len(train))
-    if history is not None and as_dict(history.config) != as_dict(config):
-        raise ConfigError("the history has other settings than the fit: give it those of the fit")
-    kind = choose_kind(source.samples, config, train)
-    return _Plan(config, kind, train, groups[train], held_out, folds, suspects)
-
-
 def _check_time(seconds: float, config: Config) -> None:
     """Raise ConfigError where a fit cannot be stopped and leave a detector."""
     if seconds == math.inf:
@@ -239,88 +152,6 @@ def _check_time(seconds: float, config: Config) -> None:
         )
     if ranks.world_size() > 1:
         raise ConfigError("several processes fit together: leave out the time")
-
-
-@dataclass(frozen=True)
-class _Making:
-    """What a fit makes of what was trained, and saves in ``run``; rank 0 does."""
-
-    source: Source
-    plan: _Plan
-    run: RunDirectory
-    described: dict[str, Any]
-    prints: NDArray[np.uint8]
-    device: torch.device
-    say: Callable[[int, str], None]
-
-    def untrained(self) -> None:
-        """Save the detector that trains no network, the only one of this fit."""
-        if ranks.is_main():
-            self._save(self._untrained(self.plan.config))
-
-    def first(self, stop_at: float) -> float:
-        """Save the detector that trains no network, and return when to stop training it.
-
-        Early enough for the trained one, whose companions take as long.
-        """
-        if not ranks.is_main() or self.plan.config.views == "history":
-            return stop_at
-        started = time.monotonic()
-        if not self.run.has_model:
-            self.run.begin_training()
-            self._save(self._untrained(dataclasses.replace(self.plan.config, views="companions")))
-        return stop_at - _AS_LONG * (time.monotonic() - started)
-
-    def trained(self, d_tv: Critic, batches: Batches) -> None:
-        """Save the detector of what was trained, unless the first one sees more."""
-        if not ranks.is_main():
-            return
-        plan, samples = self.plan, self.source.samples
-        # Companions see what D_TV does not; held-out samples put all on one scale.
-        self.say(0, "companions")
-        score = plan.kind.fit_score(d_tv, batches, samples, plan.train, plan.config)
-        made = self._decided(score.to(self.device).eval(), plan.config)
-        if is_judged(plan.kind, plan.config):
-            first = Model.load(self.run.path, self.device)
-            some = some_of(samples, plan.held_out)
-            seen = [share_seen(one.score, some, plan.config.seed) for one in (first, made)]
-            facts = {"seen_untrained": round(seen[0], 4), "seen_trained": round(seen[1], 4)}
-            described = {**made.source, **facts}
-            made = dataclasses.replace(made if is_kept(*seen) else first, source=described)
-        self._save(made)
-        self.run.end_training()
-
-    def _untrained(self, config: Config) -> Model:
-        """Return the detector of companions in the features of random weights."""
-        self.say(0, "companions")
-        plan, samples = self.plan, self.source.samples
-        score = untrained_score(plan.kind, samples, plan.train, config, self.device)
-        return self._decided(score, config)
-
-    def _decided(self, score: Score, config: Config) -> Model:
-        """Put a score on its scale, and set its threshold, by samples that it was not fitted on.
-
-        Or by folds: by what detectors of the other folds say of each.
-        """
-        self.say(1, "scale and threshold")
-        plan, samples = self.plan, self.source.samples
-        folds = of_others(samples, plan.folds, config, score, self.source.reach)
-        parts = list(folds) if plan.folds else [(score, plan.held_out)]
-        calibration = decide(score, samples, parts, config, self.source.reach)
-        # Some are found to be unreadable on the way.
-        described = {**self.described, "unreadable": len(self.source.unreadable)}
-        return Model(
-            score,
-            calibration,
-            config,
-            described,
-            feature_names=self.source.columns,
-            trained_on=self.prints[plan.train],
-        )
-
-    def _save(self, model: Model) -> None:
-        model.save(self.run.path)
-        self.say(2, "saved")
 
 
 def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:

@@ -8,7 +8,7 @@ from historyad.data.rows import rows_between
 from historyad.data.series import in_windows
 from historyad.errors import ConfigError, InputError
 from historyad.judge.metrics import auroc
-from historyad.model.fit import as_samples
+from historyad.model.plan import as_samples
 from historyad.model.run import RunDirectory
 from historyad.model.split import split_folds, split_rows
 from historyad.model.steps import Interval, find_intervals, rows_of_intervals

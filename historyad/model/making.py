@@ -1,0 +1,110 @@
+"""The detectors that a fit saves: first one that trains no network, then the trained one."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from historyad import ranks
+from historyad.config import Config
+from historyad.data.sources import Source
+from historyad.method.batches import Batches
+from historyad.method.networks import Critic
+from historyad.model.criterion import is_judged, is_kept, share_seen, some_of
+from historyad.model.model import Model
+from historyad.model.plan import Plan
+from historyad.model.run import RunDirectory
+from historyad.model.untrained import of_others, untrained_score
+from historyad.score.decide import decide
+from historyad.score.score import Score
+
+_AS_LONG = 2.0  # times the first detector: the companions of a trained one, and which sees more
+
+
+@dataclass(frozen=True)
+class Making:
+    """What a fit makes of what was trained, and saves in ``run``; rank 0 does."""
+
+    source: Source
+    plan: Plan
+    run: RunDirectory
+    described: dict[str, Any]
+    prints: NDArray[np.uint8]
+    device: torch.device
+    say: Callable[[int, str], None]
+
+    def untrained(self) -> None:
+        """Save the detector that trains no network, the only one of this fit."""
+        if ranks.is_main():
+            self._save(self._untrained(self.plan.config))
+
+    def first(self, stop_at: float) -> float:
+        """Save the detector that trains no network, and return when to stop training it.
+
+        Early enough for the trained one, whose companions take as long.
+        """
+        if not ranks.is_main() or self.plan.config.views == "history":
+            return stop_at
+        started = time.monotonic()
+        if not self.run.has_model:
+            self.run.begin_training()
+            self._save(self._untrained(dataclasses.replace(self.plan.config, views="companions")))
+        return stop_at - _AS_LONG * (time.monotonic() - started)
+
+    def trained(self, d_tv: Critic, batches: Batches) -> None:
+        """Save the detector of what was trained, unless the first one sees more."""
+        if not ranks.is_main():
+            return
+        plan, samples = self.plan, self.source.samples
+        # Companions see what D_TV does not; held-out samples put all on one scale.
+        self.say(0, "companions")
+        score = plan.kind.fit_score(d_tv, batches, samples, plan.train, plan.config)
+        made = self._decided(score.to(self.device).eval(), plan.config)
+        if is_judged(plan.kind, plan.config):
+            first = Model.load(self.run.path, self.device)
+            some = some_of(samples, plan.held_out)
+            seen = [share_seen(one.score, some, plan.config.seed) for one in (first, made)]
+            facts = {"seen_untrained": round(seen[0], 4), "seen_trained": round(seen[1], 4)}
+            described = {**made.source, **facts}
+            made = dataclasses.replace(made if is_kept(*seen) else first, source=described)
+        self._save(made)
+        self.run.end_training()
+
+    def _untrained(self, config: Config) -> Model:
+        """Return the detector of companions in the features of random weights."""
+        self.say(0, "companions")
+        plan, samples = self.plan, self.source.samples
+        score = untrained_score(plan.kind, samples, plan.train, config, self.device)
+        return self._decided(score, config)
+
+    def _decided(self, score: Score, config: Config) -> Model:
+        """Put a score on its scale, and set its threshold, by samples that it was not fitted on.
+
+        Or by folds: by what detectors of the other folds say of each.
+        """
+        self.say(1, "scale and threshold")
+        plan, samples = self.plan, self.source.samples
+        folds = of_others(samples, plan.folds, config, score, self.source.reach)
+        parts = list(folds) if plan.folds else [(score, plan.held_out)]
+        calibration = decide(score, samples, parts, config, self.source.reach)
+        # Some are found to be unreadable on the way.
+        described = {**self.described, "unreadable": len(self.source.unreadable)}
+        return Model(
+            score,
+            calibration,
+            config,
+            described,
+            feature_names=self.source.columns,
+            trained_on=self.prints[plan.train],
+        )
+
+    def _save(self, model: Model) -> None:
+        model.save(self.run.path)
+        self.say(2, "saved")

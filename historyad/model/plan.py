@@ -1,0 +1,96 @@
+"""What is decided before a fit, from settings, shapes and numbers alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from historyad.config import Config, as_dict, validate
+from historyad.data.copies import groups_of
+from historyad.data.series import in_windows, refuse_images, usual_window
+from historyad.data.sources import Source
+from historyad.errors import ConfigError, InputError
+from historyad.kinds.choose import choose_kind, which_kind
+from historyad.kinds.kind import Kind
+from historyad.method.history import History, resolve
+from historyad.model.split import number_of_folds, promised_rate, split_folds, split_rows
+from historyad.model.suspects import Suspect, find_suspects
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is decided before a fit: rows to train on and to hold out, and what was set aside.
+
+    With ``folds``, all rows are trained on, and each fold is held out by a detector of the others.
+    ``groups`` number what each row of ``train`` belongs to.
+    """
+
+    config: Config
+    kind: Kind
+    train: Rows
+    groups: NDArray[np.intp]
+    held_out: Rows
+    folds: list[Rows]
+    suspects: list[Suspect]
+
+
+def plan_fit(
+    source: Source,
+    config: Config,
+    history: History | None,
+    prints: NDArray[np.uint8],
+    known: list[Suspect],
+) -> Plan:
+    """Decide on a fit; InputError or ConfigError for whatever settings, shapes and numbers tell.
+
+    ``known`` are the suspects of a run that is continued.
+    """
+    validate(config)
+    if source.imprecise:
+        raise InputError(source.imprecise)
+    # That a series repeats itself is what is normal of it: its windows are no copies.
+    is_series = source.series is not None
+    groups = (
+        np.arange(len(source)) if is_series else groups_of(source, config.group or None, prints)
+    )
+    suspects = known if known and config.contamination else find_suspects(source, config)
+    kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
+    trains = which_kind(source.samples, config).trains(config)
+    reach = source.reach
+    n_folds = number_of_folds(len(kept), config, trains=trains, reach=reach)
+    folds: list[Rows] = []
+    if n_folds > 1:
+        parts = split_folds(len(kept), n_folds, config, groups[kept], reach)
+        folds = [kept[rows] for rows in parts]
+        train, held_out = kept, kept
+        config = dataclasses.replace(config, folds=len(folds))
+    else:
+        train, held_out = (
+            kept[rows] for rows in split_rows(len(kept), config, groups[kept], reach)
+        )
+    rate = promised_rate(config, len(held_out) // reach)
+    config = resolve(dataclasses.replace(config, false_positive_rate=rate), len(train))
+    if history is not None and as_dict(history.config) != as_dict(config):
+        raise ConfigError("the history has other settings than the fit: give it those of the fit")
+    kind = choose_kind(source.samples, config, train)
+    return Plan(config, kind, train, groups[train], held_out, folds, suspects)
+
+
+def as_samples(source: Source, config: Config) -> tuple[Source, Config]:
+    """Return what is fitted on, and the settings: of a series, its windows and their length.
+
+    Raises InputError for a window of images, or of a series that is shorter than it.
+    """
+    if source.series is not None:
+        found = source.series
+        return source, dataclasses.replace(config, window=found.length, stride=found.stride)
+    if config.window == "auto":
+        refuse_images(source)
+        config = dataclasses.replace(config, window=usual_window(source.samples))
+    assert isinstance(config.window, int)
+    return in_windows(source, config.window, config.stride), config
