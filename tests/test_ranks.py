@@ -265,7 +265,8 @@ def test_a_device_that_is_not_there_is_a_config_error(name):
 # --- torchrun
 
 
-OTHERS = [*TINY_OPTIONS, "--views=history"]
+OTHERS = [option for option in TINY_OPTIONS if not option.startswith("--views")]
+OTHERS.append("--views=history")
 
 
 def torchrun(*arguments, n=2, script=("-m", "historyad"), restarts=0, **environment):

@@ -60,7 +60,7 @@ class Reading:
     time_column: Annotated[
         str | None,
         Parameter(
-            name="--time",
+            name="--time-column",
             help="Column of a table that says when its rows were measured: a series, see --window.",
         ),
     ] = None

@@ -114,7 +114,9 @@ def open_stream(
 def _id_of(id_column: str | None, time_column: str | None) -> str | None:
     """Return the column that says what the rows are called; InputError where two are to."""
     if id_column is not None and time_column is not None:
-        raise InputError("the rows of a series are called by their time: give --id or --time")
+        raise InputError(
+            "the rows of a series are called by their time: give --id or --time-column"
+        )
     return id_column or time_column
 
 

@@ -87,7 +87,8 @@ def date_error(place: str, value: str) -> InputError:
     """Return the error for a column of dates or times."""
     return InputError(
         f"{place}: {value} is a date or a time: leave the column out, or write it as a number, "
-        "such as the seconds since the first, or name it with --time, if the rows are a series"
+        "such as the seconds since the first, or name it with --time-column, if the rows are a "
+        "series"
     )
 
 

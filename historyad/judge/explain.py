@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
 
 from historyad.data.images import Pixels
 from historyad.errors import InputError
@@ -110,6 +109,8 @@ def map_over(model: Model, image: Pixels) -> Pixels:
     full, threshold = model.map_scale
     shown = overlay(image, values, full=full)
     if threshold is not None:
+        from scipy.ndimage import binary_erosion  # slow to import
+
         above = values > threshold
         shown[above & ~binary_erosion(above)] = _COLOUR
     return shown

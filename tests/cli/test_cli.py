@@ -355,8 +355,8 @@ def test_too_few_images(refused, few, tmp_path):
 
 def test_few_images_are_enough_and_what_they_promise_is_said(whole, tmp_path, capsys):
     for n, said in (
-        (3, "1 held-out samples can promise no lower rate than 0.5; 248"),
-        (20, "0.11"),
+        (3, "3 samples can promise no lower rate than 0.25; 99 samples in all"),
+        (20, "0.048"),
     ):
         np.save(tmp_path / f"{n}.npy", whole.train[:n])
         command = ["fit", str(tmp_path / f"{n}.npy"), "--out", str(tmp_path / f"{n}")]

@@ -138,9 +138,9 @@ def test_the_column_of_times_names_the_steps(tmp_path):
     source = open_source(path, time_column="when")
     assert list(source.names) == ["2026-01-01 00:00", "2026-01-01 00:01", "2026-01-01 00:02"]
     assert source.columns == ("a",)
-    with pytest.raises(InputError, match=r"is a date or a time: .*name it with --time"):
+    with pytest.raises(InputError, match=r"is a date or a time: .*name it with --time-column"):
         open_source(path)
-    with pytest.raises(InputError, match="give --id or --time"):
+    with pytest.raises(InputError, match="give --id or --time-column"):
         open_source(path, time_column="when", id_column="a")
     with pytest.raises(InputError, match="has no column 'hour'"):
         open_source(path, time_column="hour")

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from test_guide import BLOCK, Reader, pattern
+from followed import BLOCK, Reader, pattern
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from followed import BLOCK, Reader, pattern
 from quoted import assert_as_quoted, rates
-from test_guide import BLOCK, Reader, pattern
 
 PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 

@@ -71,7 +71,7 @@ def test_batches_are_residuals_of_the_cells_of_rows(kind, config):
 
 
 def test_nothing_is_learnt_of_residuals_that_no_detector_is_trained_on(kind, config):
-    config = tiny_config(backbone=config.backbone)
+    config = tiny_config(backbone=config.backbone, views="auto")
     batches = kind.batches(images(12, 40, 50, 3), config)
     assert batches.residuals is None
     assert len(batches) == 0

@@ -98,7 +98,7 @@ def test_d_tv_alone(tiny_backbone):
 
 
 def test_nothing_but_companions_is_kept_by_default(tiny_backbone, tmp_path):
-    settings = {**TINY, "backbone": str(tiny_backbone)}
+    settings = {**TINY, "backbone": str(tiny_backbone), "views": "auto"}
     model = HistoryAD(**settings).fit(textures(110), run=tmp_path).model_
     assert model.score.cell_views[0] == "neighbours"
     assert "known" not in model.score.sizes
@@ -112,7 +112,8 @@ def test_nothing_but_companions_is_kept_by_default(tiny_backbone, tmp_path):
 
 
 def test_images_of_several_sizes_are_seen_in_tiles(tiny_backbone, tmp_path):
-    settings = {**TINY, "false_positive_rate": 0.1, "backbone": str(tiny_backbone), "resize": 0}
+    settings = {**TINY, "false_positive_rate": 0.1, "backbone": str(tiny_backbone)}
+    settings |= {"resize": 0, "views": "auto"}
     sizes = [(40 + 10 * (n % 3), 60) for n in range(60)]
     normal = [Image.fromarray(textures(1, *sizes[n], seed=n)[0, :, :, 0]) for n in range(60)]
     model = HistoryAD(**settings).fit(normal, run=tmp_path).model_

@@ -95,7 +95,7 @@ def test_scores_come_with_views_for_the_price_of_one(fitted, fresh):
 
 
 def test_d_tv_alone(fresh):
-    detector = HistoryAD(**SETTINGS, contrast="local", views="history").fit(textures(110))
+    detector = HistoryAD(**{**SETTINGS, "contrast": "local", "views": "history"}).fit(textures(110))
     assert anomaly_map(detector.model_, fresh[0]).shape == (40, 50)
     assert len(np.unique(detector.anomaly_score(fresh))) == len(fresh)
 

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     write(folder / "fresh.csv", 1500, seed=1, start=6)
     write(folder / "spoilt.csv", 600, seed=2, spoil=slice(300, 330))
     source = write(folder / "normal.csv", 4000)
-    assert main(["fit", source, "--time", "time", "--out", str(folder / "run")]) == 0
+    assert main(["fit", source, "--time-column", "time", "--out", str(folder / "run")]) == 0
     return folder
 
 
@@ -48,7 +48,7 @@ def test_fit_chooses_the_window_and_trains_nothing(folder):
 
 def test_score_has_a_row_for_each_step_and_intervals(folder, tmp_path, capsys):
     out, intervals = tmp_path / "scores.csv", tmp_path / "intervals.csv"
-    options = ["--time", "time", "--out", out, "--intervals", intervals, "--view-scores"]
+    options = ["--time-column", "time", "--out", out, "--intervals", intervals, "--view-scores"]
     assert run(folder, "score", folder / "spoilt.csv", *options) == 0
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert [row["path"] for row in rows] == [str(step) for step in range(600)]
@@ -67,7 +67,7 @@ def test_columns_come_in_any_order_and_by_name(folder, tmp_path):
     cells = [line.split(",") for line in (folder / "spoilt.csv").read_text().splitlines()]
     shuffled.write_text("".join(f"{heat},{time},{flow}\n" for time, flow, heat in cells))
     for name, out in (("spoilt.csv", "a.jsonl"), (shuffled, "b.jsonl")):
-        options = ["--time", "time", "--out", tmp_path / out]
+        options = ["--time-column", "time", "--out", tmp_path / out]
         assert run(folder, "score", folder / name, *options) == 0
     assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
     assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[7])["path"] == "7"
@@ -75,7 +75,7 @@ def test_columns_come_in_any_order_and_by_name(folder, tmp_path):
 
 def test_other_commands(folder, tmp_path, capsys):
     fresh, spoilt = folder / "fresh.csv", folder / "spoilt.csv"
-    time = ["--time", "time"]
+    time = ["--time-column", "time"]
     assert run(folder, "inspect") == 0
     assert "30 steps x 2 channels" in capsys.readouterr().out
     assert run(folder, "drift", fresh, *time) == 0
@@ -95,7 +95,7 @@ def test_other_commands(folder, tmp_path, capsys):
 def test_calibrate_on_a_new_series(folder, tmp_path):
     shutil.copytree(folder / "run", tmp_path / "run")
     fresh = write(tmp_path / "fresh.csv", 3000, seed=3)
-    assert run(tmp_path, "calibrate", fresh, "--time", "time") == 0
+    assert run(tmp_path, "calibrate", fresh, "--time-column", "time") == 0
     calibrated = Model.load(tmp_path / "run").calibration
     assert calibrated.reach == 10
     assert calibrated.n_apart == 99
@@ -110,7 +110,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path, capsys):
         assert error.count("\n") == 1
         return error
 
-    time = ["--time", "time"]
+    time = ["--time-column", "time"]
     lines = (folder / "spoilt.csv").read_text().splitlines(keepends=True)
 
     def spoilt(*kept):
@@ -132,8 +132,8 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path, capsys):
         spoilt(*without), *time
     )
     assert "the value is missing" in refused(spoilt(*lines[:50], "49,,20\n", *lines[51:]), *time)
-    assert "has no column 'when'" in refused(folder / "spoilt.csv", "--time", "when")
-    assert "give --id or --time" in refused(folder / "spoilt.csv", *time, "--id", "time")
+    assert "has no column 'when'" in refused(folder / "spoilt.csv", "--time-column", "when")
+    assert "give --id or --time-column" in refused(folder / "spoilt.csv", *time, "--id", "time")
     assert "steps of a series are not" in refused(folder / "spoilt.csv", *time, "--fdr", 0.1)
     options = [*time, "--shard", "0/2", "--out", tmp_path / "parts", "--format", "csv"]
     assert "a series is scored in one piece" in refused(folder / "spoilt.csv", *options)
@@ -155,7 +155,7 @@ def test_a_detector_of_rows_has_no_intervals(folder, tmp_path, capsys):
 
 def test_fit_says_what_a_short_series_can_promise(folder, tmp_path, capsys):
     source = str(folder / "fresh.csv")
-    assert main(["fit", source, "--time", "time", "--out", str(tmp_path / "run")]) == 0
+    assert main(["fit", source, "--time-column", "time", "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err
     assert "49 windows end to end can promise no lower rate than 0.02; 2970 steps in all" in said
 
