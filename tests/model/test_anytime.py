@@ -18,6 +18,7 @@ from historyad.kinds.features import Features
 from historyad.kinds.whole import Whole
 from historyad.method.loop import Loop, OutOfTimeError, Session
 from historyad.model import fit as fitting
+from historyad.model import making
 from historyad.model.criterion import damages_seen, share_seen, some_of
 from historyad.model.fit import fit_model
 from historyad.model.run import RunDirectory
@@ -172,7 +173,7 @@ def test_what_was_trained_is_kept_unless_it_sees_less(
     source, tmp_path, monkeypatch, before, after, trained_is_better
 ):
     found = iter([before, after])
-    monkeypatch.setattr(fitting, "share_seen", lambda *_: next(found))
+    monkeypatch.setattr(making, "share_seen", lambda *_: next(found))
     run = RunDirectory(tmp_path / "run")
     model = fit_model(source, make_config(**AUTO), run)
     assert ("history" in model.view_names) == trained_is_better
