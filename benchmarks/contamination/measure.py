@@ -126,6 +126,7 @@ def config_of(name: str, seed: int, contamination: float) -> Config:
         "seed": seed,
         "contamination": contamination,
         "epoch_images": EPOCH_IMAGES,
+        "false_positive_rate": 0.01,
     }
     # What is left of 500 tiles without a tenth must hold out the 99 that 1 % needs.
     share = 0.25 if name == "tiles" else 0.17
