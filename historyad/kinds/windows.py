@@ -61,11 +61,6 @@ class Windows(Columns):
         """Return multilayer perceptrons for all values of a window."""
         return VectorNetworks.of((math.prod(self.input_shape),), config)
 
-    @classmethod
-    def trains(cls, config: Config) -> bool:
-        """Whether D_TV is trained: where it is asked for."""
-        return config.views in ("all", "history")
-
     @torch.no_grad()
     def fit_score(
         self,
