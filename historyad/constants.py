@@ -11,9 +11,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rule:
-    """How a view counts in the score: by ``weight``, from ``floor`` on, perhaps by its square."""
+    """How a view counts in the score: from ``floor`` on, if there is one, perhaps by its square."""
 
-    weight: float
     floor: float | None = None  # the place on its scale from which it counts
     squared: bool = False  # by the square of what is beyond
 
@@ -47,25 +46,13 @@ class Constants:
     smallest_spread: float = 1e-6
     # A detector that is all but constant on normal samples has no scale of its own.
     smallest_history_spread: float = 0.05
-    # The sum of views of images; that of the Gaussian, for each axis of colours
-    history_of_images: Rule = Rule(0.5)
-    pattern: Rule = Rule(1.0)
-    neighbours_of_images: Rule = Rule(10.0)
-    blocks: Rule = Rule(12.0)
-    edges: Rule = Rule(16.0)
-    gaussian_of_images: Rule = Rule(10.0, floor=1.0)
-    simplicity: Rule = Rule(20.0, floor=0.25, squared=True)
-    features: Rule = Rule(4.0)
-    # The sum of views of vectors
-    history_of_vectors: Rule = Rule(1.0, floor=1.0)
-    neighbours_of_vectors: Rule = Rule(1.0)
-    gaussian_of_vectors: Rule = Rule(0.5)
-    # The sum of views of windows
-    neighbours_of_windows: Rule = Rule(1.0)
-    shape_of_windows: Rule = Rule(1.0, floor=1.0)
-    gaussian_of_windows: Rule = Rule(1.0)
-    level_of_windows: Rule = Rule(1.0)
-    spectrum_of_windows: Rule = Rule(1.0, floor=1.0)
+    # Views that count only from a place on their scale; the others count as they are
+    gaussian_of_images: Rule = Rule(floor=1.0)
+    simplicity: Rule = Rule(floor=0.25, squared=True)
+    smoothness: Rule = Rule(floor=0.25, squared=True)
+    history_of_vectors: Rule = Rule(floor=1.0)
+    shape_of_windows: Rule = Rule(floor=1.0)
+    spectrum_of_windows: Rule = Rule(floor=1.0)
     # K-nearest neighbours
     neighbours: int = 5
     bank_values: int = 2**21  # of the normal samples that are kept: 8 MB
@@ -78,7 +65,6 @@ class Constants:
     gaussian_values: int = 2**21  # of the components that are kept: 8 MB
     image_gaussian_values: int = 3 * 2**20  # all pixels of 32 x 32 in each of three colours
     fewest_components: int = 64
-    feature_gaussian_components: int = 192
     pca_samples: int = 20_000  # from which components are estimated
     images_for_a_variance: int = 10  # that it takes to tell one of the coarse distance from others
     # Ridges are shares of the mean variance. Vectors have few values, and each was scaled: none may
@@ -87,9 +73,9 @@ class Constants:
     vector_ridge: float = 1.0
     smallest_ridge: float = 1e-6  # for samples that do not vary
     smallest_distance: float = 1e-6  # to a Gaussian, whose logarithm is taken
+    smallest_gradient: float = 1e-3  # grey levels from pixel to pixel, likewise
     # How many times the neighbours' distance is taken from an image's own.
     nearby: float = 2.0
-    nearby_features: float = 1.0
     # Blocks that may move
     block_candidates: int = 16  # images that one is compared with, the nearest by another view
     block_map: int = 16  # cells of a map, each way, at most

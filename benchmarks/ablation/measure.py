@@ -1,85 +1,143 @@
-"""Measure every view of a fitted detector alone, and sums of views, for docs/ablation.md.
+"""Measure every view of a detector alone, and ways to make one score of them: docs/ablation.md.
 
     python -m benchmarks.ablation.measure [--split mnist-without-0 ...] [--seeds 0]
-        [--preset default] [--train N]
+        [--preset instant quick]
 
-It fits the detector of ``preset`` on each split, puts companions on every layer of D_TV and of the
-averaged critic (eq. 14), and appends one row for each view and each sum to --out; splits that have
-rows are skipped, and with --runs, so are fits that are there. With --train, the first N training
-samples are all there are. Only splits and seeds on which settings are chosen belong here.
+It fits the detector of each preset on each split, with all of its views, and appends one row for
+each view and each way to --out; what has rows is skipped. At most 2,000 held-out, normal and
+anomalous samples each are scored, and for the ways that learn from damage, 200 held-out ones with
+each damage of `historyad probe` in two strengths.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from benchmarks.ablation.sums import sums_of
-from benchmarks.ablation.views import views_of
-from benchmarks.measuring import command_line, parser_for
+from benchmarks.ablation.ways import Known, ways
+from benchmarks.measuring import Row, command_line, parser_for
 from benchmarks.pages import ROWS
 from historyad.config import make_config
-from historyad.data.datasets import open_source
-from historyad.environment import versions
+from historyad.environment import machine, versions
 from historyad.files import append_rows, read_rows
-from historyad.judge.metrics import auprc, auroc
+from historyad.judge.metrics import auroc
+from historyad.kinds.kind import Kind
 from historyad.model.files import VERSION
-from historyad.research.splits import load_split
+from historyad.model.fit import fit_model
+from historyad.model.model import Model
+from historyad.model.run import RunDirectory
+from historyad.model.split import split_rows
+from historyad.randomness import Stream, numpy_generator
+from historyad.research.splits import Split, load_split
+from historyad.score.views import Views
 
 OUT = ROWS / "ablation" / "rows.jsonl"
-SPLITS = (
-    "mnist-vs-kmnist",
-    *(f"mnist-without-{digit}" for digit in range(5)),
-    *("fashion-only-0", "fashion-only-1", "mnist-only-3", "svhn-vs-celeba"),
-    *("celeba-vs-svhn", "cifar10-vs-svhn"),
+# Where views and how they count were chosen, here or before, and where not.
+CHOSEN_ON = (
+    *("mnist-vs-kmnist", *(f"mnist-without-{digit}" for digit in range(5))),
+    *("mnist-only-3", *(f"fashion-only-{kind}" for kind in range(5))),
+    *("svhn-vs-celeba", "celeba-vs-svhn", "cifar10-vs-svhn"),
 )
+OTHERS = (
+    *(f"mnist-without-{digit}" for digit in range(5, 10)),
+    *(f"mnist-only-{digit}" for digit in (0, 5, 7, 8)),
+    *(f"fashion-only-{kind}" for kind in range(5, 10)),
+    *("svhn-vs-cifar10", "tiny-imagenet-vs-svhn", "magnetic-tile"),
+)
+PRESETS = ("instant", "quick")
+_MOST, _DAMAGED = 2000, 200
+_STRENGTHS = (2, 4)  # of eight, a weak and a strong one
 
 
 def main() -> None:
     """Measure on each split with each seed."""
     parser = parser_for(__doc__, OUT)
-    parser.add_argument("--split", nargs="+", default=SPLITS)
+    parser.add_argument("--split", nargs="+", default=[*CHOSEN_ON, *OTHERS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--preset", default="default")
-    parser.add_argument("--train", type=int, default=0, help="learn from so many samples only")
-    parser.add_argument("--runs", type=Path, help="folder in which fits are kept")
+    parser.add_argument("--preset", nargs="+", default=[*PRESETS])
+    root = os.environ.get("HISTORYAD_DATA", ".")
+    parser.add_argument("--data-root", type=Path, default=Path(root))
     arguments = parser.parse_args()
-    for split in arguments.split:
-        for seed in arguments.seeds:
-            with tempfile.TemporaryDirectory() as temporary:
-                runs = arguments.runs or Path(temporary)
-                keys = {"split": split, "seed": seed, "preset": arguments.preset}
-                _measure({**keys, "n_train": arguments.train}, runs, arguments.out)
+    for preset in arguments.preset:
+        for split in arguments.split:
+            for seed in arguments.seeds:
+                keys = {"split": split, "seed": seed, "preset": preset}
+                if not any(keys.items() <= row.items() for row in read_rows(arguments.out)):
+                    append_rows(arguments.out, _measured(keys, arguments.data_root))
+                    print(split, seed, preset, flush=True)
 
 
-def _measure(keys: dict[str, Any], runs: Path, out: Path) -> None:
-    split, seed, n_train = keys["split"], keys["seed"], keys["n_train"]  # 0: all of them
-    if any(keys.items() <= {"n_train": 0, **row}.items() for row in read_rows(out)):
-        return
+def _measured(keys: dict[str, Any], root: Path) -> list[Row]:
+    """Return a row for each view and for each way to make one score of them."""
+    data = load_split(keys["split"], keys["seed"], root)
+    # Whatever would be kept by what damage tells.
+    views = "companions" if keys["preset"] == "instant" else "all"
+    config = make_config(keys["preset"], seed=keys["seed"], views=views)
     started = time.process_time()
-    config = make_config(keys["preset"], seed=seed)
-    data = load_split(split, seed, None)
-    if n_train:
-        data = dataclasses.replace(data, train=open_source(data.train.samples[:n_train]))
-    folder = runs / "-".join([split, str(seed), *([str(n_train)] if n_train else [])])
-    views, rules, prevalence = views_of(data, config, folder)
-    facts = {"prevalence": prevalence, "versions": versions(), "model_version": VERSION}
-    facts["command"] = command_line()
-    rows = []
-    for name, scores in [*views.items(), *sums_of(views, rules)]:
-        y = np.repeat([0, 1], [len(scores["normal"]), len(scores["anomalous"])])
-        score = np.concatenate([scores["normal"], scores["anomalous"]])
-        figures = {"auroc": auroc(y, score), "auprc": auprc(y, score)}
-        rows.append({**keys, "what": name, **figures, **facts})
-    append_rows(out, rows)
-    print(
-        f"{split} seed {seed}: {time.process_time() - started:.0f} s of processor time", flush=True
+    with tempfile.TemporaryDirectory() as folder:
+        model = fit_model(data.train, config, RunDirectory(Path(folder)))
+    facts = {
+        **keys,
+        "fit_cpu_seconds": time.process_time() - started,
+        "versions": versions(),
+        "machine": machine(),
+        "model_version": VERSION,
+        "command": command_line(),
+    }
+    score = model.score
+    assert isinstance(score, Views)
+    held_out = _held_out(model, data)
+    damaged = _damaged(model.kind, _some(held_out, _DAMAGED), keys["seed"])
+    known = Known(score.names, score.rules, *(_views(score, x) for x in (held_out, damaged)))
+    normal, anomalous = (
+        _views(score, _some(source.samples, _MOST)) for source in (data.normal, data.anomalous)
     )
+    y = np.repeat([0, 1], [len(normal), len(anomalous)])
+    both = np.concatenate([normal, anomalous])
+    alone = {name: both[:, i] for i, name in enumerate(score.names)}
+    found = {way: make(both) for way, make in ways(known).items()}
+    return [
+        {**facts, "what": what, "of": of, "auroc": auroc(y, values)}
+        for of, some in (("view", alone), ("way", found))
+        for what, values in some.items()
+    ]
+
+
+def _held_out(model: Model, data: Split) -> NDArray[Any]:
+    rows = split_rows(len(data.train), model.config)[1]
+    found: NDArray[Any] = data.train.samples[np.sort(_some(rows, _MOST))]
+    return found
+
+
+def _damaged(kind: Kind, samples: NDArray[Any], seed: int) -> NDArray[Any]:
+    """Return the samples with each damage in each strength, one after the other."""
+    return np.concatenate(
+        [
+            damage.apply(samples, damage.strengths[i], numpy_generator(seed, Stream.PROBE))
+            for damage in kind.damages(samples.shape[1:])
+            for i in _STRENGTHS
+        ]
+    )
+
+
+def _views(score: Views, samples: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the views of samples on the scale of the score, (N, views)."""
+    raw = torch.from_numpy(score.raw_of(samples)).T
+    return score.scale(raw).T.double().numpy()
+
+
+def _some(samples: NDArray[Any], most: int) -> NDArray[Any]:
+    """Return at ``most`` so many of the samples (N, ...), evenly spread."""
+    rows = np.linspace(0, len(samples) - 1, min(len(samples), most)).astype(int)
+    chosen: NDArray[Any] = samples[rows]
+    return chosen
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from historyad.method.networks import Critic
 from historyad.score.companions import ImageCompanions, samples_to_fit
 from historyad.score.result import Map
 from historyad.score.score import DetectorScore, Score
-from historyad.score.views import Views, layers_of, normal_samples
+from historyad.score.views import Views, features_of, normal_samples
 
 _FULL_FALL = 2.0  # of the excess of an image, at which the hue of a map is full
 _PILLOW_UNIT = 2.0**22  # Pillow's resampling weights are integers that add up to this
@@ -116,7 +116,7 @@ class Whole(ImageKind):
         if config.views == "history":
             return DetectorScore(self, d_tv)
         normal = normal_samples(batches, samples_to_fit(math.prod(self.networks(config).shape)))
-        companions = ImageCompanions.fit(normal, *layers_of(d_tv, normal))
+        companions = ImageCompanions.fit(normal, features_of(d_tv, normal))
         return Views(self, d_tv, companions, is_trained=self.trains(config))
 
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:

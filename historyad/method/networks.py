@@ -60,12 +60,11 @@ class Critic(nn.Module):
         """Return one score per sample, (B,)."""
         return self.head(self.features(x)).squeeze(1)  # type: ignore[no-any-return]
 
-    def layers_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return features (B, n_features), last hidden layer (B, hidden) and scores (B,)."""
-        flatten, dense, activation, output = self.head
+    def with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (B, n_features), as they come to the head, and scores (B,)."""
+        flatten, *others = self.head
         features = flatten(self.features(x))
-        hidden = activation(dense(features))
-        return features, hidden, output(hidden).squeeze(1)
+        return features, nn.Sequential(*others)(features).squeeze(1)
 
 
 class Generator(nn.Module):

@@ -2,13 +2,10 @@
 
 Far from the data, where it saw neither data nor history, D_TV extrapolates with either sign; a
 distance to normal samples, or to a Gaussian, can only grow. Near the data, D_TV gives way to
-whatever the history covers; but in the features that it learnt against that history, a sample
-unlike every normal one has no near neighbour.
+whatever the history covers; a sample unlike every normal one has no near neighbour there.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +13,19 @@ from torch import Tensor, nn
 from historyad.constants import CONSTANTS, Rule
 from historyad.method.networks import Critic, Shape
 from historyad.score.blocks import Blocks
-from historyad.score.gaussian import Gaussian, ImageGaussian, principal_components
-from historyad.score.neighbours import Neighbours
+from historyad.score.gaussian import Gaussian, ImageGaussian
+from historyad.score.neighbours import Bank, Neighbours
 
 _CHUNK = 512  # samples that are compared with a Gaussian at a time
+_GREY_LEVELS = 255
 
 
 def count(rule: Rule, view: Tensor) -> Tensor:
     """Return what standardised values of a view add to the score."""
     if rule.floor is None:
-        return rule.weight * view
-    if rule.squared:
-        return rule.weight * (view - rule.floor).clamp(min=0).square()
-    return rule.weight * view.clamp(min=rule.floor)
+        return view
+    beyond = (view - rule.floor).clamp(min=0)
+    return beyond.square() if rule.squared else beyond
 
 
 class Companions(nn.Module):
@@ -44,8 +41,11 @@ class Companions(nn.Module):
         """What `build` needs to know."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Return the views of samples (B, ...) besides that of the history, {name: (B,)}."""
+    def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """Return the views of samples (B, ...) besides that of the history, {name: (B,)}.
+
+        ``features`` (B, n_features) are what comes to the head of D_TV.
+        """
         raise NotImplementedError
 
     def usual(self, x: Tensor) -> Tensor | None:
@@ -66,8 +66,8 @@ class VectorCompanions(Companions):
         """How each view counts; what D_TV says within the range of normal vectors does not."""
         return {
             "history": CONSTANTS.history_of_vectors,
-            "neighbours": CONSTANTS.neighbours_of_vectors,
-            "gaussian": CONSTANTS.gaussian_of_vectors,
+            "neighbours": Rule(),
+            "gaussian": Rule(),
         }
 
     @classmethod
@@ -91,7 +91,7 @@ class VectorCompanions(Companions):
         """Return what the nearest normal vectors have in place of each value of (values,)."""
         return self.neighbours.usual(x)
 
-    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
         """Return the views of samples (B, values) besides that of the history, {name: (B,)}."""
         # No distance may hide a value that is not a number.
         unknown = torch.where(x.isfinite().all(1), 0.0, torch.nan)
@@ -99,122 +99,90 @@ class VectorCompanions(Companions):
 
 
 class ImageCompanions(Companions):
-    """Companions of D_TV on images: in pixels, and in what D_TV makes of them.
+    """Companions of D_TV on images: their blocks and edges, a Gaussian, and how plain they are.
 
-    The bank is searched once, by `pattern`; neighbours in other layers are taken from the
-    candidates that this finds.
+    The bank of normal images is searched once, in what the convolutions of D_TV make of them: the
+    nearest by cosine are those that an image is compared with, ``near``.
     """
 
     bank_gaussian: Tensor
-    bank_features: Tensor
 
-    def __init__(
-        self,
-        pattern: Neighbours,
-        neighbours: Neighbours,
-        blocks: Blocks,
-        gaussian: ImageGaussian,
-        features: Gaussian,
-    ) -> None:
+    def __init__(self, near: Bank, blocks: Blocks, gaussian: ImageGaussian) -> None:
         super().__init__()
-        self.pattern = pattern
-        self.neighbours = neighbours
+        self.near = near
         self.blocks = blocks
         self.gaussian = gaussian
-        self.features = features
-        # What either Gaussian says of the normal samples that neighbours are sought among.
-        self.register_buffer("bank_gaussian", torch.zeros(len(pattern.bank)))
-        self.register_buffer("bank_features", torch.zeros(len(pattern.bank)))
+        # What the Gaussian says of the normal images that others are compared with.
+        self.register_buffer("bank_gaussian", torch.zeros(len(near.bank)))
 
     @property
     def rules(self) -> dict[str, Rule]:
-        """How each view counts; the Gaussian, by the number of axes that it sums up."""
-        gaussian = CONSTANTS.gaussian_of_images
+        """How each view counts."""
         return {
-            "history": CONSTANTS.history_of_images,
-            "pattern": CONSTANTS.pattern,
-            "neighbours": CONSTANTS.neighbours_of_images,
-            "blocks": CONSTANTS.blocks,
-            "edges": CONSTANTS.edges,
-            "gaussian": replace(gaussian, weight=gaussian.weight * len(self.gaussian.axes)),
+            "history": Rule(),
+            "blocks": Rule(),
+            "edges": Rule(),
+            "gaussian": CONSTANTS.gaussian_of_images,
             "simplicity": CONSTANTS.simplicity,
-            "features": CONSTANTS.features,
+            "smoothness": CONSTANTS.smoothness,
         }
 
     @classmethod
-    def fit(cls, samples: Tensor, features: Tensor, hidden: Tensor) -> ImageCompanions:
-        """Fit to normal samples (N, C, H, W) and their layers (N, n_features), (N, hidden)."""
-        pca = principal_components(features, CONSTANTS.feature_gaussian_components)
-        pattern = Neighbours.of_features(features, pca, cosine=True)
-        of_features = Gaussian.fit(features, ridge=CONSTANTS.image_ridge, pca=pca)
-        pca = principal_components(hidden)
-        in_layer = Neighbours.of_features(hidden, pca, cosine=False)
-        candidates = pattern.candidates_of_bank()
-        in_layer.fit_gaps(candidates)
-        others = pattern.fit_gaps(candidates, CONSTANTS.block_candidates)
-        blocks = Blocks.fit(samples[: len(others)], others)
+    def fit(cls, images: Tensor, features: Tensor) -> ImageCompanions:
+        """Fit to normal images (N, C, H, W) and their features (N, n_features)."""
+        near = Bank.of_features(features)
+        others = near.others(near.candidates_of_bank(), CONSTANTS.block_candidates)[1]
+        blocks = Blocks.fit(images[: len(others)], others)
         # Beside brightness colours vary little; a ridge for all of it would hide them.
-        of_pixels = ImageGaussian.fit(
-            samples,
-            ridge=CONSTANTS.image_ridge / samples.shape[1],
+        gaussian = ImageGaussian.fit(
+            images,
+            ridge=CONSTANTS.image_ridge / images.shape[1],
             coarse_ridge=CONSTANTS.image_ridge,
         )
-        companions = cls(pattern, in_layer, blocks, of_pixels, of_features)
-        n = len(pattern.bank)
-        for start in range(0, n, _CHUNK):
-            some = slice(start, min(start + _CHUNK, n))
-            companions.bank_gaussian[some], _ = of_pixels(samples[some])
-            companions.bank_features[some] = of_features(features[some])
+        companions = cls(near, blocks, gaussian)
+        parts = [gaussian(some)[0] for some in torch.split(images[: len(others)], _CHUNK)]
+        companions.bank_gaussian.copy_(torch.cat(parts))
         return companions
 
     @classmethod
-    def build(
-        cls,
-        critic: Critic,
-        shape: Shape,
-        *,
-        bank: int,
-        components: int,
-        feature_components: int,
-    ) -> ImageCompanions:
+    def build(cls, critic: Critic, shape: Shape, *, bank: int, components: int) -> ImageCompanions:
         """Return unfitted ones of these sizes, for images of ``shape``."""
         return cls(
-            Neighbours(
-                critic.n_features, bank, n_components=CONSTANTS.bank_components, cosine=True
-            ),
-            Neighbours(critic.n_hidden, bank, n_components=CONSTANTS.bank_components),
+            Bank(critic.n_features, bank, n_components=CONSTANTS.bank_components, cosine=True),
             Blocks(shape[-1], bank),
             ImageGaussian.build(shape, components),
-            Gaussian(critic.n_features, feature_components),
         )
 
     @property
     def sizes(self) -> dict[str, int]:
         """What `build` needs to know."""
-        return {
-            "bank": len(self.pattern.bank),
-            "components": self.gaussian.n_components,
-            "feature_components": len(self.features.components),
-        }
+        return {"bank": len(self.near.bank), "components": self.gaussian.n_components}
 
-    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
         """Return the views of images (B, C, H, W) besides that of the history, {name: (B,)}."""
-        places = self.pattern.place(features)
-        candidates = self.pattern.candidates(places)
-        distances, others = self.pattern.nearest(places, candidates, CONSTANTS.block_candidates)
-        few = others[:, : CONSTANTS.neighbours]
-        nearby = self.bank_gaussian[few].mean(1), self.bank_features[few].mean(1)
+        places = self.near.place(features)
+        candidates = self.near.candidates(places)
+        _, others = self.near.nearest(places, candidates, CONSTANTS.block_candidates)
+        nearby = self.bank_gaussian[others[:, : CONSTANTS.neighbours]].mean(1)
         fine, coarse = self.gaussian(x)
         blocks, edges = self.blocks(x, others)
         return {
-            "pattern": self.pattern.relative(distances, others),
-            "neighbours": self.neighbours.among(hidden, candidates),
             "blocks": blocks,
             "edges": edges,
-            "gaussian": fine - CONSTANTS.nearby * nearby[0],
+            "gaussian": fine - CONSTANTS.nearby * nearby,
             "simplicity": -coarse.clamp(min=CONSTANTS.smallest_distance).log(),
-            "features": self.features(features) - CONSTANTS.nearby_features * nearby[1],
+            "smoothness": -mean_gradient(x).clamp(min=CONSTANTS.smallest_gradient).log(),
         }
+
+
+def mean_gradient(images: Tensor) -> Tensor:
+    """Return the mean difference of neighbouring pixels of images (B, C, H, W) in [-1, 1], (B,).
+
+    Down and across, in grey levels of 255.
+    """
+    down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean((1, 2, 3))
+    across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean((1, 2, 3))
+    return (down + across) * (_GREY_LEVELS / 4)
 
 
 def samples_to_fit(n_values: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from historyad.constants import CONSTANTS
+from historyad.score.gaussian import principal_components
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
-
 
 _CHUNK = 512  # samples of the bank that are compared with it at a time
 _QUERIES = 256  # compared with the bank at a time: their distances stay in the cache
@@ -63,6 +62,12 @@ class Bank(nn.Module):
         bank.bank.copy_(bank.place(x))
         return bank
 
+    @classmethod
+    def of_features(cls, x: Tensor) -> Self:
+        """Keep features (N, values), to be compared by cosine on principal components."""
+        pca = principal_components(x, CONSTANTS.bank_components)
+        return cls.keep(x, _kept(CONSTANTS.bank_components), pca=pca, cosine=True)
+
     def place(self, x: Tensor) -> Tensor:
         """Map (B, values) to the places between which distances are taken, (B, components)."""
         places = x - self.mean
@@ -107,6 +112,22 @@ class Bank(nn.Module):
         few = torch.cat(found, 1).topk(min(CONSTANTS.candidates_of_a_part, len(bank))).indices
         return torch.cat(columns, 1).gather(1, few)
 
+    def candidates_of_bank(self) -> Tensor:
+        """Return the candidates of each sample of the bank, itself among them, (N, K)."""
+        return torch.cat([self.candidates(part) for part in torch.split(self.bank, _CHUNK)])
+
+    def others(self, candidates: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        """Return at ``most`` so many other samples of the bank that are nearest to each.
+
+        They are among its candidates, (N, K), itself being one. Their distances rise; (N, most)
+        each.
+        """
+        parts = zip(torch.split(self.bank, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
+        # The nearest of each is itself.
+        found = [self.nearest(a, few, most + 1) for a, few in parts]
+        distances, others = (torch.cat(part)[:, 1:] for part in zip(*found, strict=True))
+        return distances, others
+
     def nearest(self, places: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return distances to the ``k`` nearest candidates, rising, and which of the bank, (B, k).
 
@@ -125,9 +146,6 @@ class Neighbours(Bank):
     The distance is divided by the root of the gap that normal samples have between them in that
     place: where they are dense, less is as rare. That is halfway between the plain distance and the
     ratio of the local outlier factor (Breunig et al., 2000).
-
-    The nearest are taken from candidates, which one product with the bank finds: those of an image
-    in one layer of a network serve as candidates in another layer, and the bank is searched once.
     """
 
     gaps: Tensor
@@ -137,39 +155,24 @@ class Neighbours(Bank):
         self.register_buffer("gaps", torch.ones(n_bank))
 
     @classmethod
-    def of_features(cls, x: Tensor, pca: PCA, *, cosine: bool) -> Self:
-        """Keep features (N, values) on the first 64 components; their gaps are yet to be fitted."""
-        few = copy(pca)
-        few.components_ = pca.components_[: CONSTANTS.bank_components]
-        return cls.keep(x, _kept(CONSTANTS.bank_components), pca=few, cosine=cosine)
-
-    @classmethod
     def of_vectors(cls, x: Tensor) -> Self:
         """Keep vectors (N, values), N > 1, as they are, as many as have room."""
         neighbours = cls.keep(x, _kept(x.shape[1]))
         neighbours.fit_gaps(neighbours.candidates_of_bank())
         return neighbours
 
-    def candidates_of_bank(self) -> Tensor:
-        """Return the candidates of each sample of the bank, itself among them, (N, K)."""
-        return torch.cat([self.candidates(part) for part in torch.split(self.bank, _CHUNK)])
-
-    def fit_gaps(self, candidates: Tensor, most: int = CONSTANTS.neighbours) -> Tensor:
+    def fit_gaps(self, candidates: Tensor) -> None:
         """Measure how far each sample of the bank is from its own neighbours.
 
-        They are among its candidates, (N, K), itself being one. Return at ``most`` so many others
-        that are nearest to each, rising, (N, most).
+        They are among its candidates, (N, K), itself being one.
         """
-        parts = zip(torch.split(self.bank, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
-        # The nearest of each is itself.
-        found = [self.nearest(a, few, most + 1) for a, few in parts]
-        distances, others = (torch.cat(part)[:, 1:] for part in zip(*found, strict=True))
-        self.gaps.copy_(gaps_between(distances))
-        return others
+        self.gaps.copy_(gaps_between(self.others(candidates, CONSTANTS.neighbours)[0]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the relative distance of each sample of (B, values) to its neighbours, (B,)."""
-        return self.among(x, self.candidates(self.place(x)))
+        places = self.place(x)
+        distances, nearest = self.nearest(places, self.candidates(places), CONSTANTS.neighbours)
+        return relative(distances, self.gaps[nearest])
 
     def usual(self, x: Tensor) -> Tensor:
         """Return the value that each of (values,) has in its nearest neighbours by all the others.
@@ -181,14 +184,6 @@ class Neighbours(Bank):
         others = squares.sum(1, keepdim=True) - squares
         nearest = others.topk(min(CONSTANTS.neighbours, len(bank)), dim=0, largest=False).indices
         return bank.gather(0, nearest).median(0).values
-
-    def among(self, x: Tensor, candidates: Tensor) -> Tensor:
-        """Return relative distances of samples (B, values) to the nearest candidates, (B,)."""
-        return self.relative(*self.nearest(self.place(x), candidates, CONSTANTS.neighbours))
-
-    def relative(self, distances: Tensor, nearest: Tensor) -> Tensor:
-        """Return the relative distance that `nearest` amounts to, (B,)."""
-        return relative(distances, self.gaps[nearest])
 
 
 def relative(distances: Tensor, gaps: Tensor) -> Tensor:

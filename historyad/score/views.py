@@ -4,31 +4,30 @@
 view           what it says of a sample
 =============  =================================================================================
 `history`      D_TV: whether it looks like the data or like their history
-`pattern`      images: distance, by cosine, to neighbours in the features of D_TV's convolutions
-`neighbours`   distance to its neighbours: of an image in D_TV's last hidden layer, among those
-               near by `pattern`; of a vector as it is
-`blocks`       images: distance to neighbours, among those near by `pattern`, where every block of
-               the image may have moved a little
+`neighbours`   vectors: distance to the nearest normal ones
+`blocks`       images: distance to the nearest normal ones, among those that are near by cosine in
+               the features of D_TV's convolutions, where every block of the image may have moved a
+               little
 `edges`        images: the same, of edges instead of grey values, and by moves of twice that length
-`gaussian`     distance to a Gaussian; for an image, less twice that of its neighbours by `pattern`
+`gaussian`     distance to a Gaussian; for an image, less twice that of those near by
 `simplicity`   images: minus the logarithm of a coarser such distance: how much plainer than normal
-`features`     images: distance to a Gaussian of the features of D_TV's convolutions, less that of
-               its neighbours by `pattern`
+`smoothness`   images: minus the logarithm of the mean difference of neighbouring pixels
 =============  =================================================================================
 
 Distances to neighbours are relative to the gaps between normal samples around them. A view is
 standardised by normal samples that no view was fitted on: 0 is their median, and about one in
-twenty exceeds 1. The score is a weighted sum. Some views count only beyond the range of normal
-samples, or near its end, for they say nothing about what is normal within: the Gaussian of images,
-beyond whose range nothing else is as sure, and D_TV's output on vectors, where the history does not
-surround the data. Simplicity counts by its square: a little plainer than normal says nothing yet,
-and much plainer decides. Some normal images are far from the mean, and so are those that resemble
-them: hence the Gaussians of an image are compared with those of its neighbours.
+twenty exceeds 1. The score is the sum, without weights: what was tried to set them, from damaged
+samples, from covariances or by hand, was no better. Some views count only beyond the range of
+normal samples, for they say nothing about what is normal within: the Gaussian of images, beyond
+whose range nothing else is as sure, and D_TV's output on vectors, where the history does not
+surround the data. How plain an image is counts by its square: a little plainer than normal says
+nothing yet, and much plainer decides. Some normal images are far from the mean, and so are those
+that resemble them: hence the Gaussian of an image is compared with that of its neighbours.
 
 Where samples have many values, all normal ones are about equally far from the mean, and what is
 much *nearer* is not normal either: no photograph is as smooth as a house number (Nalisnick et al.,
 2019, "Detecting out-of-distribution inputs to deep generative models using typicality"). All
-distances call it normal; `simplicity` does not.
+distances call it normal; `simplicity` and `smoothness` do not.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ class Views(Score):
         return bounded_score(self.total_scale(self.total(raw)[None])[0])
 
     def total(self, raw: Tensor) -> Tensor:
-        """Return the weighted sum of `raw` views (views, B), (B,)."""
+        """Return the sum of `raw` views (views, B) as they count, (B,)."""
         rules = self.rules.values()
         counted = [count(rule, view) for rule, view in zip(rules, self.scale(raw), strict=True)]
         # One after the other: torch adds up a stack in an order that depends on the batch.
@@ -111,8 +110,8 @@ class Views(Score):
 
     def raw(self, x: Tensor) -> Tensor:
         """Return the score of D_TV and the distances of its companions, (views, B)."""
-        features, hidden, history = self.d_tv.layers_of(x)
-        found = {"history": history, **self.companions(x, features, hidden)}
+        features, history = self.d_tv.with_features(x)
+        found = {"history": history, **self.companions(x, features)}
         return torch.stack([found[name] for name in self.names])
 
     @torch.inference_mode()
@@ -168,7 +167,6 @@ def normal_samples(batches: Batches, most: int) -> Tensor:
 
 
 @torch.inference_mode()
-def layers_of(d_tv: Critic, samples: Tensor) -> list[Tensor]:
-    """Return features (N, n_features) and last hidden layer (N, hidden) of samples."""
-    parts = [d_tv.layers_of(x)[:2] for x in torch.split(samples, _CHUNK)]
-    return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+def features_of(d_tv: Critic, samples: Tensor) -> Tensor:
+    """Return what the convolutions of D_TV make of samples, (N, n_features)."""
+    return torch.cat([d_tv.with_features(x)[0] for x in torch.split(samples, _CHUNK)])

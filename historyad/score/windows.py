@@ -55,10 +55,10 @@ class WindowCompanions(Companions):
         """How each view counts."""
         return {
             "history": CONSTANTS.history_of_vectors,
-            "neighbours": CONSTANTS.neighbours_of_windows,
+            "neighbours": Rule(),
             "shape": CONSTANTS.shape_of_windows,
-            "gaussian": CONSTANTS.gaussian_of_windows,
-            "level": CONSTANTS.level_of_windows,
+            "gaussian": Rule(),
+            "level": Rule(),
             "spectrum": CONSTANTS.spectrum_of_windows,
         }
 
@@ -106,7 +106,7 @@ class WindowCompanions(Companions):
             "bands": len(self.spectrum.components),
         }
 
-    def forward(self, x: Tensor, features: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
         """Return the views of windows (B, values) besides that of the history, {name: (B,)}."""
         # No distance may hide a value that is not a number.
         unknown = torch.where(x.isfinite().all(1), 0.0, torch.nan)

@@ -797,8 +797,8 @@ def test_the_views_say_why(run, folder, images, tmp_path, suffix):
     assert main(["score", str(run), str(folder), "--view-scores", "--out", str(out)]) == 0
     lines = out.read_text().splitlines()
     rows = [*csv.DictReader(lines)] if suffix == ".csv" else [json.loads(line) for line in lines]
-    views = ["history", "pattern", "neighbours", "blocks", "edges", "gaussian", "simplicity"]
-    assert list(rows[0]) == [*COLUMNS, *views, "features"]
+    views = ["history", "blocks", "edges", "gaussian", "simplicity", "smoothness"]
+    assert list(rows[0]) == [*COLUMNS, *views]
     for name, values in HistoryAD.load(run).view_scores(images).items():
         np.testing.assert_allclose([float(row[name]) for row in rows], values, atol=1e-5)
 

@@ -148,13 +148,16 @@ def test_weights_keep_the_scale_of_what_passes_through():
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (5,)])
 @torch.no_grad()
-def test_the_layers_of_a_critic_end_in_its_score(shape):
+def test_the_features_of_a_critic_come_with_its_score(shape):
     critic = critic_of(shape, hidden=16)
     x = torch.randn(6, *shape, generator=generator_of(1))
-    features, hidden, scores = critic.layers_of(x)
+    features, scores = critic.with_features(x)
     assert features.shape == (6, critic.n_features)
-    assert hidden.shape == (6, 16)
     assert torch.equal(scores, critic(x))
+    by_hand = features
+    for layer in list(critic.head)[1:]:
+        by_hand = layer(by_hand)
+    torch.testing.assert_close(by_hand.squeeze(1), scores)
 
 
 # --- samples at rest

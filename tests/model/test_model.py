@@ -188,7 +188,7 @@ def test_a_loaded_model_is_ready_to_score(fitted):
 
 
 VIEWS = {
-    "whole": "history, pattern, neighbours, blocks, edges, gaussian, simplicity, features",
+    "whole": "history, blocks, edges, gaussian, simplicity, smoothness",
     "crops": "map",
     "features": "map, whole",
     "columns": "history, neighbours, gaussian",
@@ -291,19 +291,19 @@ def test_wrong_sizes_of_companions_are_refused(fitted, copied):
 
 
 def test_a_model_of_another_version_is_refused_with_the_remedy(fitted, copied):
-    assert VERSION == 12
+    assert VERSION == 13
     for version in (0, 6, 7, 8, 9, 10, 11, VERSION + 1, str(VERSION), None):
         refused(
             fitted,
             copied,
             lambda content, version=version: content.update(version=version),
-            rf"detector.json has version {version!r}, this program reads 12: fit again, in a new "
+            rf"detector.json has version {version!r}, this program reads 13: fit again, in a new "
             r"--out$",
         )
 
 
 def test_a_model_fitted_with_other_constants_is_refused_with_the_remedy(fitted, copied):
-    for name, value in (("neighbours", 6), ("pattern", None), ("new", 1)):
+    for name, value in (("neighbours", 6), ("image_ridge", None), ("new", 1)):
         refused(
             fitted,
             copied,

@@ -7,6 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from tiny import normal_samples
 
+from historyad.constants import CONSTANTS
 from historyad.score import neighbours as module
 from historyad.score.gaussian import principal_components
 from historyad.score.neighbours import Bank, Neighbours, largest
@@ -16,10 +17,9 @@ def fitted(x, *, cosine=False, project=True):
     """Return neighbours of features, or of vectors as they are, with their gaps."""
     if not (project or cosine):
         return Neighbours.of_vectors(x)
-    if project:
-        neighbours = Neighbours.of_features(x, principal_components(x), cosine=cosine)
-    else:
-        neighbours = Neighbours.keep(x, len(x), cosine=True)
+    few = CONSTANTS.bank_components
+    pca = principal_components(x, few) if project else None
+    neighbours = Neighbours.keep(x, len(x), pca=pca, cosine=cosine)
     neighbours.fit_gaps(neighbours.candidates_of_bank())
     return neighbours
 
@@ -60,13 +60,18 @@ def test_the_largest_by_groups_are_the_largest(n, k, seed):
     assert all(len(set(row.tolist())) == k for row in columns)
 
 
-def test_distances_are_taken_on_principal_components(constants):
+def test_features_are_compared_by_cosine_on_few_principal_components(constants):
     constants(module, bank_components=2)
     x, new = normal_samples(), normal_samples(50, seed=1)
     pca = PCA(2).fit(x)
-    expected = relative_distances(pca.transform(x), pca.transform(new))
-    found = fitted(x)(new)
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    halfway = pca.explained_variance_**0.25
+    index = NearestNeighbors(n_neighbors=5, metric="cosine").fit(pca.transform(x) / halfway)
+    expected, nearest = index.kneighbors(pca.transform(new) / halfway)
+    bank = Bank.of_features(x)
+    places = bank.place(new)
+    distances, others = bank.nearest(places, bank.candidates(places), 5)
+    np.testing.assert_allclose(distances, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(others, nearest)
 
 
 def test_cosine_neighbours_are_those_of_scikit_learn_halfway_to_equal_variances():
@@ -97,19 +102,15 @@ def test_neighbours_are_the_nearest_of_the_candidates():
     expected, order = torch.cdist(new, x[:20]).topk(8, largest=False)
     torch.testing.assert_close(nearest, order)
     torch.testing.assert_close(distances, expected, rtol=1e-4, atol=1e-4)
-    # The score takes the first five of them.
-    expected = expected[:, :5].mean(1) / neighbours.gaps[order[:, :5]].mean(1).sqrt()
-    found = neighbours.relative(distances, nearest)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(neighbours.among(new, candidates), found)
 
 
 def test_gaps_are_those_between_candidates():
     x = normal_samples(40)
     candidates = torch.arange(20).expand(40, -1).clone()
     candidates[20:] += 20  # each among its own half
-    neighbours = Neighbours.of_features(x, principal_components(x), cosine=False)
-    others = neighbours.fit_gaps(candidates, 8)
+    neighbours = Neighbours.keep(x, len(x), pca=principal_components(x))
+    neighbours.fit_gaps(candidates)
+    _, others = neighbours.others(candidates, 8)
     halves = [torch.cdist(half, half).topk(9, largest=False) for half in x.split(20)]
     expected = torch.cat([half.values for half in halves])[:, 1:6].mean(1)
     torch.testing.assert_close(neighbours.gaps, expected, rtol=1e-4, atol=1e-4)
@@ -144,7 +145,8 @@ def test_the_gaps_of_equal_samples_are_not_zero():
 @pytest.mark.parametrize("project", [False, True])
 def test_the_bank_is_bounded(project, constants):
     constants(module, bank_values=60, bank_components=4)
-    neighbours = fitted(normal_samples(), project=project)
+    x = normal_samples()
+    neighbours = Bank.of_features(x) if project else Neighbours.of_vectors(x)
     assert neighbours.bank.shape == ((15, 4) if project else (10, 6))
 
 

@@ -12,7 +12,7 @@ from historyad.constants import CONSTANTS
 from historyad.kinds.choose import choose_kind
 from historyad.method.networks import ImageNetworks, initialise
 from historyad.score.bounded import bounded_score, total_of
-from historyad.score.companions import ImageCompanions, samples_to_fit
+from historyad.score.companions import ImageCompanions, mean_gradient, samples_to_fit
 from historyad.score.gaussian import room_for
 from historyad.score.views import Views
 
@@ -93,9 +93,9 @@ def test_some_normal_images_may_be_much_plainer_than_others(digits):
     views.fit_scale(samples, np.arange(len(samples)))
     near, far = (distances(views, samples, q) for q in (0.95, 0.99))
     assert far["simplicity"] > 4 * near["simplicity"]
-    expected = {**near, "simplicity": far["simplicity"] / 2}
-    assert spreads(views) == pytest.approx(expected, rel=1e-4)
-    assert len(near) == 8
+    plainer = {name: max(near[name], far[name] / 2) for name in ("simplicity", "smoothness")}
+    assert spreads(views) == pytest.approx({**near, **plainer}, rel=1e-4)
+    assert len(near) == 6
 
 
 def test_a_detector_that_hardly_varies_gets_no_scale_of_its_own(digits):
@@ -149,11 +149,9 @@ def test_far_away_is_anomalous_whatever_the_network_says(of_vectors):
 def test_the_score_of_an_image_adds_up_its_views(of_images):
     views, x = of_images
     z = dict(zip(views.names, views.scale(views.raw(x)), strict=True))
-    near = {"history", "pattern", "neighbours", "blocks", "edges", "features"}
-    assert set(z) == near | {"gaussian", "simplicity"}
-    total = z["history"] / 2 + z["pattern"] + 10 * z["neighbours"] + 12 * z["blocks"]
-    total += 16 * z["edges"] + 4 * z["features"]
-    total += 10 * z["gaussian"].clamp(min=1) + 20 * (z["simplicity"] - 0.25).clamp(min=0) ** 2
+    assert set(z) == {"history", "blocks", "edges", "gaussian", "simplicity", "smoothness"}
+    total = z["history"] + z["blocks"] + z["edges"] + (z["gaussian"] - 1).clamp(min=0)
+    total += (z["simplicity"] - 0.25).clamp(min=0) ** 2 + (z["smoothness"] - 0.25).clamp(min=0) ** 2
     expected = bounded_score((total - views.total_scale.center) / views.total_scale.spread)
     torch.testing.assert_close(views(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -172,35 +170,36 @@ def test_on_vectors_the_history_only_raises_suspicion(of_vectors):
 
 
 @torch.no_grad()
-def test_an_image_has_its_neighbours_in_the_layers_of_the_detector(of_images):
+def test_an_image_is_compared_with_those_near_in_the_features_of_the_detector(of_images):
     views, x = of_images
     companions = views.companions
-    features, hidden, _ = views.d_tv.layers_of(x)
-    _, pattern, neighbours, blocks, edges, *_ = views.raw(x)
-    torch.testing.assert_close(pattern, companions.pattern(features))
-    places = companions.pattern.place(features)
-    candidates = companions.pattern.candidates(places)
-    torch.testing.assert_close(neighbours, companions.neighbours.among(hidden, candidates))
-    nearest = torch.cdist(places, companions.pattern.bank).topk(16, largest=False).indices
-    for found, expected in zip((blocks, edges), companions.blocks(x, nearest), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    places = companions.near.place(views.d_tv.with_features(x)[0])
+    nearest = torch.cdist(places, companions.near.bank).topk(16, largest=False).indices
+    by_name = dict(zip(views.names, views.raw(x), strict=True))
+    blocks = dict(zip(("blocks", "edges"), companions.blocks(x, nearest), strict=True))
+    for name, expected in blocks.items():
+        torch.testing.assert_close(by_name[name], expected, rtol=1e-4, atol=1e-5)
+    own, coarse = companions.gaussian(x)
+    torch.testing.assert_close(by_name["simplicity"], -coarse.log())
+    expected = own - 2 * own[nearest[:, :5]].mean(1)
+    torch.testing.assert_close(by_name["gaussian"], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_mean_gradient_is_that_of_grey_levels(digits):
+    images = digits[0][:20].astype(np.float64)
+    down, across = (np.abs(np.diff(images, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
+    x = torch.from_numpy(images / 127.5 - 1).permute(0, 3, 1, 2)
+    np.testing.assert_allclose(mean_gradient(x), (down + across) / 2, rtol=1e-6)
 
 
 @torch.no_grad()
-def test_the_gaussians_of_an_image_are_compared_with_those_of_its_neighbours(of_images):
+def test_the_smoothest_image_counts_most_and_an_even_one_has_a_number(of_images):
     views, x = of_images
-    companions = views.companions
-    features, _, _ = views.d_tv.layers_of(x)
-    places = companions.pattern.place(features)
-    nearest = torch.cdist(places, companions.pattern.bank).topk(5, largest=False).indices
-    *_, gaussian, simplicity, of_features = views.raw(x)
-    own, coarse = companions.gaussian(x)
-    torch.testing.assert_close(simplicity, -coarse.log())
-    expected = own - 2 * own[nearest].mean(1)
-    torch.testing.assert_close(gaussian, expected, rtol=1e-4, atol=1e-3)
-    own = companions.features(features)
-    expected = own - own[nearest].mean(1)
-    torch.testing.assert_close(of_features, expected, rtol=1e-4, atol=1e-3)
+    smoothness = views.names.index("smoothness")
+    found = views.raw(torch.cat([x * 0 + 0.3, x / 2, x]))[smoothness].view(3, -1)
+    assert found.isfinite().all()
+    assert (found[0] > found[1]).all()
+    assert (found[1] > found[2]).all()
 
 
 @torch.no_grad()
@@ -213,9 +212,12 @@ def test_an_image_plainer_than_any_normal_one_is_anomalous(of_images):
     by_name = dict(zip(views.names, raw, strict=True))
     assert by_name["gaussian"][0] < by_name["gaussian"][1:].min()
     assert views.score(raw)[0] > max(0.9, views.score(raw)[1:].quantile(0.99))
-    silent = dict(zip(views.names, views.scale(raw), strict=True))["simplicity"] < 0.25
-    lower = raw - (torch.tensor([name == "simplicity" for name in views.names]) * 1e-3)[:, None]
-    assert torch.equal(views.score(lower)[silent], views.score(raw)[silent])
+    z = dict(zip(views.names, views.scale(raw), strict=True))
+    for name in ("simplicity", "smoothness"):
+        silent = z[name] < 0.25
+        lower = raw - (torch.tensor([other == name for other in views.names]) * 1e-3)[:, None]
+        assert torch.equal(views.score(lower)[silent], views.score(raw)[silent])
+        assert not torch.equal(views.score(lower), views.score(raw))
 
 
 @torch.no_grad()
@@ -246,8 +248,6 @@ def test_a_saved_detector_of_any_images_takes_less_than_40_mb(channels, side):
     components = min(side**2, bank - 1, room_for(shape))
     with torch.device("meta"):
         critic = ImageNetworks.of(shape, config).critic()
-        companions = ImageCompanions.build(
-            critic, shape, bank=bank, components=components, feature_components=192
-        )
+        companions = ImageCompanions.build(critic, shape, bank=bank, components=components)
         tensors = Views(None, critic, companions).state_dict().values()
     assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) < 40e6

@@ -88,7 +88,7 @@ def test_neighbours_are_at_their_plain_distance():
     companions = WindowCompanions.fit(flat(windows), 2)
     query = flat(random_windows(2) + 0.1)
     distances = np.sort(torch.cdist(query, flat(windows)).numpy(), axis=1)[:, :5].mean(1)
-    views = companions(query, query, query)
+    views = companions(query, query)
     np.testing.assert_allclose(views["neighbours"], distances, rtol=1e-4)
 
 
@@ -100,7 +100,7 @@ def test_each_view_sees_what_it_is_for():
 
     def views(windows):
         with torch.no_grad():
-            return companions(flat(windows), flat(windows), flat(windows))
+            return companions(flat(windows), flat(windows))
 
     usual = {name: float(view.quantile(0.95)) for name, view in views(normal[300:]).items()}
     odd = {
@@ -119,13 +119,13 @@ def test_companions_of_the_same_sizes_are_built_anew():
     fitted = WindowCompanions.fit(windows, 2)
     built = WindowCompanions.build(32, 2, **fitted.sizes)
     built.load_state_dict(fitted.state_dict())
-    for name, view in fitted(windows, windows, windows).items():
-        torch.testing.assert_close(built(windows, windows, windows)[name], view)
+    for name, view in fitted(windows, windows).items():
+        torch.testing.assert_close(built(windows, windows)[name], view)
 
 
 def test_no_view_hides_a_value_that_is_not_a_number():
     windows = flat(random_windows(40))
     companions = WindowCompanions.fit(windows, 2)
     windows[3, 5] = np.nan
-    for view in companions(windows, windows, windows).values():
+    for view in companions(windows, windows).values():
         assert view.isnan().tolist() == [row == 3 for row in range(40)]
