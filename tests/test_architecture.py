@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 # The table of contents: a file imports only from its own part and from those above it.
 PARTS = [
     *("errors", "constants", "config", "randomness", "names", "regular", "files", "checkpoints"),
-    *("ranks", "layers", "environment", "progress"),
+    *("environment", "ranks", "layers", "progress"),
     *("data", "backbones", "method", "score", "kinds", "model", "judge", "deploy", "research"),
     *("cli", "__main__"),
 ]

@@ -10,8 +10,9 @@ from historyad.backbones import lite0
 from historyad.data.any_size import Images
 from historyad.errors import ConfigError, InputError
 from historyad.kinds import features as module
+from historyad.kinds.cells import CellBatches
 from historyad.kinds.choose import choose_kind, settle
-from historyad.kinds.features import CellBatches, Features
+from historyad.kinds.features import Features
 from historyad.method.networks import count_parameters
 
 
