@@ -95,6 +95,6 @@ def _unreachable(address: str, reason: str) -> str:
 
 
 def require(package: str, purpose: str, remedy: str = "") -> None:
-    """Raise InputError unless ``package`` of the extra [scale] is there for its ``purpose``."""
+    """Raise InputError unless ``package`` of the extra [ray] is there for its ``purpose``."""
     if importlib.util.find_spec(package) is None:
-        raise InputError(f"{purpose} needs {package}: install historyad[scale]{remedy}")
+        raise InputError(f"{purpose} needs {package}: install historyad[ray]{remedy}")

@@ -387,9 +387,9 @@ def test_what_is_not_installed_is_named(run, array, tmp_path, monkeypatch):
         lambda name: None if name in ("ray", "pyarrow") else find(name),
     )
     job = Job(run, str(array), tmp_path / "out", 2)
-    with pytest.raises(InputError, match=r"pyarrow: install historyad\[scale\], or .*--format"):
+    with pytest.raises(InputError, match=r"pyarrow: install historyad\[ray\], or .*--format"):
         score_shard(job, 0)
-    with pytest.raises(InputError, match=r"ray needs ray: install historyad\[scale\]"):
+    with pytest.raises(InputError, match=r"ray needs ray: install historyad\[ray\]"):
         score_dataset(replace(job, file_format="csv"))
 
 

@@ -73,12 +73,12 @@ def draw_figure(draw: Callable[[Any], Figure], what: Any, path: Path) -> None:
             write_atomic(path.with_suffix(suffix), drawn.getvalue())
 
 
-def note_scale(figure: Figure, rows: Sequence[dict[str, Any]]) -> None:
-    """Say on the picture what scale and seeds it is from."""
+def note_size(figure: Figure, rows: Sequence[dict[str, Any]]) -> None:
+    """Say on the picture what size and seeds it is from."""
     seeds = sorted({row["seed"] for row in rows})
     named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    if rows[0]["scale"] == "quick":
-        named = f"quick scale (small networks, short training), {named}"
+    if rows[0]["size"] == "quick":
+        named = f"quick size (small networks, short training), {named}"
     figure.supxlabel(named, x=0.995, ha="right", size=7, color=GREY)
 
 
