@@ -34,8 +34,9 @@ def rows_of_samples(
     model: Model, samples: Source, *, view_scores: bool, maps: Path | None, explain: bool
 ) -> Iterator[Row]:
     """Yield the row of each sample."""
-    from historyad.deploy.parts import rows_of, score_chunk
+    from historyad.deploy.parts import score_chunk
     from historyad.judge.explain import reasons
+    from historyad.score.result import rows_of
 
     for names, chunk in chunks_of(model, samples):
         if maps is not None:

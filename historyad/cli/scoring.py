@@ -171,8 +171,8 @@ def _score_steps(model: Model, samples: Source, out: str, added: Additions) -> i
     import numpy as np
 
     from historyad.data.shards import printable
-    from historyad.deploy.parts import rows_of
     from historyad.model.steps import COLUMNS, find_intervals, rows_of_intervals, score_source
+    from historyad.score.result import rows_of
 
     series = samples.series
     assert series is not None

@@ -25,7 +25,7 @@ from historyad.cli.common import (
 from historyad.cli.console import print_table, say
 from historyad.cli.rows import chunks_of
 from historyad.deploy.service.limits import Limits
-from historyad.errors import InputError
+from historyad.extras import require
 
 ServiceLimits = Annotated[Limits, Parameter(name="*", group="Limits")]
 
@@ -89,10 +89,8 @@ def serve(
 
     Ends on SIGTERM or Ctrl-C when it has answered what it accepted.
     """
-    try:
-        from historyad.deploy.service.server import listen, run_server
-    except ImportError as error:
-        raise InputError(f"serve needs {error.name}: install historyad[serve]") from error
+    require("historyad.deploy.service.server", "serve", "serve")
+    from historyad.deploy.service.server import listen, run_server
 
     limits = limits or Limits()
     model = load_model(run, device)

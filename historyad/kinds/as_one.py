@@ -30,9 +30,7 @@ class AsOne(Kind):
         """Return unfitted ones of these sizes, for samples of a ``shape`` as networks see them."""
 
     @torch.no_grad()
-    def fit_score(
-        self, d_tv: Critic, batches: Batches, config: Config, *, like: Score | None = None
-    ) -> Score:
+    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
         """Return D_TV alone, or with companions."""
         if config.views == "history":
             return DetectorScore(self, d_tv)

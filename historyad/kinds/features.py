@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,11 +40,13 @@ _HALF_MOST = 65504.0  # the largest number of half precision
 class Features(MappedKind):
     """Images of any size, each brought to the square that a backbone sees, ``side`` pixels.
 
-    Or seen as they are, in tiles of that size.
+    Or seen as they are, in tiles of that size. Whether they are ``aligned`` is decided by images,
+    where it is not said.
     """
 
     backbone: Backbone
     tiling: Tiling | None = None
+    aligned: bool | None = None
 
     name: ClassVar[str] = "features"
     networks_see_pictures: ClassVar[bool] = False
@@ -176,22 +179,19 @@ class Features(MappedKind):
                 fill(place)
         return found
 
-    def fit_score(
-        self, d_tv: Critic, batches: Batches, config: Config, *, like: Score | None = None
-    ) -> Score:
+    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
         """Return the maps of D_TV, alone or with companions fitted on the cells."""
         assert isinstance(batches, CellBatches)
         if config.views == "history":
             return FeatureScore(self, d_tv, batches.standard, batches.residuals)
         return FeatureScore.fit(
-            self,
-            d_tv,
-            batches.standard,
-            batches.cells,
-            config.seed,
-            batches.residuals,
-            like=like if isinstance(like, FeatureScore) else None,
+            self, d_tv, batches.standard, batches.cells, config.seed, batches.residuals
         )
+
+    def like(self, score: Score) -> Self:
+        """Return this kind for images that are aligned, or not, as those of ``score`` are."""
+        assert isinstance(score, FeatureScore)
+        return dataclasses.replace(self, aligned=score.is_aligned)
 
     @property
     def n_worst(self) -> int:

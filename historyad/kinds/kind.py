@@ -128,6 +128,10 @@ class Kind(ABC):
         """Return this kind with what it learns of ``rows`` of normal samples; mostly nothing."""
         return self
 
+    def like(self, score: Score) -> Self:
+        """Return this kind with what samples decided about the views of ``score``; mostly none."""
+        return self
+
     @abstractmethod
     def networks(self, config: Config) -> Networks:
         """Return generator and critic for these samples."""
@@ -157,13 +161,10 @@ class Kind(ABC):
         return ShuffledSamples(samples, rows, config.seed, self.prepare)
 
     @abstractmethod
-    def fit_score(
-        self, d_tv: Critic, batches: Batches, config: Config, *, like: Score | None = None
-    ) -> Score:
+    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
         """Return the score that D_TV and its companions make, its scale still unset.
 
-        They are fitted on the normal samples of ``batches``. What is decided about views by those
-        samples is as in ``like``, where that is given.
+        They are fitted on the normal samples of ``batches``.
         """
 
     @abstractmethod

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from historyad.errors import InputError
+from historyad.extras import require
 from historyad.files import write_atomic
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ def draw_figure(draw: Callable[[Any], Figure], what: Any, path: Path) -> None:
 
     Needs matplotlib, of the extra ``report``.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise InputError("drawing needs matplotlib: install historyad[report]") from error
+    mpl = require("matplotlib", "drawing", "report")
     with mpl.rc_context(_STYLE):
         figure = draw(what)
         for suffix, options in ((".png", {"dpi": 200}), (".svg", {"metadata": {"Date": None}})):
