@@ -20,7 +20,7 @@ from PIL import Image
 
 TINY = (
     "--width 4 --hidden 16 --latent-dim 8 --epoch-images 512 --saves-per-epoch 8 --n-epochs 2 "
-    "--detector-epochs 1 --mass-tolerance 0 --calibration-share 0.2 --false-positive-rate 0.05"
+    "--detector-epochs 1 --mass-tolerance 0 --false-positive-rate 0.05"
 )
 # Name of the case: source to fit on, source to score, settings, whether maps are drawn.
 CASES = {
@@ -42,14 +42,14 @@ CASES = {
     "columns, D_TV too": ("table.csv", "table_new.csv", "--views all", False),
     "columns, suspects": ("table.csv", "table_new.csv", "--contamination 0.05", False),
     "whole, suspects": ("folder", "folder", "--contamination 0.05 --views companions", False),
-    "windows": ("series.npy", "series_new.npy", "--window auto", False),
-    "windows, D_TV too": ("series.npy", "series_new.npy", "--window 24 --views all", False),
+    "windows": ("series.npy", "series_new.npy", "--window 8", False),
+    "windows, D_TV too": ("series.npy", "series_new.npy", "--window 8 --views all", False),
     "features": ("colour.npy", "colour_new.npy", "--backbone lite0", True),
     "features, D_TV too": ("colour.npy", "colour_new.npy", "--backbone lite0 --views all", True),
     "features, in folds": (
         "folder",
         "folder",
-        "--backbone lite0 --folds 4 --calibration-share 0",
+        "--backbone lite0 --folds 4",
         False,
     ),
 }
@@ -90,9 +90,10 @@ def run_cases(checkout: Path, data: Path, out: Path) -> None:
         folder = out / folder_of(name)
         if (folder / "scores.jsonl").exists():
             continue
+        share = "" if "--folds" in settings else "--calibration-share 0.2"
         source, new = (part if ":" in part else str(data / part) for part in (train, test))
         for command in (
-            f"fit {source} --out {folder / 'run'} {TINY} {settings}",
+            f"fit {source} --out {folder / 'run'} {TINY} {share} {settings}",
             f"score {folder / 'run'} {new} --view-scores --out {folder / 'scores.jsonl'}"
             + (f" --maps {folder / 'maps'}" if with_maps else ""),
         ):
