@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from historyad.config import Config, as_dict
+from historyad.environment import versions
 from historyad.errors import ConfigError, RunError
 
 # While rank 0 fits the companions and calibrates, the others wait.
@@ -231,6 +233,22 @@ def agree(fingerprints: Mapping[str, str], advice: str) -> None:
                     f"rank {other} has another {name} than rank 0 (fingerprint {found}, not "
                     f"{first}): {advice}"
                 )
+
+
+def agree_on_fit(config: Config, data: str) -> None:
+    """Raise RunError when another rank was started with another config or on other data.
+
+    ``data`` is its fingerprint.
+    """
+    own_part(config.batch_size)
+    agree(
+        {
+            "config": fingerprint(as_dict(config)),
+            "data": data,
+            "set of versions": fingerprint(versions()),
+        },
+        "give every process the same command and data, in the same environment",
+    )
 
 
 def choose_device(name: str) -> torch.device:

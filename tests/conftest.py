@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fitted import Fitted, fit_columns, fit_crops, fit_features, fit_whole
+from hypothesis import settings
 from sklearn.datasets import load_digits
 from storing import Disk
 from tiny import TRAINED, TinyBackbone
@@ -18,6 +19,10 @@ from tiny import TRAINED, TinyBackbone
 from historyad import HistoryAD
 from historyad.backbones.graphs import write_backbone
 from historyad.constants import CONSTANTS
+
+# How long a test takes says how busy the machine is.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

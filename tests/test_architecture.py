@@ -15,10 +15,10 @@ TESTS = Path(__file__).parent
 
 # The table of contents: a file imports only from its own part and from those above it.
 PARTS = [
-    *("errors", "constants", "config", "randomness", "names", "regular", "files", "checkpoints"),
-    *("ranks", "layers", "environment", "progress"),
-    *("data", "backbones", "method", "score", "kinds", "model", "judge", "deploy", "research"),
-    *("cli", "__main__"),
+    *("errors", "constants", "hyperparameters", "validation", "config", "randomness"),
+    *("names", "regular", "files", "checkpoints", "extras", "environment", "ranks", "layers"),
+    *("progress", "data", "backbones", "method", "score", "kinds", "model", "judge", "deploy"),
+    *("research", "cli", "__main__"),
 ]
 
 FILES = sorted(PACKAGE.rglob("*.py"))

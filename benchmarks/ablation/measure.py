@@ -130,7 +130,8 @@ def _damaged(kind: Kind, samples: NDArray[Any], seed: int) -> NDArray[Any]:
 def _views(score: Views, samples: NDArray[Any]) -> NDArray[np.float64]:
     """Return the views of samples on the scale of the score, (N, views)."""
     raw = torch.from_numpy(score.raw_of(samples)).T
-    return score.scale(raw).T.double().numpy()
+    found: NDArray[np.float64] = score.scale(raw).T.double().numpy()
+    return found
 
 
 def _some(samples: NDArray[Any], most: int) -> NDArray[Any]:

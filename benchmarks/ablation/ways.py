@@ -74,7 +74,9 @@ def _p_values(known: Known) -> Way:
     def score(views: Views) -> NDArray[np.float64]:
         below = [np.searchsorted(sorted_views[:, i], views[:, i]) for i in range(views.shape[1])]
         # Beyond all that was held out, how far beyond decides.
-        return -np.log((n - np.stack(below, 1) + 1) / (n + 1)).sum(1) + 1e-6 * views.sum(1)
+        logarithms = np.log((n - np.stack(below, 1) + 1) / (n + 1))
+        total: NDArray[np.float64] = 1e-6 * views.sum(1) - logarithms.sum(1)
+        return total
 
     return score
 

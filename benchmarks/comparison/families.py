@@ -148,7 +148,7 @@ def rows_of_paper(rows: Iterable[Row]) -> Iterator[Row]:
     """
     kept = ("seed", "auroc", "auprc", "prevalence", "n_normal", "n_anomalous", "command")
     for row in rows:
-        if row["scale"] != "full" or row["method"] not in {"paper", "case 1"}:
+        if row["size"] != "full" or row["method"] not in {"paper", "case 1"}:
             continue
         facts = {"method": OUR_PAPER, "n_train": row["train"]["n"]}
         if "digit" in row:

@@ -20,7 +20,7 @@ from PIL import Image
 
 TINY = (
     "--width 4 --hidden 16 --latent-dim 8 --epoch-images 512 --saves-per-epoch 8 --n-epochs 2 "
-    "--detector-epochs 1 --mass-tolerance 0 --calibration-share 0.2 --false-positive-rate 0.05"
+    "--detector-epochs 1 --mass-tolerance 0 --false-positive-rate 0.05"
 )
 # Name of the case: source to fit on, source to score, settings, whether maps are drawn.
 CASES = {
@@ -39,17 +39,32 @@ CASES = {
     "crops, D_TV alone": ("grey.npy", "grey_new.npy", "--patch 16 --views history", False),
     "columns": ("table.csv", "table_new.csv", "", False),
     "columns, D_TV alone": ("table.csv", "table_new.csv", "--views history", False),
+    "columns, D_TV too": ("table.csv", "table_new.csv", "--views all", False),
+    "columns, suspects": ("table.csv", "table_new.csv", "--contamination 0.05", False),
+    "whole, suspects": ("folder", "folder", "--contamination 0.05 --views companions", False),
+    "windows": ("series.npy", "series_new.npy", "--window 8", False),
+    "windows, D_TV too": ("series.npy", "series_new.npy", "--window 8 --views all", False),
+    "features": ("colour.npy", "colour_new.npy", "--backbone lite0", True),
+    "features, D_TV too": ("colour.npy", "colour_new.npy", "--backbone lite0 --views all", True),
+    "features, in folds": (
+        "folder",
+        "folder",
+        "--backbone lite0 --folds 4",
+        False,
+    ),
 }
 
 
 def make_data(folder: Path) -> None:
-    """Write smooth images in grey and colour, a folder of them, and a table."""
+    """Write smooth images in grey and colour, a folder of them, a table, and a series."""
     random = np.random.default_rng(0)
     for name, n in (("", 120), ("_new", 20)):
         np.save(folder / f"colour{name}.npy", smooth(random, n, 40, 36, 3))
         np.save(folder / f"grey{name}.npy", smooth(random, n, 48, 40, 1))
         table = random.normal(size=(400 if not name else 60, 6)) * [1, 2, 5, 0.1, 1, 30] + 1
         np.savetxt(folder / f"table{name}.csv", table, delimiter=",", header="a,b,c,d,e,f")
+        steps = np.arange(40 * n)[:, None] / [6.0, 9.0] + random.normal(size=(40 * n, 2)) / 5
+        np.save(folder / f"series{name}.npy", np.sin(steps).astype(np.float32))
     (folder / "folder").mkdir()
     for i, image in enumerate(smooth(random, 100, 24, 20, 3)):
         Image.fromarray(image).save(folder / "folder" / f"{i:03d}.png")
@@ -75,9 +90,10 @@ def run_cases(checkout: Path, data: Path, out: Path) -> None:
         folder = out / folder_of(name)
         if (folder / "scores.jsonl").exists():
             continue
+        share = "" if "--folds" in settings else "--calibration-share 0.2"
         source, new = (part if ":" in part else str(data / part) for part in (train, test))
         for command in (
-            f"fit {source} --out {folder / 'run'} {TINY} {settings}",
+            f"fit {source} --out {folder / 'run'} {TINY} {share} {settings}",
             f"score {folder / 'run'} {new} --view-scores --out {folder / 'scores.jsonl'}"
             + (f" --maps {folder / 'maps'}" if with_maps else ""),
         ):

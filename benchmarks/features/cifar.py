@@ -26,7 +26,8 @@ from historyad.config import make_config
 from historyad.constants import CONSTANTS
 from historyad.files import read_rows
 from historyad.judge.metrics import auroc
-from historyad.kinds.features import CellBatches, Features
+from historyad.kinds.cells import CellBatches
+from historyad.kinds.features import Features
 from historyad.method.detector import random_detector
 from historyad.score.features import FeatureScore
 from historyad.score.gaussian import Gaussian

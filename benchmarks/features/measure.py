@@ -39,7 +39,8 @@ from historyad.files import read_rows
 from historyad.judge.dataset import count_pixels
 from historyad.judge.evaluation import Mask, read_some_masks
 from historyad.judge.metrics import auprc, auroc
-from historyad.kinds.features import CellBatches, Features
+from historyad.kinds.cells import CellBatches
+from historyad.kinds.features import Features
 from historyad.method.detector import random_detector, train_detector
 from historyad.method.gan import record_history
 from historyad.method.history import History, resolve

@@ -203,7 +203,7 @@ def _fig7(rows: list[Row]) -> str:
     counts = [str(len({r["seed"] for r in rows if r["digit"] == digit})) for digit in digits]
     lines += [["*prevalence*", *known, ""], ["*seeds*", *counts, ""]]
     missing = ", ".join(str(digit) for digit in range(10) if digit not in digits)
-    note = f"\nNot measured at this scale yet: {missing}.\n" if missing else ""
+    note = f"\nNot measured at this size yet: {missing}.\n" if missing else ""
     return table(["method", *map(str, digits), "mean"], lines) + _which_is_ahead(rows) + note
 
 
@@ -244,7 +244,7 @@ def _fig8(rows: list[Row]) -> str:
     shown = table([*head.split("|"), "paths that cross the threshold"], lines)
     if all(row["mean_at_ends"] > row["threshold"] for row in rows):
         shown += (
-            "\n**No conclusion here**: at this scale the generator stops long before it draws "
+            "\n**No conclusion here**: at this size the generator stops long before it draws "
             "digits; the detectors call even its best images anomalous, so that no end is "
             "confidently normal.\n"
         )

@@ -10,14 +10,14 @@ from historyad.files import read_rows
 
 HEAD = """## The paper, reproduced
 
-`historyad reproduce all --scale full --seeds 3 --out DIR` gives every table and figure of the
+`historyad reproduce all --size full --seeds 3 --out DIR` gives every table and figure of the
 paper with the paper's own method, sizes and settings (the preset `paper`), and our default beside
-it. `--scale quick` does so with small networks and short training. Both scales leave out the end of
-step 1, which hardly enters P_Ghist: a thousandth of its mass at full scale, a twentieth at quick
-scale. At quick scale, moreover, networks are those of the preset `quick`, an epoch has 20,000
+it. `--size quick` does so with small networks and short training. Both sizes leave out the end of
+step 1, which hardly enters P_Ghist: a thousandth of its mass at full size, a twentieth at quick
+size. At quick size, moreover, networks are those of the preset `quick`, an epoch has 20,000
 images, the gradient penalty is applied at every fourth critic step, and D_TV is trained for one
 epoch with twice the learning rate. **Quick numbers show that the parts fit together; they do not
-judge the method.** A section shows the rows of full scale where there are any. The seeds are those
+judge the method.** A section shows the rows of full size where there are any. The seeds are those
 in the commands; seed 0 served for choosing and is not shown. Other work may have shared the
 machine: CPU time is what to compare. Fits that several figures need are counted in each, and once
 in the whole.
@@ -33,18 +33,18 @@ def sections(folder: Path) -> list[str]:
 
 
 def _whole(folder: Path) -> str:
-    """Return what everything took: at full scale, and in one command that gave it all."""
+    """Return what everything took: at full size, and in one command that gave it all."""
     rows = [row for name in PARTS for row in read_rows(folder / f"{name}.jsonl")]
     of_all = [row for row in rows if row["command"].startswith("historyad reproduce all ")]
     lines = [
         f"\nAll of it in one command took {_seconds(group)}:\n\n```\n{command}\n```\n"
         for (command,), group in grouped(of_all, "command").items()
     ]
-    full = [row for row in rows if row["scale"] == "full"]
+    full = [row for row in rows if row["size"] == "full"]
     if full:
         of_full = {row["what"] for row in full if "fits" in row}
         names = " ".join(name for name in PARTS if name in of_full)
-        lines.append(f"\nAt full scale, `{names}`:\n{_time(full)}{INTERRUPTED}")
+        lines.append(f"\nAt full size, `{names}`:\n{_time(full)}{INTERRUPTED}")
     return "".join(lines)
 
 
@@ -53,7 +53,7 @@ def _section(name: str, folder: Path) -> str:
     rows = read_rows(folder / f"{name}.jsonl")
     if not rows:
         return f"{part.text}\n*Not measured yet.*\n"
-    full = [row for row in rows if row["scale"] == "full"]
+    full = [row for row in rows if row["size"] == "full"]
     shown = full or rows
     picture = f"![{part.alt}](pictures/paper-{name}.webp)" if part.alt else ""
     return "\n".join(

@@ -1,6 +1,6 @@
 """Draw the pictures of results.md from docs/rows/paper: `python -m benchmarks.results.pictures`.
 
-`historyad reproduce WHAT` writes the rows; at full scale where they are there, else at quick scale.
+`historyad reproduce WHAT` writes the rows; at full size where they are there, else at quick size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
         rows = read_rows(ROWS / "paper" / f"{name}.jsonl")
         if not rows:
             continue
-        full = [row for row in rows if row["scale"] == "full"]
+        full = [row for row in rows if row["size"] == "full"]
         with TemporaryDirectory() as folder:
             draw_figure(figure.draw, full or rows, Path(folder) / name)
             with Image.open(Path(folder) / f"{name}.png") as picture:

@@ -67,7 +67,7 @@ beside it `_part-00003-of-00010.json` with its counts and the names of what had 
 part gets its name when it is complete. After an interruption the same command scores the parts
 that are missing and no others, and a folder that was begun with another model, source or option is
 refused. Ray hands out numbers of parts and no pixels: each worker loads the model once, reads a
-part where it scores it, and writes it there. So all machines must have `historyad[scale]` installed
+part where it scores it, and writes it there. So all machines must have `historyad[ray]` installed
 and see RUN, SOURCE and DIR under the same paths. A worker that is killed is replaced and its part
 scored again; a part that ends its worker three times is reported. `pandas.read_parquet(DIR)` reads
 all of them.

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.errors import InputError
+from historyad.extras import require
 from historyad.files import load_json, read_file, save_json, write_atomic
 
 SIDES = (32, 1024)  # of the square that a backbone sees, in pixels, at least and at most
@@ -278,12 +279,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _require(name: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise InputError(f"a backbone in a file needs {name}: install historyad[export]") from error
+    return require(name, "a backbone in a file", "export")
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from historyad.cli.demo import demo
 from historyad.cli.fitting import calibrate, fit
 from historyad.cli.judging import evaluate, inspect, probe, report
 from historyad.cli.research import benchmark, list_names, reproduce
-from historyad.cli.scoring import drift, export, score, serve
+from historyad.cli.scoring import score
+from historyad.cli.serving import drift, export, serve
 from historyad.config import settings
 from historyad.errors import HistoryADError
 from historyad.names import shown

@@ -33,6 +33,11 @@ DataRoot = Annotated[
 SkipUnreadable = Annotated[
     bool, Parameter(negative="", help="Leave out images that cannot be read.")
 ]
+Normal = Annotated[str | None, Parameter(help="Source of normal samples, none of them trained on.")]
+Anomalous = Annotated[str | None, Parameter(help="Source of anomalous samples.")]
+JsonFile = Annotated[
+    Path | None, Parameter(name="--json", help="Write what was found to this file.")
+]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Engine = Annotated[
     Literal["ray"],
@@ -85,6 +90,14 @@ def parse_seeds(text: str) -> list[int]:
 def command_line() -> str:
     """Return the command that is running, as it may be typed again."""
     return shlex.join(["historyad", *sys.argv[1:]])
+
+
+def save_record(path: Path | None, record: dict[str, Any]) -> None:
+    """Write what was found, and by which command, if there is a ``path``."""
+    from historyad.files import save_json
+
+    if path is not None:
+        save_json(path, {**record, "command": command_line()})
 
 
 def open_samples(source: str, reading: Reading, **how: Any) -> Source:

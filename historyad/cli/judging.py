@@ -12,8 +12,11 @@ from cyclopts import Parameter
 
 from historyad.cli.common import (
     READING,
+    Anomalous,
     Category,
     Device,
+    JsonFile,
+    Normal,
     Reading,
     Run,
     SkipUnreadable,
@@ -21,6 +24,7 @@ from historyad.cli.common import (
     load_model,
     open_for,
     report_unreadable,
+    save_record,
 )
 from historyad.cli.console import print_columns, print_table, progress, say
 from historyad.errors import InputError, RunError
@@ -41,10 +45,8 @@ def evaluate(
     ] = None,
     *,
     category: Category = None,
-    normal: Annotated[
-        str | None, Parameter(help="Source of normal samples, none of them trained on.")
-    ] = None,
-    anomalous: Annotated[str | None, Parameter(help="Source of anomalous samples.")] = None,
+    normal: Normal = None,
+    anomalous: Anomalous = None,
     masks: Annotated[
         Path | None,
         Parameter(
@@ -52,16 +54,13 @@ def evaluate(
             "image: judge maps too."
         ),
     ] = None,
-    json_file: Annotated[
-        Path | None, Parameter(name="--json", help="Write the figures to this file.")
-    ] = None,
+    json_file: JsonFile = None,
     reading: Reading = READING,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
     """Measure a detector on labelled samples: AUROC, AUPRC with prevalence, false positives."""
     from historyad.data.folders import of_category
-    from historyad.files import save_json
     from historyad.judge.evaluation import (
         evaluate_model,
         judge_pixels,
@@ -99,9 +98,8 @@ def evaluate(
         pixels = judge_pixels(model, good, bad, marks)
         print_table(pixel_table_of(pixels))
         measured |= pixels
-    if json_file is not None:
-        figures = {"run": str(run), "normal": normal, "anomalous": anomalous, **measured}
-        save_json(json_file, {**figures, "command": command_line()})
+    record = {"run": str(run), "normal": normal, "anomalous": anomalous, **measured}
+    save_record(json_file, record)
 
 
 def _evaluate_root(
@@ -113,7 +111,6 @@ def _evaluate_root(
 ) -> None:
     """Judge each kind of defect of a data set, and all together."""
     from historyad.data.folders import defects_in
-    from historyad.files import save_json
     from historyad.judge.dataset import Defects, columns_of, judge_dataset
     from historyad.judge.evaluation import read_some_masks
 
@@ -135,8 +132,7 @@ def _evaluate_root(
     )
     for source in (good, *(its.source for its in defects.values())):
         report_unreadable(source)
-    if json_file is not None:
-        save_json(json_file, {**record, "defects": figures, "command": command_line()})
+    save_record(json_file, {**record, "defects": figures})
 
 
 def inspect(run: Run) -> None:
@@ -175,9 +171,7 @@ def probe(
     out: Annotated[
         Path | None, Parameter(help="Folder for probe.png and probe.json; needs matplotlib.")
     ] = None,
-    json_file: Annotated[
-        Path | None, Parameter(name="--json", help="Write the rates to this file.")
-    ] = None,
+    json_file: JsonFile = None,
     limit: Annotated[
         int | None,
         Parameter(
@@ -193,7 +187,6 @@ def probe(
 
     For noise, blur, scratches and so on: the strength from which 95 % are called anomalous.
     """
-    from historyad.files import save_json
     from historyad.judge.probe import draw_probe, probe_model, table_of
 
     model = load_model(run, device)
@@ -202,11 +195,10 @@ def probe(
         found = probe_model(model, opened.samples, limit=limit, seed=seed, on_progress=on_progress)
     print_table(table_of(found))
     report_unreadable(opened)
-    record = {"run": str(run), "source": source, **found, "command": command_line()}
-    if json_file is not None:
-        save_json(json_file, record)
+    record = {"run": str(run), "source": source, **found}
+    save_record(json_file, record)
     if out is not None:
-        save_json(out / "probe.json", record)
+        save_record(out / "probe.json", record)
         draw_probe(found, model, opened.samples[0], out / "probe.png")
         say(f"written: {out / 'probe.png'}, {out / 'probe.json'}")
 
@@ -215,10 +207,8 @@ def report(
     run: Run,
     *,
     out: Annotated[Path, Parameter(help="File to write.")] = Path("report.html"),
-    normal: Annotated[
-        str | None, Parameter(help="Source of normal samples, none of them trained on.")
-    ] = None,
-    anomalous: Annotated[str | None, Parameter(help="Source of anomalous samples.")] = None,
+    normal: Normal = None,
+    anomalous: Anomalous = None,
     source: Annotated[
         str | None, Parameter(help="The source trained on, to show what in it looks odd.")
     ] = None,

@@ -117,7 +117,7 @@ def reproduce(
         Path, Parameter(help="Folder for pictures, rows and, in it, detectors; it is continued.")
     ],
     seeds: Annotated[str, Parameter(help="How many seeds, from 1 on; or a list, as 1,2,3.")] = "1",
-    scale: Annotated[
+    size: Annotated[
         Literal["quick", "full"],
         Parameter(help="full: the paper's sizes, hours; quick: small networks, minutes."),
     ] = "full",
@@ -141,7 +141,7 @@ def reproduce(
             names,
             out,
             seeds=numbers,
-            scale=scale,
+            size=size,
             address=address,
             data_root=data_root,
             command=command_line(),
@@ -152,7 +152,7 @@ def reproduce(
                 name,
                 out,
                 seeds=numbers,
-                scale=scale,
+                size=size,
                 data_root=data_root,
                 command=command_line(),
                 on_progress=on_progress,

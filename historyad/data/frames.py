@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from historyad.data.tables import Roles, Table, date_error, refuse_doubles, text_error
 from historyad.errors import InputError
+from historyad.extras import require
 
 _CATEGORIES = ("category", "categorical", "enum", "dictionary")  # as their libraries call them
 _BATCH_ROWS = 1 << 16  # of a file, read at a time
@@ -42,13 +43,9 @@ def read_frame(frame: Any, roles: Roles) -> Table:
 
 def read_arrow_file(path: Path, roles: Roles) -> Table:
     """Read a Parquet or Feather file, with pyarrow; InputError where it is missing or damaged."""
-    try:
-        import pyarrow
-        from pyarrow import feather, parquet
-    except ImportError as error:
-        raise InputError(
-            f"{path} needs pyarrow to be read: install historyad[tables], or save it as .csv"
-        ) from error
+    pyarrow = require("pyarrow", f"{path}", "tables", ", or save it as .csv")
+    from pyarrow import feather, parquet
+
     try:
         if path.suffix.lower() == ".parquet":
             with parquet.ParquetFile(path, memory_map=True) as file:

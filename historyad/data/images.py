@@ -74,14 +74,16 @@ def read_image(
         head = stream.read(HEAD)
         stream.seek(0)
         if is_sound(head):
-            return _of_sound(stream, name, max_pixels, side, channels, check)
-        with Image.open(stream, formats=FORMATS) as image:
-            _check_before_decoding(image, name, max_pixels)
-            if check is not None:
-                _check_shape(image, side, channels, check)
-            if before_decoding is not None:
-                before_decoding(image.width * image.height)
-            pixels = conform(image_pixels(image, name), side, channels)
+            pixels = read_sound(stream, name, max_samples=max_pixels)
+        else:
+            with Image.open(stream, formats=FORMATS) as image:
+                _check_before_decoding(image, name, max_pixels)
+                if check is not None:
+                    _check_shape(image, side, channels, check)
+                if before_decoding is not None:
+                    before_decoding(image.width * image.height)
+                pixels = image_pixels(image, name)
+        pixels = conform(pixels, side, channels)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -90,21 +92,6 @@ def read_image(
     # struct.error, MemoryError, ...: the list is open, and to the user it is one thing.
     except Exception as error:
         raise unreadable(name, error) from error
-    if check is not None:
-        check(pixels.shape)
-    return pixels
-
-
-def _of_sound(
-    stream: BinaryIO,
-    name: str,
-    max_samples: int,
-    side: int | None,
-    channels: int | None,
-    check: Check | None,
-) -> Pixels:
-    """Return the picture of a recording, made to `conform`."""
-    pixels = conform(read_sound(stream, name, max_samples=max_samples), side, channels)
     if check is not None:
         check(pixels.shape)
     return pixels

@@ -22,15 +22,18 @@ _AS_HIGH = 0.9  # as the highest peak: twice the period has one, too
 _GAP = 5.0  # usual steps of time, from which on some are missing
 
 
-def in_windows(source: Source, length: int, stride: int) -> Source:
+def in_windows(source: Source, length: int | str, stride: int) -> Source:
     """Return the windows of a series, whose steps are the rows of ``source``, as samples.
 
-    A ``length`` of 0 leaves the rows as they are, and so does a source that is in windows. A
-    ``stride`` of 0 is the usual one. Raises InputError for what is no series, or too short a one.
+    A ``length`` of 0 leaves the rows as they are, and so does a source that is in windows. "auto"
+    is what suits the series, and a ``stride`` of 0 the usual one. Raises InputError for what is no
+    series, or too short a one.
     """
     if not length or source.series is not None:
         return source
-    refuse_images(source)
+    if source.kind != "vector":
+        raise InputError(f"{source.description} holds images, and window is for series: leave it 0")
+    length = usual_window(source.samples) if isinstance(length, str) else length
     n_steps = len(source)
     if n_steps < length:
         raise InputError(
@@ -56,12 +59,6 @@ def apart(source: Source) -> Source:
         return source
     every = slice(None, None, source.reach)
     return replace(source, samples=source.samples[every], names=source.names[every])
-
-
-def refuse_images(source: Source) -> None:
-    """Raise InputError unless the rows of ``source`` can be the steps of a series."""
-    if source.kind != "vector":
-        raise InputError(f"{source.description} holds images, and window is for series: leave it 0")
 
 
 def over_steps(values: NDArray[np.floating], series: Series) -> NDArray[np.float32]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.errors import InputError
+from historyad.extras import require
 
 SOUNDS = (".wav",)
 HEAD = 12  # bytes of a file that say whether it is one
@@ -44,10 +45,7 @@ def is_sound(head: bytes) -> bool:
 
 def read_sound(stream: BinaryIO, name: str, *, max_samples: int) -> NDArray[np.uint8]:
     """Return the picture of a recording, uint8 (64, 64, 1); InputError where it cannot be had."""
-    try:
-        import soundfile
-    except ImportError as error:
-        raise InputError(f"{name} needs soundfile to be read: install historyad[sound]") from error
+    soundfile = require("soundfile", name, "sound")
     try:
         with soundfile.SoundFile(stream) as file:
             _check(name, file.frames, file.samplerate, file.channels, max_samples)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.data.arrays import Labels, Samples
+from historyad.data.digests import digests
 from historyad.data.images import Check, Pixels
 from historyad.data.streams import ImageStream, any_shape
 from historyad.errors import InputError
@@ -94,6 +95,11 @@ class Source:
         for start in range(0, len(self), step):
             digest.update(np.ascontiguousarray(self.samples[start : start + step]).data)
         return digest.hexdigest()
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint8]:
+        """The digest of each sample, (N, 16), as of `historyad.data.digests`."""
+        return digests(self.samples)
 
     def share_unreadable(self) -> None:
         """Let every rank know what others could not read of a stream, of which each sees a part."""

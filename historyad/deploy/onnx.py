@@ -25,6 +25,7 @@ from historyad import __version__
 from historyad.backbones.graphs import quiet_exporter
 from historyad.config import as_dict
 from historyad.errors import ConfigError, InputError, RunError
+from historyad.extras import require
 from historyad.files import write_atomic
 from historyad.kinds.kind import Foreign, Kind
 from historyad.layers import PooledConv2d
@@ -64,7 +65,8 @@ def export_onnx(
     missing extra) or RunError (the answers differ, the file cannot be written); nothing is
     written then.
     """
-    _require_extra()
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        require(package, "export", "export")
     if not DEFAULT_OPSET <= opset <= _NEWEST_OPSET:
         raise ConfigError(f"opset is {opset}: take {DEFAULT_OPSET} to {_NEWEST_OPSET}")
     shape = _input_shape(model.kind, size)
@@ -152,15 +154,6 @@ def _with_plain_convolutions(detector: Score) -> Score:
         plain.bias = module.bias
         detector.set_submodule(name, plain)
     return detector
-
-
-def _require_extra() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"export needs {error.name}: install historyad[export]") from error
 
 
 def _input_shape(kind: Kind, size: tuple[int, int] | None) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,16 +30,15 @@ from historyad.data.datasets import open_stream
 from historyad.data.shards import printable
 from historyad.data.sources import CHUNK, Source
 from historyad.data.streams import ImageStream
-from historyad.deploy.ray_cluster import require
 from historyad.deploy.tables import open_table
 from historyad.errors import InputError, RunError
+from historyad.extras import require
 from historyad.files import load_json, save_json, write_atomic
 from historyad.model.model import Model
 from historyad.ranks import choose_device
-from historyad.score.result import FIGURES
+from historyad.score.result import FIGURES, Columns, rows_of
 
 FileFormat = Literal["parquet", "csv", "jsonl"]
-Columns = dict[str, NDArray[Any]]
 OnOpen = Callable[[Source], None]
 
 
@@ -136,7 +135,7 @@ def claim(job: Job, model: Model, samples: Source) -> None:
     order and the model, or do not start.
     """
     if job.file_format == "parquet":
-        require("pyarrow", "Parquet files", ", or take another --format")
+        require("pyarrow", "Parquet files", "ray", ", or take another --format")
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"{job.out} is a file: give a folder for the parts")
     record = {
@@ -241,12 +240,6 @@ def score_chunk(
 def column_names(model: Model, *, view_scores: bool = False) -> tuple[str, ...]:
     """Return the names of the columns of `score_chunk`."""
     return ("path", *FIGURES, *(model.view_names if view_scores else ()))
-
-
-def rows_of(columns: Columns) -> Iterator[dict[str, Any]]:
-    """Yield the rows of columns, as JSON can hold them."""
-    for values in zip(*(column.tolist() for column in columns.values()), strict=True):
-        yield dict(zip(columns, values, strict=True))
 
 
 def _type_of(column: str) -> type:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import socket
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from historyad.errors import InputError, RunError
+from historyad.extras import require
 
 # RFC 9113: what a client begins with, an empty frame of settings at its end.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -25,11 +25,9 @@ def cluster(address: str | None) -> Iterator[None]:
     A connection that is there already is used, and left open. Raises RunError, within 10 seconds
     when nobody answers, with the address and the reason.
     """
-    require("ray", "the engine ray")
+    ray = require("ray", "the engine ray", "ray")
     if address is not None:
         reach(address)
-    import ray
-
     if ray.is_initialized():
         yield
         return
@@ -92,9 +90,3 @@ def _unreachable(address: str, reason: str) -> str:
         f"cannot reach a Ray cluster at {address}: {reason}. Is `ray start --head` running there, "
         "is the port right and open? Finished parts are kept; the same command continues"
     )
-
-
-def require(package: str, purpose: str, remedy: str = "") -> None:
-    """Raise InputError unless ``package`` of the extra [scale] is there for its ``purpose``."""
-    if importlib.util.find_spec(package) is None:
-        raise InputError(f"{purpose} needs {package}: install historyad[scale]{remedy}")

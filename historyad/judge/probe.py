@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.errors import InputError
+from historyad.extras import require
 from historyad.kinds.damages import Damage, Samples
 from historyad.kinds.kind import Kind
 from historyad.method.loop import OnProgress
@@ -153,11 +154,8 @@ def draw_probe(result: dict[str, Any], model: Model, sample: Samples, path: Path
     ``sample`` is one normal sample, (H, W, C) or (F,), that the examples are made of. The format is
     that of the suffix of ``path``. Needs matplotlib, of the extra ``report``.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("drawing needs matplotlib: install historyad[report]") from error
+    mpl = require("matplotlib", "drawing", "report")
+    from matplotlib.figure import Figure
 
     kinds = {kind.name: kind for kind in model.kind.damages(sample.shape)}
     curves = result["corruptions"]

@@ -31,23 +31,14 @@ _OF_NUMBERS: dict[int, type[Columns]] = {1: Columns, 2: Windows}  # by the axes 
 def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None = None) -> Kind:
     """Return the kind of samples (N, H, W, C), (N, F) or (N, steps, channels).
 
-    Of these, ``rows`` are trained on.
-
-    Raises InputError or ConfigError for samples and settings that do not fit each other.
+    What it learns of them, it learns of the ``rows`` that are trained on. Raises InputError or
+    ConfigError for samples and settings that do not fit each other.
     """
-    shape, kind = _shape_of(samples), which_kind(samples, config)
-    if issubclass(kind, Columns):
-        return kind.choose(samples if rows is None else samples[rows], config)
-    parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
-    if kind is Features:
-        return Features.choose(shape, config, _longest(samples))
-    if kind is Crops:
-        return Crops.choose(shape, config)
-    return Whole.choose(shape, config.image_size)
+    return which_kind(samples, config).learnt_from(samples, rows)
 
 
-def which_kind(samples: Samples, config: Config) -> type[Kind]:
-    """Return which kind samples are, about which nothing else is decided; errors as above."""
+def which_kind(samples: Samples, config: Config) -> Kind:
+    """Return the kind that shapes and settings ask for, which has learnt nothing yet."""
     shape = _shape_of(samples)
     if is_absurd(shape):  # which no model is loaded for
         raise InputError(
@@ -55,18 +46,21 @@ def which_kind(samples: Samples, config: Config) -> type[Kind]:
             "channels"
         )
     if kind := _OF_NUMBERS.get(len(shape)):
-        if config.patch:
-            raise InputError(f"patch is for images, and these are {kind.noun}s: leave it 0")
-        if config.backbone != "none":
-            raise InputError(
-                f"a backbone is for images, and these are {kind.noun}s: take backbone none"
-            )
-        return kind
+        _refuse_images_settings(kind.noun, config)
+        return kind.choose(shape, config)
     if config.backbone == "auto":
         raise ConfigError("backbone is 'auto': call `settle` first, or take lite0 or none")
+    parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
     if config.backbone != "none":
-        return Features
-    return Crops if config.patch else Whole
+        return Features.choose(shape, config, _longest(samples))
+    return Crops.choose(shape, config) if config.patch else Whole.choose(shape, config.image_size)
+
+
+def _refuse_images_settings(noun: str, config: Config) -> None:
+    if config.patch:
+        raise InputError(f"patch is for images, and these are {noun}s: leave it 0")
+    if config.backbone != "none":
+        raise InputError(f"a backbone is for images, and these are {noun}s: take backbone none")
 
 
 def _shape_of(samples: Samples) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -13,15 +14,13 @@ from torch import Tensor, nn
 
 from historyad.config import Config
 from historyad.constants import CONSTANTS
-from historyad.data.rows import ShuffledSamples
 from historyad.errors import ConfigError, InputError
+from historyad.kinds.as_one import AsOne
 from historyad.kinds.damages import Damage, vector_damages
-from historyad.kinds.kind import Excess, Kind, Random, Samples, by, read_shape
-from historyad.method.batches import Batches
+from historyad.kinds.kind import Excess, Random, Samples, by, read_shape
 from historyad.method.networks import Critic, VectorNetworks
-from historyad.score.companions import VectorCompanions, samples_to_fit
-from historyad.score.score import DetectorScore, Score
-from historyad.score.views import Views, normal_samples
+from historyad.score.companions import Companions, VectorCompanions
+from historyad.score.score import Score
 
 _IQR_OF_NORMAL = 1.349  # interquartile range of N(0, 1)
 _ROUNDING = 1e-6  # of a value: some units in the last place of a float32
@@ -30,7 +29,7 @@ _BATCH = 128  # vectors with a value replaced, scored at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Columns(Kind):
+class Columns(AsOne):
     """Vectors (F,) with the median and the spread of each column over the training samples.
 
     The spread of a constant column is 0: that it varies at all has never been seen, whatever its
@@ -48,16 +47,16 @@ class Columns(Kind):
     n_axes: ClassVar[int] = 1  # of a sample; the last is that of the columns
 
     @classmethod
-    def trains(cls, config: Config) -> bool:
-        """Whether D_TV is trained: where it is asked for."""
-        return config.views in ("all", "history")
-
-    @classmethod
-    def choose(cls, vectors: Samples, config: Config) -> Self:
-        """Decide from training vectors (N, F); ConfigError for settings that are for images."""
+    def choose(cls, shape: tuple[int, ...], config: Config) -> Self:
+        """Decide for vectors of ``shape``; ConfigError for settings that are for images."""
         if config.augment:
             raise ConfigError(f"augment is '{config.augment}', which is for images: leave it empty")
-        return cls(tuple(vectors.shape[1:]), *robust_scaling(vectors))
+        return cls(shape, np.zeros(shape[-1], np.float32), np.ones(shape[-1], np.float32))
+
+    def learnt_from(self, samples: Samples, rows: NDArray[np.intp] | None = None) -> Self:
+        """Return this kind with the scaling of the columns of ``rows`` of vectors."""
+        center, spread = robust_scaling(samples if rows is None else samples[rows])
+        return dataclasses.replace(self, center=center, spread=spread)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError, naming both shapes, unless a vector of ``shape`` can be scored."""
@@ -103,44 +102,13 @@ class Columns(Kind):
         """Return multilayer perceptrons."""
         return VectorNetworks.of(self.input_shape, config)
 
-    def batches(
-        self,
-        samples: Samples,
-        config: Config,
-        *,
-        rows: NDArray[np.intp] | None = None,
-        groups: NDArray[np.intp] | None = None,
-        device: torch.device | str = "cpu",
-    ) -> Batches:
-        """Return shuffled batches of ``rows`` of vectors to train on."""
-        rows = np.arange(len(samples)) if rows is None else rows
-        reader = ShuffledSamples(samples, rows, config.seed, self.prepare)
-        return Batches(reader, self.networks(config), seed=config.seed, device=device)
+    def fit_companions(self, d_tv: Critic, normal: Tensor) -> Companions:
+        """Return what compares vectors with normal ones as they are."""
+        return VectorCompanions.fit(normal)
 
-    @torch.no_grad()
-    def fit_score(
-        self,
-        d_tv: Critic,
-        batches: Batches,
-        samples: Samples,
-        rows: NDArray[np.intp],
-        config: Config,
-        *,
-        like: Score | None = None,
-    ) -> Score:
-        """Return D_TV alone, or with companions fitted on the vectors."""
-        if config.views == "history":
-            return DetectorScore(self, d_tv)
-        normal = normal_samples(batches, samples_to_fit(self.input_shape[0]))
-        companions = VectorCompanions.fit(normal)
-        return Views(self, d_tv, companions, is_trained=self.trains(config))
-
-    def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
-        """Return an unfitted score whose companions have these sizes."""
-        if sizes is None:
-            return DetectorScore(self, d_tv)
-        companions = VectorCompanions.build(self.input_shape[0], **sizes)
-        return Views(self, d_tv, companions, is_trained=self.trains(config))
+    def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
+        """Return unfitted ones of these sizes."""
+        return VectorCompanions.build(*shape, **sizes)
 
     @property
     def _varies(self) -> NDArray[np.bool_]:

@@ -17,25 +17,23 @@ from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels, mirrored
 from historyad.data.rows import ShuffledSamples
 from historyad.errors import InputError
-from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.contrast import halved, local_contrast
-from historyad.kinds.images import SIDES, ImageKind
-from historyad.kinds.kind import Excess, Samples, by, read_shape
+from historyad.kinds.images import SIDES
+from historyad.kinds.kind import Samples, by, read_shape
+from historyad.kinds.mapped import MappedKind
 from historyad.method.batches import Batches
 from historyad.method.detector import random_detector
 from historyad.method.networks import COARSEST, Critic
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.cells import cell_features, in_tiles, normalised
 from historyad.score.maps import MapScore
-from historyad.score.result import Map
 from historyad.score.score import Score
 
 _MOST_SCALES = 4
-_FULL = 3.0  # thresholds at which the hue of a map is full
 
 
 @dataclass(frozen=True, eq=False)
-class Crops(ImageKind):
+class Crops(MappedKind):
     """Images of any size that holds a crop of ``side`` pixels at every scale.
 
     Each of the ``scales`` halves the image; with ``contrast`` "local", crops show local contrast.
@@ -63,16 +61,6 @@ class Crops(ImageKind):
         """Side of a cell of the map, in pixels: one place of the networks' coarsest layer."""
         return self.side // COARSEST
 
-    @property
-    def takes_any_size(self) -> bool:
-        """Images may have any size that holds a crop."""
-        return True
-
-    @property
-    def work_pixels(self) -> int | None:
-        """Pixels of an image such as those of the fit: the work grows with them."""
-        return math.prod(self.input_shape[:2])
-
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError unless an image of ``shape`` has the channels, and holds a crop."""
         self.check_channels(shape)
@@ -98,43 +86,20 @@ class Crops(ImageKind):
             levels = [local_contrast(level, self.side) for level in levels]
         return levels
 
-    def batches(
-        self,
-        samples: Samples,
-        config: Config,
-        *,
-        rows: NDArray[np.intp] | None = None,
-        groups: NDArray[np.intp] | None = None,
-        device: torch.device | str = "cpu",
-    ) -> Batches:
-        """Return batches of crops: as many different ones as are trained on, or have room."""
-        rows = np.arange(len(samples)) if rows is None else rows
+    def _reader(self, samples: Samples, rows: NDArray[np.intp], config: Config) -> ShuffledSamples:
+        """Return what reads crops: as many different ones as are trained on, or have room."""
         seen = (config.n_epochs + config.detector_epochs) * config.epoch_images
-        networks = self.networks(config)
-        n = min(math.ceil(seen), CONSTANTS.crop_bytes // networks.empty(1).nbytes)
+        n = min(math.ceil(seen), CONSTANTS.crop_bytes // self.networks(config).empty(1).nbytes)
         crops = cut_crops(self, samples, rows, n, config.seed)
-        return Batches(
-            ShuffledSamples(crops, np.arange(len(crops)), config.seed),
-            networks,
-            seed=config.seed,
-            augmentations=parse_augmentations(config.augment),
-            device=device,
-        )
+        return CropReader(crops, samples, rows, config.seed)
 
-    def fit_score(
-        self,
-        d_tv: Critic,
-        batches: Batches,
-        samples: Samples,
-        rows: NDArray[np.intp],
-        config: Config,
-        *,
-        like: Score | None = None,
-    ) -> Score:
+    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
         """Return the maps of D_TV, or those of what its convolutions make of cells."""
         if config.views == "history":
             return MapScore(self, d_tv)
-        return MapScore.fit(self, d_tv, samples, rows, config.seed)
+        reader = batches.reader
+        assert isinstance(reader, CropReader)
+        return MapScore.fit(self, d_tv, reader.images, reader.rows, config.seed)
 
     @property
     def n_worst(self) -> int:
@@ -168,16 +133,6 @@ class Crops(ImageKind):
         """Return an unfitted score whose banks have these sizes."""
         return MapScore.build(self, d_tv, sizes)
 
-    def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
-        """Return the detector's own maps, whose worst cells make the score."""
-        return score.of(images, maps=True).maps or []
-
-    def map_scale(self, score: Score, threshold: float) -> tuple[float, float]:
-        """Return three times the threshold, and the threshold, of the worst cells of a map."""
-        assert isinstance(score, MapScore)
-        total = score.total_at(threshold)
-        return _FULL * total, total
-
     def describe(self) -> dict[str, Any]:
         """Return shape, kind and how crops are cut."""
         return {
@@ -208,6 +163,15 @@ class Crops(ImageKind):
         if min(kind.input_shape[:2]) < kind.smallest_side:
             raise ValueError(f"crops of {side} of images of {by(kind.input_shape)}")
         return kind
+
+
+class CropReader(ShuffledSamples):
+    """Crops in a shuffled order, and the ``rows`` of images that they were cut from."""
+
+    def __init__(self, crops: Pixels, images: Samples, rows: NDArray[np.intp], seed: int) -> None:
+        super().__init__(crops, np.arange(len(crops)), seed)
+        self.images = images
+        self.rows = rows
 
 
 def cut_crops(kind: Crops, samples: Samples, rows: NDArray[np.intp], n: int, seed: int) -> Pixels:

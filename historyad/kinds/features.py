@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,34 +20,33 @@ from historyad.backbones.tiles import Tiling, tiling_of
 from historyad.config import Config
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
-from historyad.data.rows import ShuffledSamples
 from historyad.errors import InputError
-from historyad.kinds.images import ImageKind
-from historyad.kinds.kind import Excess, Foreign, Samples, by, read_shape
+from historyad.kinds.cells import CellBatches, CellsOfImages, CellsOfMaps, SeenImages
+from historyad.kinds.kind import Foreign, Samples, by, read_shape
+from historyad.kinds.mapped import MappedKind
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic, VectorNetworks, WideVectorNetworks
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
-from historyad.score.coreset import Cells, standard_of
+from historyad.score.coreset import Cells
 from historyad.score.features import FeatureScore
-from historyad.score.residuals import Residuals
-from historyad.score.result import Map
 from historyad.score.score import Score
 
-_FULL = 3.0  # thresholds at which the hue of a map is full
 _CHANNELS = (1, 3)
 _HALF_MOST = 65504.0  # the largest number of half precision
 
 
 @dataclass(frozen=True, eq=False)
-class Features(ImageKind):
+class Features(MappedKind):
     """Images of any size, each brought to the square that a backbone sees, ``side`` pixels.
 
-    Or seen as they are, in tiles of that size.
+    Or seen as they are, in tiles of that size. Whether they are ``aligned`` is decided by images,
+    where it is not said.
     """
 
     backbone: Backbone
     tiling: Tiling | None = None
+    aligned: bool | None = None
 
     name: ClassVar[str] = "features"
     networks_see_pictures: ClassVar[bool] = False
@@ -67,16 +67,6 @@ class Features(ImageKind):
         side = max(config.resize, config.backbone_side)
         backbone = open_backbone(config.backbone, side, in_tiles=in_tiles)
         return cls(shape, backbone.side, backbone, tiling_of(backbone) if in_tiles else None)
-
-    @property
-    def takes_any_size(self) -> bool:
-        """Images may have any size: each is brought to the backbone's."""
-        return True
-
-    @property
-    def work_pixels(self) -> int | None:
-        """Pixels of an image such as those of the fit: what it takes to reduce one grows."""
-        return math.prod(self.input_shape[:2])
 
     @property
     def n_features(self) -> int:
@@ -189,34 +179,19 @@ class Features(ImageKind):
                 fill(place)
         return found
 
-    def fit_score(
-        self,
-        d_tv: Critic,
-        batches: Batches,
-        samples: Samples,
-        rows: NDArray[np.intp],
-        config: Config,
-        *,
-        like: Score | None = None,
-    ) -> Score:
+    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
         """Return the maps of D_TV, alone or with companions fitted on the cells."""
         assert isinstance(batches, CellBatches)
         if config.views == "history":
             return FeatureScore(self, d_tv, batches.standard, batches.residuals)
         return FeatureScore.fit(
-            self,
-            d_tv,
-            batches.standard,
-            batches.cells,
-            config.seed,
-            batches.residuals,
-            like=like if isinstance(like, FeatureScore) else None,
+            self, d_tv, batches.standard, batches.cells, config.seed, batches.residuals
         )
 
-    @classmethod
-    def trains(cls, config: Config) -> bool:
-        """Whether D_TV is trained: where it is asked for."""
-        return config.views in ("all", "history")
+    def like(self, score: Score) -> Self:
+        """Return this kind for images that are aligned, or not, as those of ``score`` are."""
+        assert isinstance(score, FeatureScore)
+        return dataclasses.replace(self, aligned=score.is_aligned)
 
     @property
     def n_worst(self) -> int:
@@ -234,20 +209,10 @@ class Features(ImageKind):
         """Return an unfitted score whose companions have these sizes."""
         return FeatureScore.build(self, d_tv, sizes or {})
 
-    def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
-        """Return the detector's own maps, whose worst cells make the score."""
-        return score.of(images, maps=True).maps or []
-
-    def map_scale(self, score: Score, threshold: float) -> tuple[float, float]:
-        """Return three times the threshold, and the threshold, of the worst cells of a map."""
-        assert isinstance(score, FeatureScore)
-        total = score.total_at(threshold)
-        return _FULL * total, total
-
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:
         """Return the way from images of ``shape`` to cells; InputError for images seen in tiles."""
         self._refuse_tiles()
-        return _Cells(self)
+        return CellsOfImages(self.backbone)
 
     def within(self, shape: tuple[int, ...]) -> Foreign | None:
         """Return the graph of a backbone in a file, and what is before and after it."""
@@ -256,8 +221,8 @@ class Features(ImageKind):
         self._refuse_tiles()
         backbone = self.backbone
         examples = backbone(torch.zeros(2, 3, self.side, self.side))
-        outputs = backbone.outputs
-        return Foreign(_Seen(self), backbone.graph, outputs, _CellsOf(), tuple(examples))
+        before, after = SeenImages(backbone), CellsOfMaps()
+        return Foreign(before, backbone.graph, backbone.outputs, after, tuple(examples))
 
     def _refuse_tiles(self) -> None:
         if self.tiling is not None:
@@ -300,65 +265,3 @@ class Features(ImageKind):
         if type(in_tiles) is not bool:
             raise TypeError(f"in_tiles {in_tiles!r}")
         return cls(shape, backbone.side, backbone, tiling_of(backbone) if in_tiles else None)
-
-
-class CellBatches(Batches):
-    """Cells of images (n, places, features), and shuffled batches of their residuals.
-
-    Where no D_TV is trained, there are no residuals, and nothing in the batches. ``groups`` (n,)
-    number what each image shows.
-    """
-
-    def __init__(
-        self,
-        cells: Cells,
-        networks: VectorNetworks,
-        seed: int,
-        device: torch.device | str,
-        *,
-        trains: bool,
-        groups: NDArray[np.intp] | None = None,
-    ) -> None:
-        self.cells = cells
-        self.standard = standard_of(cells)
-        self.residuals: Residuals | None = None
-        learnt = torch.empty(0, *networks.shape)
-        if trains:
-            n_values = networks.shape[0]
-            self.residuals, learnt = Residuals.fit(cells, self.standard, n_values, seed, groups)
-        reader = ShuffledSamples(learnt.numpy(), np.arange(len(learnt)), seed)
-        super().__init__(reader, networks, seed=seed, device=device)
-
-
-class _Cells(nn.Module):
-    """`Features.cells` of several images of one size."""
-
-    def __init__(self, kind: Features) -> None:
-        super().__init__()
-        self.kind = kind
-        self.network = getattr(kind.backbone, "network", None)  # whose weights a graph holds
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 (N, H, W, C) to float32 (N, features, rows, columns)."""
-        return cells_of(self.kind.backbone(levelled(images, self.kind.side)))
-
-
-class _Seen(nn.Module):
-    """What a backbone in a file sees of several images of one size."""
-
-    def __init__(self, kind: Features) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 (N, H, W, C) to float32 (N, 3, side, side), normalised as it expects."""
-        assert isinstance(self.kind.backbone, GraphBackbone)
-        return self.kind.backbone.normalised(levelled(images, self.kind.side))
-
-
-class _CellsOf(nn.Module):
-    """`cells_of`, as a module."""
-
-    def forward(self, *maps: Tensor) -> Tensor:
-        """Map maps (N, c, h, w) to cells (N, features, rows, columns)."""
-        return cells_of(maps)

@@ -19,7 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from torch import Tensor, nn
 from historyad.config import Config
 from historyad.data.any_size import parts_of
 from historyad.data.images import Pixels
+from historyad.data.rows import ShuffledSamples
 from historyad.errors import InputError
+from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.damages import Damage
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic, Networks
@@ -118,14 +120,22 @@ class Kind(ABC):
 
     @classmethod
     def trains(cls, config: Config) -> bool:
-        """Whether D_TV is trained, or left out of the score."""
-        return config.views != "companions"
+        """Whether D_TV is trained: where it is asked for or, by default, networks see pictures."""
+        asked = ("all", "history", "auto") if cls.networks_see_pictures else ("all", "history")
+        return config.views in asked
+
+    def learnt_from(self, samples: Samples, rows: NDArray[np.intp] | None = None) -> Self:
+        """Return this kind with what it learns of ``rows`` of normal samples; mostly nothing."""
+        return self
+
+    def like(self, score: Score) -> Self:
+        """Return this kind with what samples decided about the views of ``score``; mostly none."""
+        return self
 
     @abstractmethod
     def networks(self, config: Config) -> Networks:
         """Return generator and critic for these samples."""
 
-    @abstractmethod
     def batches(
         self,
         samples: Samples,
@@ -139,22 +149,22 @@ class Kind(ABC):
 
         ``groups`` (n_rows,) number what each row belongs to, for kinds that part the rows.
         """
+        rows = np.arange(len(samples)) if rows is None else rows
+        reader, networks = self._reader(samples, rows, config), self.networks(config)
+        augmentations = parse_augmentations(config.augment)
+        return Batches(
+            reader, networks, seed=config.seed, augmentations=augmentations, device=device
+        )
+
+    def _reader(self, samples: Samples, rows: NDArray[np.intp], config: Config) -> ShuffledSamples:
+        """Return what reads ``rows`` of samples, prepared, in a shuffled order."""
+        return ShuffledSamples(samples, rows, config.seed, self.prepare)
 
     @abstractmethod
-    def fit_score(
-        self,
-        d_tv: Critic,
-        batches: Batches,
-        samples: Samples,
-        rows: NDArray[np.intp],
-        config: Config,
-        *,
-        like: Score | None = None,
-    ) -> Score:
+    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
         """Return the score that D_TV and its companions make, its scale still unset.
 
-        They are fitted on ``rows`` of normal samples, of which there are ``batches``. What is
-        decided about views by those samples is as in ``like``, where that is given.
+        They are fitted on the normal samples of ``batches``.
         """
 
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -19,23 +18,22 @@ from historyad.data import streams
 from historyad.data.images import Pixels, place_on_grid, reduced_size
 from historyad.data.rows import ShuffledSamples
 from historyad.errors import InputError
-from historyad.kinds.augment import parse_augmentations
+from historyad.kinds.as_one import AsOne
 from historyad.kinds.images import SIDES, ImageKind
 from historyad.kinds.kind import Excess, Samples, by, read_shape
 from historyad.kinds.occlusion import occlusion_map
-from historyad.method.batches import Batches
 from historyad.method.networks import Critic
-from historyad.score.companions import ImageCompanions, samples_to_fit
+from historyad.score.companions import Companions, ImageCompanions
 from historyad.score.result import Map
-from historyad.score.score import DetectorScore, Score
-from historyad.score.views import Views, features_of, normal_samples
+from historyad.score.score import Score
+from historyad.score.views import features_of
 
 _FULL_FALL = 2.0  # of the excess of an image, at which the hue of a map is full
 _PILLOW_UNIT = 2.0**22  # Pillow's resampling weights are integers that add up to this
 
 
 @dataclass(frozen=True, eq=False)
-class Whole(ImageKind):
+class Whole(ImageKind, AsOne):
     """Images on a grid of ``side`` pixels.
 
     ``any_size`` says that images of other sizes than ``input_shape`` are accepted, because the user
@@ -78,54 +76,21 @@ class Whole(ImageKind):
             return samples
         return place_on_grid(samples, self.side)
 
-    def batches(
-        self,
-        samples: Samples,
-        config: Config,
-        *,
-        rows: NDArray[np.intp] | None = None,
-        groups: NDArray[np.intp] | None = None,
-        device: torch.device | str = "cpu",
-    ) -> Batches:
-        """Return shuffled batches; images that shrink are placed on the grid once."""
-        networks = self.networks(config)
-        rows = np.arange(len(samples)) if rows is None else rows
-        kept = len(rows) * networks.empty(1).nbytes
-        if self.shrinks and kept <= streams.IN_MEMORY_BYTES:
-            parts = [self.prepare(part) for part in streams.in_parts(samples, rows)]
-            reader = ShuffledSamples(np.concatenate(parts), np.arange(len(rows)), config.seed)
-        else:
-            reader = ShuffledSamples(samples, rows, config.seed, self.prepare)
-        augmentations = parse_augmentations(config.augment)
-        return Batches(
-            reader, networks, seed=config.seed, augmentations=augmentations, device=device
-        )
+    def _reader(self, samples: Samples, rows: NDArray[np.intp], config: Config) -> ShuffledSamples:
+        """Return what reads images; those that shrink are placed on the grid once."""
+        kept = len(rows) * self.networks(config).empty(1).nbytes
+        if not self.shrinks or kept > streams.IN_MEMORY_BYTES:
+            return super()._reader(samples, rows, config)
+        parts = [self.prepare(part) for part in streams.in_parts(samples, rows)]
+        return ShuffledSamples(np.concatenate(parts), np.arange(len(rows)), config.seed)
 
-    @torch.no_grad()
-    def fit_score(
-        self,
-        d_tv: Critic,
-        batches: Batches,
-        samples: Samples,
-        rows: NDArray[np.intp],
-        config: Config,
-        *,
-        like: Score | None = None,
-    ) -> Score:
-        """Return D_TV alone, or with companions fitted in pixels and in its features."""
-        if config.views == "history":
-            return DetectorScore(self, d_tv)
-        normal = normal_samples(batches, samples_to_fit(math.prod(self.networks(config).shape)))
-        companions = ImageCompanions.fit(normal, features_of(d_tv, normal))
-        return Views(self, d_tv, companions, is_trained=self.trains(config))
+    def fit_companions(self, d_tv: Critic, normal: Tensor) -> Companions:
+        """Return what compares images with normal ones, in pixels and in the features of D_TV."""
+        return ImageCompanions.fit(normal, features_of(d_tv, normal))
 
-    def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
-        """Return an unfitted score whose companions have these sizes."""
-        if sizes is None:
-            return DetectorScore(self, d_tv)
-        shape = self.networks(config).shape
-        companions = ImageCompanions.build(d_tv, shape, **sizes)
-        return Views(self, d_tv, companions, is_trained=self.trains(config))
+    def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
+        """Return unfitted ones of these sizes."""
+        return ImageCompanions.build(d_tv, shape, **sizes)
 
     def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
         """Return maps, by occlusion, of what makes each image anomalous, (H, W) each."""

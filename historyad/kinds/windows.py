@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from historyad.config import Config
-from historyad.errors import ConfigError, InputError
+from historyad.errors import InputError
 from historyad.kinds.columns import Columns, robust_scaling
 from historyad.kinds.damages import Damage, window_damages
 from historyad.kinds.kind import Samples
-from historyad.method.batches import Batches
 from historyad.method.networks import Critic, VectorNetworks
-from historyad.score.companions import samples_to_fit
-from historyad.score.score import DetectorScore, Score
-from historyad.score.views import Views, normal_samples
+from historyad.score.companions import Companions
 from historyad.score.windows import WindowCompanions
 
 _SCALED_VALUES = 1 << 22  # from which the scaling is estimated, at most
@@ -34,14 +31,12 @@ class Windows(Columns):
     noun: ClassVar[str] = "window"
     n_axes: ClassVar[int] = 2
 
-    @classmethod
-    def choose(cls, windows: Samples, config: Config) -> Self:
-        """Decide from training windows (N, steps, channels)."""
-        if config.augment:
-            raise ConfigError(f"augment is '{config.augment}', which is for images: leave it empty")
-        shape = tuple(windows.shape[1:])
+    def learnt_from(self, samples: Samples, rows: NDArray[np.intp] | None = None) -> Self:
+        """Return this kind with the scaling of the channels of ``rows`` of windows."""
+        windows = samples if rows is None else samples[rows]
         some = windows[:: math.ceil(windows.size / _SCALED_VALUES)]
-        return cls(shape, *robust_scaling(some.reshape(-1, shape[1])))
+        center, spread = robust_scaling(some.reshape(-1, some.shape[-1]))
+        return dataclasses.replace(self, center=center, spread=spread)
 
     @property
     def n_features_in(self) -> int:
@@ -61,31 +56,14 @@ class Windows(Columns):
         """Return multilayer perceptrons for all values of a window."""
         return VectorNetworks.of((math.prod(self.input_shape),), config)
 
-    @torch.no_grad()
-    def fit_score(
-        self,
-        d_tv: Critic,
-        batches: Batches,
-        samples: Samples,
-        rows: NDArray[np.intp],
-        config: Config,
-        *,
-        like: Score | None = None,
-    ) -> Score:
-        """Return D_TV alone, or with companions fitted on the windows."""
-        if config.views == "history":
-            return DetectorScore(self, d_tv)
-        normal = normal_samples(batches, samples_to_fit(math.prod(self.input_shape)))
-        companions = WindowCompanions.fit(normal, self.n_features_in)
-        return Views(self, d_tv, companions, is_trained=self.trains(config))
+    def fit_companions(self, d_tv: Critic, normal: Tensor) -> Companions:
+        """Return what compares windows with normal ones, and their spectra."""
+        return WindowCompanions.fit(normal, self.n_features_in)
 
-    def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
-        """Return an unfitted score whose companions have these sizes."""
-        if sizes is None:
-            return DetectorScore(self, d_tv)
-        n_values = math.prod(self.input_shape)
-        companions = WindowCompanions.build(n_values, self.n_features_in, **sizes)
-        return Views(self, d_tv, companions, is_trained=self.trains(config))
+    def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
+        """Return unfitted ones of these sizes."""
+        (n_values,) = shape
+        return WindowCompanions.build(n_values, self.n_features_in, **sizes)
 
     def damages(self, shape: tuple[int, ...]) -> list[Damage]:
         """Return the damages of windows."""

@@ -49,19 +49,19 @@ class Batches:
     ) -> None:
         self.networks = networks
         self.device = device
-        self._reader = reader
+        self.reader = reader
         self._seed = seed
         self._augmentations = augmentations
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return len(self.reader)
 
     def at(self, position: int, size: int, part: slice = _WHOLE) -> Tensor:
         """Return the ``size`` samples that follow the first ``position`` ones, as floats.
 
         Of ``part``, which is this process's part of a batch, only those samples are read.
         """
-        batch = self.networks.floats(self._reader.read(position, size, part), self.device)
+        batch = self.networks.floats(self.reader.read(position, size, part), self.device)
         if self._augmentations:
             random = torch_generator(self._seed, Stream.AUGMENT, position)
 

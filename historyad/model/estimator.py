@@ -30,6 +30,7 @@ from historyad.data.datasets import open_source
 from historyad.data.in_memory import without_torch
 from historyad.data.sources import Source
 from historyad.errors import InputError
+from historyad.extras import require
 from historyad.kinds.choose import settle
 from historyad.method.loop import OnProgress
 from historyad.model.fit import calibrate_model, fit_model
@@ -147,13 +148,11 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         images, or numbers. Raises InputError where pandas is not installed.
         """
         check_is_fitted(self)
-        try:
-            from pandas import DataFrame
-        except ImportError as error:
-            raise InputError("score_frame needs pandas: install historyad[tables]") from error
+        pandas = require("pandas", "score_frame", "tables")
         source = self._open(X, reset=False)
         found = score_source(self.model_, source, views=True)
-        return DataFrame(found.columns(), index=_index_of(X, source))
+        frame: DataFrame = pandas.DataFrame(found.columns(), index=_index_of(X, source))
+        return frame
 
     def explain(self, X: Any) -> NDArray[np.float64]:
         """Return what each column adds to how anomalous each row is, (N, F).

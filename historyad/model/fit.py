@@ -9,11 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from historyad import ranks
 from historyad.config import Config, validate
-from historyad.data.copies import digests
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.method.detector import train_detector
@@ -22,7 +20,7 @@ from historyad.method.history import History
 from historyad.method.loop import OnProgress, OutOfTimeError
 from historyad.model.making import Making
 from historyad.model.model import Model
-from historyad.model.plan import as_samples, plan_fit
+from historyad.model.plan import plan_fit
 from historyad.model.run import RunDirectory
 from historyad.model.split import promised_rate
 from historyad.score.calibration import check_number
@@ -64,41 +62,28 @@ def fit_model(
     started = time.monotonic()
     # What can be refused is refused before the run directory is claimed for this config.
     _check_time(seconds, config)
-    source, config = as_samples(source, config)
-    prints = digests(source.samples)
-    # What a run has set aside stays so when it is continued: to judge again would take its time.
-    plan = plan_fit(source, config, history, prints, run.read_suspects())
-    config, train, kind = plan.config, plan.train, plan.kind
     device = ranks.choose_device(config.device)
-    described = {**source.describe(), "n_train": len(train), "copies": _n_copies(prints)}
-    if plan.suspects:
-        described["set_aside"] = len(plan.suspects)
+    plan = plan_fit(source, config, history, run.read_suspects())
     with run.lock():
-        run.claim(config, described, command)
-        if plan.suspects and ranks.is_main():
-            run.save_suspects(plan.suspects)
+        run.claim(plan.config, plan.describe(), command, plan.suspects)
         if not run.is_finished:
-            making = Making(source, plan, run, described, prints, device, _speaker(on_progress))
-            if not kind.trains(config):
-                source.share_unreadable()
+            making = Making(plan, run, device, _speaker(on_progress))
+            if not plan.kind.trains(plan.config):
                 making.untrained()
             else:
                 stop_at = making.first(started + seconds)
                 session = run.session(on_progress, stop_at)
-                batches = kind.batches(
-                    source.samples, config, rows=train, groups=plan.groups, device=device
-                )
+                batches = plan.batches(device)
                 try:
                     if history is None:
                         # Step 1 records, while it trains, the snapshots that step 2 mixes into
                         # P_Ghist.
-                        history = History(run.history, config, batches.networks, device)
+                        history = History(run.history, plan.config, batches.networks, device)
                         record_history(batches, history, session)
                     # Step 3 trains D_TV to tell the data from P_Ghist.
                     d_tv = train_detector(batches, history, session)
                 except OutOfTimeError:
                     return Model.load(run.path, device)
-                source.share_unreadable()
                 making.trained(d_tv, batches)
             ranks.barrier()
     return Model.load(run.path, device)  # as it was written, the same for all processes
@@ -162,8 +147,3 @@ def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:
             on_progress({"step": "score", "epoch": done, "of": 2, "now": now})
 
     return say
-
-
-def _n_copies(prints: NDArray[np.uint8]) -> int:
-    """Return how many of the digests (N, 16) stand there before."""
-    return len(prints) - len(np.unique(prints, axis=0))

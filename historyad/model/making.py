@@ -6,15 +6,11 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from historyad import ranks
 from historyad.config import Config
-from historyad.data.sources import Source
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic
 from historyad.model.criterion import is_judged, is_kept, share_seen, some_of
@@ -32,16 +28,14 @@ _AS_LONG = 2.0  # times the first detector: the companions of a trained one, and
 class Making:
     """What a fit makes of what was trained, and saves in ``run``; rank 0 does."""
 
-    source: Source
     plan: Plan
     run: RunDirectory
-    described: dict[str, Any]
-    prints: NDArray[np.uint8]
     device: torch.device
     say: Callable[[int, str], None]
 
     def untrained(self) -> None:
         """Save the detector that trains no network, the only one of this fit."""
+        self.plan.source.share_unreadable()
         if ranks.is_main():
             self._save(self._untrained(self.plan.config))
 
@@ -60,16 +54,17 @@ class Making:
 
     def trained(self, d_tv: Critic, batches: Batches) -> None:
         """Save the detector of what was trained, unless the first one sees more."""
+        self.plan.source.share_unreadable()
         if not ranks.is_main():
             return
-        plan, samples = self.plan, self.source.samples
+        plan, samples = self.plan, self.plan.source.samples
         # Companions see what D_TV does not; held-out samples put all on one scale.
         self.say(0, "companions")
-        score = plan.kind.fit_score(d_tv, batches, samples, plan.train, plan.config)
+        score = plan.kind.fit_score(d_tv, batches, plan.config)
         made = self._decided(score.to(self.device).eval(), plan.config)
         if is_judged(plan.kind, plan.config):
             first = Model.load(self.run.path, self.device)
-            some = some_of(samples, plan.held_out)
+            some = some_of(samples, plan.split.held_out)
             seen = [share_seen(one.score, some, plan.config.seed) for one in (first, made)]
             facts = {"seen_untrained": round(seen[0], 4), "seen_trained": round(seen[1], 4)}
             described = {**made.source, **facts}
@@ -80,8 +75,9 @@ class Making:
     def _untrained(self, config: Config) -> Model:
         """Return the detector of companions in the features of random weights."""
         self.say(0, "companions")
-        plan, samples = self.plan, self.source.samples
-        score = untrained_score(plan.kind, samples, plan.train, config, self.device)
+        plan = self.plan
+        samples, rows = plan.source.samples, plan.split.train
+        score = untrained_score(plan.kind, samples, rows, config, self.device)
         return self._decided(score, config)
 
     def _decided(self, score: Score, config: Config) -> Model:
@@ -90,19 +86,17 @@ class Making:
         Or by folds: by what detectors of the other folds say of each.
         """
         self.say(1, "scale and threshold")
-        plan, samples = self.plan, self.source.samples
-        folds = of_others(samples, plan.folds, config, score, self.source.reach)
-        parts = list(folds) if plan.folds else [(score, plan.held_out)]
-        calibration = decide(score, samples, parts, config, self.source.reach)
-        # Some are found to be unreadable on the way.
-        described = {**self.described, "unreadable": len(self.source.unreadable)}
+        source, split = self.plan.source, self.plan.split
+        folds = of_others(source.samples, split.folds, config, score, source.reach)
+        parts = list(folds) if split.folds else [(score, split.held_out)]
+        calibration = decide(score, source.samples, parts, config, source.reach)
         return Model(
             score,
             calibration,
             config,
-            described,
-            feature_names=self.source.columns,
-            trained_on=self.prints[plan.train],
+            self.plan.describe(),  # with what was found to be unreadable on the way
+            feature_names=source.columns,
+            trained_on=source.digests[split.train],
         )
 
     def _save(self, model: Model) -> None:

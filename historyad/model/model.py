@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from historyad.config import Config, as_dict
 from historyad.constants import CONSTANTS
 from historyad.data.columns import align
-from historyad.data.copies import are_among, digests
+from historyad.data.digests import are_among
 from historyad.data.images import Pixels
 from historyad.data.series import in_windows
 from historyad.data.sources import Source
@@ -98,13 +98,12 @@ class Model:
 
         Raises InputError where that cannot be.
         """
-        config = self.config
-        assert isinstance(config.window, int)  # settled by the fit
-        return in_windows(align(source, self.feature_names), config.window, config.stride)
+        columns = align(source, self.feature_names)
+        return in_windows(columns, self.config.window, self.config.stride)
 
     def was_trained_on(self, source: Source) -> NDArray[np.bool_]:
         """Whether each sample of ``source`` is one that the model was trained on, (N,)."""
-        return are_among(digests(source.samples), self.trained_on)
+        return are_among(source.digests, self.trained_on)
 
     def excess(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Put anomaly scores (N,) on a scale without an end: 0 is typical, 1 is the threshold.

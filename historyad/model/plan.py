@@ -3,48 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
+from historyad import ranks
 from historyad.config import Config, as_dict, validate
 from historyad.data.copies import groups_of
-from historyad.data.series import in_windows, refuse_images, usual_window
+from historyad.data.series import in_windows
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
-from historyad.kinds.choose import choose_kind, which_kind
+from historyad.kinds.choose import which_kind
 from historyad.kinds.kind import Kind
+from historyad.method.batches import Batches
 from historyad.method.history import History, resolve
-from historyad.model.split import number_of_folds, promised_rate, split_folds, split_rows
+from historyad.model.split import Rows, Split, split_samples
 from historyad.model.suspects import Suspect, find_suspects
 
-Rows = NDArray[np.intp]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """What is decided before a fit: rows to train on and to hold out, and what was set aside.
+    """What is decided before a fit: the samples, their split, and what was set aside.
 
-    With ``folds``, all rows are trained on, and each fold is held out by a detector of the others.
-    ``groups`` number what each row of ``train`` belongs to.
+    The samples of ``source`` are, of a series, its windows. ``groups`` (N,) number what each of
+    them belongs to.
     """
 
+    source: Source
     config: Config
     kind: Kind
-    train: Rows
-    groups: NDArray[np.intp]
-    held_out: Rows
-    folds: list[Rows]
+    groups: Rows
+    split: Split
     suspects: list[Suspect]
+
+    def batches(self, device: torch.device) -> Batches:
+        """Return shuffled batches of what is trained on."""
+        rows = self.split.train
+        return self.kind.batches(
+            self.source.samples, self.config, rows=rows, groups=self.groups[rows], device=device
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run and a model remember of the samples, as JSON can hold it."""
+        prints = self.source.digests
+        return {
+            **self.source.describe(),
+            "n_train": len(self.split.train),
+            "copies": len(prints) - len(np.unique(prints, axis=0)),
+            **({"set_aside": len(self.suspects)} if self.suspects else {}),
+        }
 
 
 def plan_fit(
-    source: Source,
-    config: Config,
-    history: History | None,
-    prints: NDArray[np.uint8],
-    known: list[Suspect],
+    source: Source, config: Config, history: History | None = None, known: Sequence[Suspect] = ()
 ) -> Plan:
     """Decide on a fit; InputError or ConfigError for whatever settings, shapes and numbers tell.
 
@@ -53,32 +67,20 @@ def plan_fit(
     validate(config)
     if source.imprecise:
         raise InputError(source.imprecise)
-    # That a series repeats itself is what is normal of it: its windows are no copies.
-    is_series = source.series is not None
-    groups = (
-        np.arange(len(source)) if is_series else groups_of(source, config.group or None, prints)
-    )
-    suspects = known if known and config.contamination else find_suspects(source, config)
+    source, config = as_samples(source, config)
+    groups = groups_of(source, config.group or None)
+    ranks.agree_on_fit(config, source.fingerprint)
+    kind, suspects = which_kind(source.samples, config), []
+    if config.contamination:  # what a run has set aside stays so
+        suspects = list(known) or find_suspects(kind.learnt_from(source.samples), source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
-    trains = which_kind(source.samples, config).trains(config)
-    reach = source.reach
-    n_folds = number_of_folds(len(kept), config, trains=trains, reach=reach)
-    folds: list[Rows] = []
-    if n_folds > 1:
-        parts = split_folds(len(kept), n_folds, config, groups[kept], reach)
-        folds = [kept[rows] for rows in parts]
-        train, held_out = kept, kept
-        config = dataclasses.replace(config, folds=len(folds))
-    else:
-        train, held_out = (
-            kept[rows] for rows in split_rows(len(kept), config, groups[kept], reach)
-        )
-    rate = promised_rate(config, len(held_out) // reach)
-    config = resolve(dataclasses.replace(config, false_positive_rate=rate), len(train))
+    trains = kind.trains(config)
+    split, config = split_samples(kept, groups[kept], config, trains=trains, reach=source.reach)
+    kind = kind.learnt_from(source.samples, split.train)
+    config = resolve(config, len(split.train))
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
-    kind = choose_kind(source.samples, config, train)
-    return Plan(config, kind, train, groups[train], held_out, folds, suspects)
+    return Plan(source, config, kind, groups, split, suspects)
 
 
 def as_samples(source: Source, config: Config) -> tuple[Source, Config]:
@@ -86,11 +88,8 @@ def as_samples(source: Source, config: Config) -> tuple[Source, Config]:
 
     Raises InputError for a window of images, or of a series that is shorter than it.
     """
-    if source.series is not None:
-        found = source.series
-        return source, dataclasses.replace(config, window=found.length, stride=found.stride)
-    if config.window == "auto":
-        refuse_images(source)
-        config = dataclasses.replace(config, window=usual_window(source.samples))
-    assert isinstance(config.window, int)
-    return in_windows(source, config.window, config.stride), config
+    found = in_windows(source, config.window, config.stride)
+    if found.series is None:
+        return found, config
+    stride = config.stride if source.series is None else found.series.stride
+    return found, dataclasses.replace(config, window=found.series.length, stride=stride)

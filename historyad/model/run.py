@@ -88,26 +88,36 @@ class RunDirectory:
         """Mark the model that is there as the last one."""
         self.unfinished.unlink(missing_ok=True)
 
-    def claim(self, config: Config, source: Mapping[str, Any], command: str = "") -> None:
+    def claim(
+        self,
+        config: Config,
+        source: Mapping[str, Any],
+        command: str = "",
+        suspects: Sequence[Suspect] = (),
+    ) -> None:
         """Start this run, or find that it is the one of this ``config`` and ``source``.
 
         The config, and what identifies the data in what describes the ``source``, must equal what
         the directory holds: RunError names the first difference, so that a run is never continued
-        with other settings or data. So it is where several processes do not agree, on these or on
-        what the directory holds. Rank 0 writes.
+        with other settings or data. So it is where several processes do not agree on what the
+        directory holds. Rank 0 writes, and ``suspects``, where something was set aside.
         """
-        _agree(config, source)
         if ranks.is_main():
             record = {"config": as_dict(config), "source": dict(source)}
-            self._claim({**record, "versions": versions(), "command": command})
+            self._claim({**record, "versions": versions(), "command": command}, suspects)
         ranks.barrier()
         seen = load_json(self.config) if self.config.exists() else None
         ranks.agree({"run": ranks.fingerprint([seen, self.is_finished])}, SHARED_FOLDER)
 
-    def _claim(self, record: Mapping[str, Any]) -> None:
+    def _claim(self, record: Mapping[str, Any], suspects: Sequence[Suspect]) -> None:
+        if self.config.exists():
+            self._refuse_another(record)
+        if suspects:
+            self._save_suspects(suspects)
         if not self.config.exists():
             save_json(self.config, record)
-            return
+
+    def _refuse_another(self, record: Mapping[str, Any]) -> None:
         found = load_json(self.config)
         for part in ("config", "source"):
             old, new = found.get(part) if isinstance(found, dict) else None, record[part]
@@ -134,7 +144,8 @@ class RunDirectory:
             yield
             return
         if self.path.is_dir() and not self.config.exists():
-            ours = {"lock", "config.json", *(file.name for file in self._temporary())}
+            ours = {"lock", "config.json", "suspects.csv"}
+            ours.update(file.name for file in self._temporary())
             if not ours.issuperset(file.name for file in self.path.iterdir()):
                 raise RunError(f"{self.path} holds other files and no run: choose another --out")
         try:
@@ -180,7 +191,7 @@ class RunDirectory:
         ]
         return [file for pattern in patterns for file in self.path.glob(pattern)]
 
-    def save_suspects(self, suspects: Sequence[Suspect]) -> None:
+    def _save_suspects(self, suspects: Sequence[Suspect]) -> None:
         """Write what was set aside, the most suspicious first, as CSV."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
@@ -241,17 +252,3 @@ class RunDirectory:
         """Drop a last line that a crash cut short, so that the next one starts on its own."""
         if self.log.exists() and not read_file(self.log).endswith(b"\n"):
             save_rows(self.log, self.read_log())
-
-
-def _agree(config: Config, source: Mapping[str, Any]) -> None:
-    """Raise RunError when another rank was started on other data or with another config."""
-    ranks.own_part(config.batch_size)
-    ranks.agree(
-        {
-            "config": ranks.fingerprint(as_dict(config)),
-            "data": source["fingerprint"],
-            "split": ranks.fingerprint([source["n"], source["n_train"]]),
-            "set of versions": ranks.fingerprint(versions()),
-        },
-        "give every process the same command and data, in the same environment",
-    )

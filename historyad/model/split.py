@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +20,45 @@ _FEWEST_TRAINING_SAMPLES = 2
 _HIGHEST_RATE = 0.5  # that can be asked for
 _FEWEST_LONG_FOLDS = 4
 
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows to train on and to hold out.
+
+    With ``folds``, all rows are trained on, and each fold is held out by a detector of the others.
+    """
+
+    train: Rows
+    held_out: Rows
+    folds: list[Rows]
+
+
+def split_samples(
+    rows: Rows, groups: Rows, config: Config, *, trains: bool, reach: int = 1
+) -> tuple[Split, Config]:
+    """Return how ``rows`` of samples are split, and the settings with what that decides.
+
+    ``trains`` says whether networks are trained; ``groups`` (n,) and ``reach`` are those of
+    `split_rows`. Raises ConfigError, and InputError for too few samples.
+    """
+    n = len(rows)
+    n_folds = number_of_folds(n, config, trains=trains, reach=reach)
+    if n_folds > 1:
+        folds = [rows[part] for part in split_folds(n, n_folds, config, groups, reach)]
+        split = Split(rows, rows, folds)
+        config = dataclasses.replace(config, folds=len(folds))
+    else:
+        train, held_out = split_rows(n, config, groups, reach)
+        split = Split(rows[train], rows[held_out], [])
+    rate = promised_rate(config, len(split.held_out) // reach)
+    return split, dataclasses.replace(config, false_positive_rate=rate)
+
 
 def split_rows(
-    n: int, config: Config, groups: NDArray[np.intp] | None = None, reach: int = 1
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    n: int, config: Config, groups: Rows | None = None, reach: int = 1
+) -> tuple[Rows, Rows]:
     """Return the rows to train on and those to hold out; InputError when they are too few.
 
     ``groups`` (n,) number what each row belongs to: a group is never on both sides. Rows less than
@@ -90,9 +127,7 @@ def number_of_folds(n: int, config: Config, *, trains: bool, reach: int = 1) -> 
     return CONSTANTS.usual_folds if few else 1
 
 
-def split_folds(
-    n: int, n_folds: int, config: Config, groups: NDArray[np.intp], reach: int = 1
-) -> list[NDArray[np.intp]]:
+def split_folds(n: int, n_folds: int, config: Config, groups: Rows, reach: int = 1) -> list[Rows]:
     """Return the rows of each fold, about as many in each; InputError when there are too few.
 
     ``groups`` (n,) number what each row belongs to: no group is in two folds, so that there are no
@@ -123,7 +158,7 @@ def split_folds(
     return [np.flatnonzero(fold == one) for one in range(len(sizes))]
 
 
-def _long_folds(n: int, n_folds: int, config: Config, reach: int) -> list[NDArray[np.intp]]:
+def _long_folds(n: int, n_folds: int, config: Config, reach: int) -> list[Rows]:
     """Return folds of one stretch each, as long as what reaches into it from outside or longer."""
     n_apart = n // reach
     check_number(n_apart, config.false_positive_rate or _HIGHEST_RATE, config.confidence)
@@ -133,9 +168,7 @@ def _long_folds(n: int, n_folds: int, config: Config, reach: int) -> list[NDArra
     return np.array_split(np.arange(n), n_folds)
 
 
-def _units(
-    groups: NDArray[np.intp], n_folds: int, random: np.random.Generator
-) -> list[NDArray[np.intp]]:
+def _units(groups: Rows, n_folds: int, random: np.random.Generator) -> list[Rows]:
     """Return the rows that stay together, the largest first: groups, or else blocks of rows."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if sizes.max() == 1:

@@ -15,7 +15,8 @@ detectors that are fitted on others, which tell them apart better.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,6 @@ from numpy.typing import NDArray
 from historyad.config import Config, as_dict
 from historyad.constants import CONSTANTS
 from historyad.data.sources import Source
-from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
 from historyad.model.untrained import untrained_score
 from historyad.randomness import Stream, numpy_generator
@@ -45,11 +45,8 @@ class Suspect(NamedTuple):
     suspicion: float
 
 
-def find_suspects(source: Source, config: Config) -> list[Suspect]:
+def find_suspects(kind: Kind, source: Source, config: Config) -> list[Suspect]:
     """Return the samples to set aside, ``config.contamination`` of all, the worst first."""
-    if not config.contamination:
-        return []
-    kind = choose_kind(source.samples, config)
     found = suspicion(kind, source.samples, config, config.contamination)
     rows = most_suspicious(found, config.contamination).tolist()
     return [Suspect(row, source.names[row], float(found[row])) for row in rows]
@@ -71,7 +68,8 @@ def suspicion(
     n_parts = math.ceil(len(samples) / CONSTANTS.suspects_compared)
     distances, group = np.empty(len(samples)), np.empty(len(samples), np.intp)
     for rows in map(np.sort, np.array_split(order, n_parts)):
-        distances[rows], own = _judge(kind, samples, rows, config, share, random)
+        looks = partial(kind.looks, samples, rows, config)
+        distances[rows], own = _judge(looks, len(rows), share, random, kind.n_worst)
         group[rows] = rows[own]
     found = _as_multiples(distances, group)
     top = most_suspicious(found, CONSTANTS.suspects_again * share)
@@ -90,31 +88,33 @@ def most_suspicious(found: NDArray[np.float64], share: float) -> Rows:
 
 
 def _judge(
-    kind: Kind,
-    samples: NDArray[Any],
-    rows: Rows,
-    config: Config,
+    looks: Callable[[], Iterator[Looks]],
+    n: int,
     share: float,
     random: np.random.Generator,
+    n_worst: int,
 ) -> tuple[NDArray[np.float64], Rows]:
-    """Return how far ``rows`` of samples are from the others, and the first of each one's group."""
-    n_of_each = math.ceil(CONSTANTS.suspects_bank / len(rows))
-    some = [_drawn(looks, n_of_each, random) for looks in kind.looks(samples, rows, config)]
-    owners = np.repeat(np.arange(len(rows)), [len(looks) for looks in some])
+    """Return how far ``n`` samples are from the others, and the first of each one's group.
+
+    Of a sample with several ``looks``, so many of the strangest count.
+    """
+    n_of_each = math.ceil(CONSTANTS.suspects_bank / n)
+    some = [_drawn(found, n_of_each, random) for found in looks()]
+    owners = np.repeat(np.arange(n), [len(found) for found in some])
     normal = np.concatenate(some)
     pca = _components(normal)
     bank = pca.transform(normal).astype(np.float32)
-    most = math.ceil(CONSTANTS.suspects_group * share * len(rows))
-    if len(bank) == len(rows):  # each sample is one look
+    most = math.ceil(CONSTANTS.suspects_group * share * n)
+    if len(bank) == n:  # each sample is one look
         group = _groups(bank, most)
         return _to_other_groups(bank, group), group
-    distances = np.empty(len(rows))
-    for row, looks in enumerate(kind.looks(samples, rows, config)):
-        places = pca.transform(looks).astype(np.float32)
+    distances = np.empty(n)
+    for row, found in enumerate(looks()):
+        places = pca.transform(found).astype(np.float32)
         others = owners != row
         far = _distances(places, bank[others], owners[others], most - 1)
-        distances[row] = np.sort(far)[-kind.n_worst :].mean()
-    return distances, np.arange(len(rows))
+        distances[row] = np.sort(far)[-n_worst:].mean()
+    return distances, np.arange(n)
 
 
 def _judge_again(

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from historyad.config import Config
 from historyad.data.rows import rows_between
-from historyad.kinds.choose import choose_kind
 from historyad.kinds.kind import Kind
 from historyad.method.detector import random_detector
 from historyad.score.score import Part, Score
@@ -25,15 +24,11 @@ def untrained_score(
     rows: Rows,
     config: Config,
     device: torch.device | str = "cpu",
-    like: Score | None = None,
 ) -> Score:
-    """Return the score of companions that are fitted on ``rows`` of normal samples, no scale set.
-
-    ``like`` another score, it has the same views.
-    """
+    """Return the score of companions fitted on ``rows`` of normal samples, no scale set."""
     batches = kind.batches(samples, config, rows=rows, device=device)
     d_tv = random_detector(batches.networks, config).to(device).eval()
-    score = kind.fit_score(d_tv, batches, samples, rows, config, like=like)
+    score = kind.fit_score(d_tv, batches, config)
     return score.to(device).eval()
 
 
@@ -45,8 +40,10 @@ def of_others(
     What the kind of input learns of samples, such as the scaling of columns, is of others, too, and
     of none less than ``reach`` rows from the fold, which shares a part with it.
     """
+    assert isinstance(whole.kind, Kind)
+    like = whole.kind.like(whole)
     for number, rows in enumerate(folds):
         others = np.sort(np.concatenate([*folds[:number], *folds[number + 1 :]]))
         others = others[rows_between(others, rows) >= reach]
-        kind = choose_kind(samples, config, others)
-        yield untrained_score(kind, samples, others, config, whole.device, like=whole), rows
+        kind = like.learnt_from(samples, others)
+        yield untrained_score(kind, samples, others, config, whole.device), rows

@@ -67,6 +67,10 @@ class CellSource(Input, Protocol):
     def has_places(self) -> bool:
         """Whether all images have the same places."""
 
+    @property
+    def aligned(self) -> bool | None:
+        """Whether images show the same in the same place, if that is known."""
+
     def covered(self, rows: int, columns: int, image: Pixels) -> tuple[int, int]:
         """Return the height and width of what so many cells cover, at least those of the image."""
 
@@ -110,13 +114,10 @@ class FeatureScore(Mapped):
         cells: Cells,
         seed: int,
         residuals: Residuals | None = None,
-        *,
-        like: FeatureScore | None = None,
     ) -> FeatureScore:
         """Return ``d_tv`` with companions fitted on ``cells`` of good images; no scale is set.
 
-        Whether images are aligned is decided by these, or as it was for the one that it is to be
-        ``like``.
+        Whether images are aligned is decided by these, where the kind does not know.
         """
         device = d_tv.device
         some = drawn(cells, CONSTANTS.cells_fitted, seed)
@@ -124,9 +125,9 @@ class FeatureScore(Mapped):
         pca = principal_components(x, CONSTANTS.cell_components)
         bank = Bank.keep(x[coreset(x, CONSTANTS.cell_bank, seed)], CONSTANTS.cell_bank, pca=pca)
         gaussian: Gaussian | Places | None = None
-        if like is not None and isinstance(like.gaussian, Places):
+        if kind.aligned:
             gaussian = _places(cells, standard, bank)
-        elif like is None and kind.has_places and len(cells) >= CONSTANTS.images_for_places:
+        elif kind.aligned is None and kind.has_places and len(cells) >= CONSTANTS.images_for_places:
             gaussian = _aligned(cells, standard, bank, seed)
         if gaussian is None:
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
@@ -163,11 +164,16 @@ class FeatureScore(Mapped):
         return {**found, "components": len(self.gaussian.components)}
 
     @property
+    def is_aligned(self) -> bool:
+        """Whether images are aligned, so that each place has a Gaussian."""
+        return isinstance(self.gaussian, Places)
+
+    @property
     def cell_views(self) -> tuple[str, ...]:
         """Names of the views of a cell."""
         if self.bank is None:
             return ("history",)
-        last = "place" if isinstance(self.gaussian, Places) else "gaussian"
+        last = "place" if self.is_aligned else "gaussian"
         return (*(() if self.residuals is None else ("history",)), "neighbours", last)
 
     def smallest_spreads(self) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Map = NDArray[np.float32]
+Columns = dict[str, NDArray[Any]]
 
 # The columns that every table, answer and graph has, in this order.
 FIGURES = ("anomaly_score", "p_value", "is_anomalous")
@@ -31,7 +33,13 @@ class Scored:
     def __len__(self) -> int:
         return len(self.anomaly_score)
 
-    def columns(self) -> dict[str, NDArray[Any]]:
+    def columns(self) -> Columns:
         """Return what is one value for each sample, by name: `FIGURES`, then the views."""
         found = {name: getattr(self, name) for name in FIGURES}
         return {n: v for n, v in found.items() if v is not None} | (self.views or {})
+
+
+def rows_of(columns: Columns) -> Iterator[dict[str, Any]]:
+    """Yield the rows of columns, as JSON can hold them."""
+    for values in zip(*(column.tolist() for column in columns.values()), strict=True):
+        yield dict(zip(columns, values, strict=True))

@@ -11,8 +11,9 @@ from test_shards import write_shard
 from test_streams import png_of
 
 from historyad.data import streams
-from historyad.data.copies import are_among, digests, groups_of
+from historyad.data.copies import groups_of
 from historyad.data.datasets import open_source
+from historyad.data.digests import are_among, digests
 from historyad.data.sources import Source
 from historyad.errors import InputError
 
@@ -91,9 +92,6 @@ def test_what_is_among_others():
 def test_copies_share_a_group_and_groups_are_numbered_as_they_come():
     source = open_source(vectors([5], [1], [5], [2], [1]))
     assert groups_of(source).tolist() == [0, 1, 0, 2, 1]
-    assert groups_of(source, prints=digests(vectors([1], [2], [3], [4], [1]))).tolist() == [
-        *(0, 1, 2, 3, 0)
-    ]
 
 
 def named(names, rows=None, groups=()):

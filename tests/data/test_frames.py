@@ -165,5 +165,5 @@ def test_damaged_files_of_arrow(tmp_path, suffix):
 def test_without_pyarrow_an_error_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "x.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"needs pyarrow to be read: install historyad\[tables\]"):
+    with pytest.raises(InputError, match=r"needs pyarrow: install historyad\[tables\]"):
         open_source(tmp_path / "x.parquet")

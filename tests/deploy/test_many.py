@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -380,16 +381,12 @@ def test_part_files_need_a_folder(run, array, tmp_path, capsys):
 
 
 def test_what_is_not_installed_is_named(run, array, tmp_path, monkeypatch):
-    find = cluster.importlib.util.find_spec
-    monkeypatch.setattr(
-        cluster.importlib.util,
-        "find_spec",
-        lambda name: None if name in ("ray", "pyarrow") else find(name),
-    )
+    for package in ("ray", "pyarrow"):
+        monkeypatch.setitem(sys.modules, package, None)
     job = Job(run, str(array), tmp_path / "out", 2)
-    with pytest.raises(InputError, match=r"pyarrow: install historyad\[scale\], or .*--format"):
+    with pytest.raises(InputError, match=r"pyarrow: install historyad\[ray\], or .*--format"):
         score_shard(job, 0)
-    with pytest.raises(InputError, match=r"ray needs ray: install historyad\[scale\]"):
+    with pytest.raises(InputError, match=r"ray needs ray: install historyad\[ray\]"):
         score_dataset(replace(job, file_format="csv"))
 
 

@@ -52,7 +52,7 @@ def with_views(samples):
     model, rows = random_model(samples), np.arange(len(samples))
     kind, config = model.kind, model.config
     batches = kind.batches(samples, config)
-    score = kind.fit_score(model.score.d_tv, batches, samples, rows, config).eval()
+    score = kind.fit_score(model.score.d_tv, batches, config).eval()
     calibration = decide(score, samples, [(score, rows)], config)
     return dataclasses.replace(model, score=score, calibration=calibration)
 

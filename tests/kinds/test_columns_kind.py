@@ -15,7 +15,7 @@ tables = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=8), el
 
 
 def columns_of(table):
-    return Columns.choose(table, tiny_config())
+    return Columns.choose(table.shape[1:], tiny_config()).learnt_from(table)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_each_vector_is_treated_alone(normal_table):
 
 def test_what_is_for_images_is_refused(normal_table):
     with pytest.raises(ConfigError, match="augment is 'flip', which is for images: leave it empty"):
-        Columns.choose(normal_table, tiny_config(augment="flip"))
+        Columns.choose(normal_table.shape[1:], tiny_config(augment="flip"))
     kind = columns_of(normal_table)
     with pytest.raises(InputError, match=r"there are maps of images, and this .* scores vectors"):
         kind.maps(None, normal_table, None)

@@ -10,9 +10,11 @@ from historyad.backbones import lite0
 from historyad.data.any_size import Images
 from historyad.errors import ConfigError, InputError
 from historyad.kinds import features as module
+from historyad.kinds.cells import CellBatches
 from historyad.kinds.choose import choose_kind, settle
-from historyad.kinds.features import CellBatches, Features
+from historyad.kinds.features import Features
 from historyad.method.networks import count_parameters
+from historyad.model.untrained import of_others, untrained_score
 
 
 @pytest.fixture
@@ -118,6 +120,19 @@ def test_before_any_training_an_image_is_looked_at_cell_by_cell(kind, config):
     assert first.shape == (64, 20)
     np.testing.assert_array_equal(second, kind.cells(samples[1]).flatten(1).T)
     assert kind.n_worst == 10
+
+
+def test_detectors_of_folds_are_as_aligned_as_that_of_all(kind, config):
+    """Whatever their own images would say."""
+    samples = images(12, 40, 50, 3)
+    config = dataclasses.replace(config, views="companions")
+    for aligned in (True, False):
+        known = dataclasses.replace(kind, aligned=aligned)
+        whole = untrained_score(known, samples, np.arange(12), config)
+        whole.kind = kind
+        for score, _ in of_others(samples, [np.arange(4), np.arange(4, 12)], config, whole):
+            assert score.is_aligned == whole.is_aligned == aligned
+            assert score.kind.backbone is kind.backbone  # which is read from the disk once
 
 
 def test_large_images_are_seen_as_they_are_in_tiles(config, kind):

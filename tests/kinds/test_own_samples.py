@@ -39,13 +39,12 @@ class Fitted:
 
     def __init__(self, samples, fresh, settings):
         config = tiny_config(**settings)
-        rows = np.arange(len(samples))
         kind = choose_kind(samples, config)
         critic = kind.networks(config).critic()
         initialise(critic, torch.Generator().manual_seed(0))
         critic.requires_grad_(False).eval()
         batches = kind.batches(samples, config)
-        self.score = kind.fit_score(critic, batches, samples, rows, config).eval()
+        self.score = kind.fit_score(critic, batches, config).eval()
         self.score.fit_scale(fresh, np.arange(len(fresh)))
 
     def anomaly_score(self, samples):

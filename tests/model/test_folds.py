@@ -5,8 +5,8 @@ import torch
 from historyad import HistoryAD, Model
 from historyad.cli import main
 from historyad.config import make_config
-from historyad.data.copies import are_among, digests
 from historyad.data.datasets import open_source
+from historyad.data.digests import are_among, digests
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.choose import choose_kind
 from historyad.model.fit import calibrate_model, fit_model

@@ -141,10 +141,10 @@ def test_a_vector_of_which_a_value_is_unknown_is_anomalous(columns):
 def test_a_loaded_model_gives_the_scores_of_the_one_that_was_saved(fitted, tmp_path):
     """Of one that was never in a file, as `fit_model` returns none."""
     config = resolve(tiny_config(**{**fitted.settings, "false_positive_rate": 0.2}), 100)
-    train, held_out = np.arange(len(fitted.train)), np.arange(len(fitted.normal))
+    held_out = np.arange(len(fitted.normal))
     kind = choose_kind(fitted.train, config)
     batches = kind.batches(fitted.train, config)
-    score = kind.fit_score(fitted.model.score.d_tv, batches, fitted.train, train, config).eval()
+    score = kind.fit_score(fitted.model.score.d_tv, batches, config).eval()
     calibration = decide(score, fitted.normal, [(score, held_out)], config)
     model = Model(score, calibration, config, {"n": 3})
     model.save(tmp_path / "model")

@@ -196,7 +196,7 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
 
 
 def test_what_a_crash_before_the_first_file_leaves_is_not_foreign(tmp_path):
-    for name in ("lock", "config.json.12345678.tmp"):
+    for name in ("lock", "suspects.csv", "config.json.12345678.tmp"):
         (tmp_path / name).touch()
     run = RunDirectory(tmp_path)
     with run.lock():

@@ -152,17 +152,17 @@ def test_a_row_of_all_test_samples_goes_before_one_of_a_part(tmp_path):
     assert "drawn by the seed: `anogan` (2).\n" in text
 
 
-def test_the_reproduction_at_full_scale_is_a_row_of_the_paper():
+def test_the_reproduction_at_full_size_is_a_row_of_the_paper():
     found = row_of("paper", "svhn-vs-cifar10", 0.8, seed=3) | {"train": {"n": 7000}}
-    rows = [found | {"scale": "full"}, found | {"scale": "quick"}]
-    rows.append(found | {"scale": "full", "method": "default"})
+    rows = [found | {"size": "full"}, found | {"size": "quick"}]
+    rows.append(found | {"size": "full", "method": "default"})
     (kept,) = numbers.rows_of_paper(rows)
     assert kept["method"] == "historyad-paper"
     assert (kept["seed"], kept["n_train"], kept["auroc"]) == (3, 7000, 0.8)
 
 
-def test_one_digit_at_full_scale_is_a_row_that_says_how_it_was_drawn():
-    found = row_of("case 1", "", 0.7, seed=1) | {"scale": "full", "train": {"n": 50_000}}
+def test_one_digit_at_full_size_is_a_row_that_says_how_it_was_drawn():
+    found = row_of("case 1", "", 0.7, seed=1) | {"size": "full", "train": {"n": 50_000}}
     rows = [found | {"digit": 3}, found | {"digit": 3, "method": "case 2"}]
     (kept,) = numbers.rows_of_paper(rows)
     assert (kept["method"], kept["split"]) == ("historyad-paper", "mnist-without-3")

@@ -24,9 +24,9 @@ from historyad.research.reproduce.runs import Recipe, Runs
 from historyad.research.reproduce.spread import fit_on_ray
 
 # Rate and share are chosen by the number of samples, as they are by default.
-SCALE = {**TINY, "epoch_images": 256, "detector_epochs": 0.5, "false_positive_rate": 0.0}
-SCALE["calibration_share"] = 0.0
-del SCALE["views"]  # each preset has its own
+SMALL = {**TINY, "epoch_images": 256, "detector_epochs": 0.5, "false_positive_rate": 0.0}
+SMALL["calibration_share"] = 0.0
+del SMALL["views"]  # each preset has its own
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +74,14 @@ def digits_of_both_parts():
 
 
 @pytest.fixture(scope="module")
-def tiny_scale():
+def tiny_size():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(runs.SCALES, "quick", SCALE)
+        patch.setitem(runs.SIZES, "quick", SMALL)
         yield
 
 
 @pytest.fixture(scope="module")
-def everything_once(root, tiny_scale, tmp_path_factory):
+def everything_once(root, tiny_size, tmp_path_factory):
     """All figures but the toy one, with one seed, and how often each detector was fitted."""
     out = tmp_path_factory.mktemp("out")
     fits = []
@@ -93,7 +93,7 @@ def everything_once(root, tiny_scale, tmp_path_factory):
         patch.setattr(fig7, "DIGITS", (3, 8))
         rows = {
             name: reproduce(
-                name, out, seeds=[1], scale="quick", data_root=root, command="historyad reproduce"
+                name, out, seeds=[1], size="quick", data_root=root, command="historyad reproduce"
             )
             for name in FIGURES
         }
@@ -112,7 +112,7 @@ def assert_is_drawn(name, out, rows):
     kept = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
     assert kept == rows[name]
     for row in kept:
-        assert (row["what"], row["scale"], row["seed"]) == (name, "quick", 1)
+        assert (row["what"], row["size"], row["seed"]) == (name, "quick", 1)
         assert row["command"] == "historyad reproduce"
         assert len(row["train"]["fingerprint"]) == 64
         assert row["seconds"] > 0
@@ -121,7 +121,7 @@ def assert_is_drawn(name, out, rows):
     assert {"default"} <= {row["method"] for row in kept}
 
 
-def test_progress_names_the_detector(root, tiny_scale, tmp_path):
+def test_progress_names_the_detector(root, tiny_size, tmp_path):
     told = []
     fits = Runs(tmp_path, root, on_progress=told.append)
     recipe = runs.paper("quick", "mnist-vs-kmnist", 4)
@@ -160,7 +160,7 @@ def test_a_figure_drawn_again_measures_nothing_and_is_the_same(everything_once, 
     monkeypatch.setattr(fig7, "DIGITS", (3, 8))
     for name in FIGURES:
         before = (out / f"{name}.svg").read_text()
-        assert reproduce(name, out, seeds=[1], scale="quick", data_root=root) == rows[name]
+        assert reproduce(name, out, seeds=[1], size="quick", data_root=root) == rows[name]
         assert (out / f"{name}.svg").read_text() == before
 
 
@@ -182,8 +182,8 @@ def test_figure_8_says_whose_scores_it_shows(everything_once):
 
 def test_a_figure_of_other_settings_is_measured_anew(everything_once, root, monkeypatch):
     out, rows, _ = everything_once
-    monkeypatch.setitem(runs.SCALES, "quick", {**SCALE, "detector_epochs": 0.25})
-    again = reproduce("fig6", out, seeds=[1], scale="quick", data_root=root)
+    monkeypatch.setitem(runs.SIZES, "quick", {**SMALL, "detector_epochs": 0.25})
+    again = reproduce("fig6", out, seeds=[1], size="quick", data_root=root)
     assert again[0]["detectors"] != rows["fig6"][0]["detectors"]
     assert len((out / "fig6.jsonl").read_text().splitlines()) == 4
 
@@ -193,12 +193,12 @@ def test_a_figure_goes_on_after_rows_that_were_cut_short(everything_once, root, 
     shutil.copytree(out / "runs", tmp_path / "runs")
     table = tmp_path / "fig6.jsonl"
     table.write_bytes((out / "fig6.jsonl").read_bytes()[:100])
-    again = reproduce("fig6", tmp_path, seeds=[1], scale="quick", data_root=root)
+    again = reproduce("fig6", tmp_path, seeds=[1], size="quick", data_root=root)
     assert [row["mean_scores"] for row in again] == [row["mean_scores"] for row in rows["fig6"]]
     assert read_rows(table) == again
 
 
-def test_an_interrupted_figure_keeps_the_detectors_it_has(root, tiny_scale, tmp_path, monkeypatch):
+def test_an_interrupted_figure_keeps_the_detectors_it_has(root, tiny_size, tmp_path, monkeypatch):
     real, fits = runs.fit_model, []
 
     def failing(*arguments, **named):
@@ -209,13 +209,13 @@ def test_an_interrupted_figure_keeps_the_detectors_it_has(root, tiny_scale, tmp_
 
     monkeypatch.setattr(runs, "fit_model", failing)
     with pytest.raises(KeyboardInterrupt):
-        reproduce("fig6", tmp_path, seeds=[1], scale="quick", data_root=root)
-    reproduce("fig6", tmp_path, seeds=[1], scale="quick", data_root=root)
+        reproduce("fig6", tmp_path, seeds=[1], size="quick", data_root=root)
+    reproduce("fig6", tmp_path, seeds=[1], size="quick", data_root=root)
     assert fits.count(fits[0]) == 1
     assert fits.count(fits[1]) == 2
 
 
-def test_seconds_are_those_of_all_calls_that_a_detector_took(root, tiny_scale, tmp_path):
+def test_seconds_are_those_of_all_calls_that_a_detector_took(root, tiny_size, tmp_path):
     def stop(record):
         raise KeyboardInterrupt
 
@@ -291,11 +291,11 @@ def test_more_histories_are_more_snapshots_of_equal_mass(everything_once):
 
 def test_a_recipe_has_another_name_when_anything_in_it_differs(root):
     of = Runs(root / "unused", root).key
-    config = make_config("paper", **SCALE)
+    config = make_config("paper", **SMALL)
     recipe = Recipe("mnist-vs-kmnist", config)
     others = [
         Recipe("svhn-vs-celeba", config),
-        Recipe("mnist-vs-kmnist", make_config("paper", **{**SCALE, "seed": 1})),
+        Recipe("mnist-vs-kmnist", make_config("paper", **{**SMALL, "seed": 1})),
         Recipe("mnist-vs-kmnist", config, every=2),
         Recipe("mnist-vs-kmnist", config, pooled=(1,)),
     ]
@@ -303,13 +303,13 @@ def test_a_recipe_has_another_name_when_anything_in_it_differs(root):
     assert len({of(recipe), *map(of, others)}) == 5
 
 
-def test_pooled_histories_are_a_mixture_of_equal_parts(root, tiny_scale, tmp_path):
+def test_pooled_histories_are_a_mixture_of_equal_parts(root, tiny_size, tmp_path):
     """The mean image of the pool is the mean of the histories' mean images."""
     at_hand = Runs(tmp_path, root)
-    config = make_config("paper", **{**SCALE, "seed": 3})
+    config = make_config("paper", **{**SMALL, "seed": 3})
     pooled = at_hand.history(Recipe("mnist-vs-kmnist", config, pooled=(4,)))
     parts = [
-        at_hand.history(Recipe("mnist-vs-kmnist", make_config("paper", **{**SCALE, "seed": seed})))
+        at_hand.history(Recipe("mnist-vs-kmnist", make_config("paper", **{**SMALL, "seed": seed})))
         for seed in (3, 4)
     ]
     assert len(pooled) == 2 * len(parts[0])
@@ -322,9 +322,9 @@ def test_pooled_histories_are_a_mixture_of_equal_parts(root, tiny_scale, tmp_pat
         assert tensor.equal(first.state_dict()[name])
 
 
-def test_histories_of_other_times_are_not_pooled(root, tiny_scale, tmp_path):
+def test_histories_of_other_times_are_not_pooled(root, tiny_size, tmp_path):
     at_hand = Runs(tmp_path, root)
-    whole = at_hand.history(Recipe("mnist-vs-kmnist", make_config("paper", **SCALE)))
+    whole = at_hand.history(Recipe("mnist-vs-kmnist", make_config("paper", **SMALL)))
     with pytest.raises(RunError, match="not recorded at the same times"):
         PooledHistory([whole, whole.thin(2)])
 
@@ -357,9 +357,9 @@ def test_pictures_of_samples_come_back_from_a_row(channels):
     np.testing.assert_array_equal(found[:4, 7:12].reshape(4, 5, channels), images[1])
 
 
-def test_the_command_reproduces_one_figure_or_all(root, tiny_scale, tmp_path, monkeypatch, capsys):
+def test_the_command_reproduces_one_figure_or_all(root, tiny_size, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(everything, "FIGURES", {"fig6": FIGURES["fig6"]})
-    common = ["--out", str(tmp_path), "--data-root", str(root), "--scale", "quick"]
+    common = ["--out", str(tmp_path), "--data-root", str(root), "--size", "quick"]
     assert main(["reproduce", "fig6", *common, "--seeds", "2,"]) == 0
     assert main(["reproduce", "fig6", *common, "--seeds", "2"]) == 0
     seeds = [
@@ -381,28 +381,28 @@ def workers_as_others(monkeypatch):
 
 @pytest.mark.usefixtures("workers_as_others")
 def test_detectors_are_fitted_as_tasks_before_a_figure_is_drawn(
-    root, tiny_scale, tmp_path, monkeypatch
+    root, tiny_size, tmp_path, monkeypatch
 ):
-    fit_for(["toy", "fig5"], tmp_path, seeds=[1], scale="quick", data_root=root)
+    fit_for(["toy", "fig5"], tmp_path, seeds=[1], size="quick", data_root=root)
 
     def not_again(*_, **__):
         raise AssertionError("a detector was fitted again")
 
     monkeypatch.setattr(runs, "fit_model", not_again)
-    rows = reproduce("fig5", tmp_path, seeds=[1], scale="quick", data_root=root)
+    rows = reproduce("fig5", tmp_path, seeds=[1], size="quick", data_root=root)
     assert {row["method"] for row in rows} == {"paper", "default"}
 
 
 @pytest.mark.usefixtures("workers_as_others")
-def test_a_task_that_fails_is_named_and_the_others_are_kept(root, tiny_scale, tmp_path):
-    def recipes(scale, unit):
-        good = runs.default(scale, "mnist-vs-kmnist", unit["seed"])
+def test_a_task_that_fails_is_named_and_the_others_are_kept(root, tiny_size, tmp_path):
+    def recipes(size, unit):
+        good = runs.default(size, "mnist-vs-kmnist", unit["seed"])
         few = replace(good.config, false_positive_rate=1e-5)  # needs more samples than there are
         return {"good": good, "bad": Recipe(good.split, few)}
 
     figure = replace(FIGURES["fig5"], recipes=recipes)
     found = Runs(tmp_path, root)
     with pytest.raises(RunError, match=r"1 of 2 fits failed.*\n.*seed 3: .*too few"):
-        fit_on_ray([figure], found, seeds=[3], scale="quick")
+        fit_on_ray([figure], found, seeds=[3], size="quick")
     kept = runs.first_steps(recipes("quick", {"seed": 3})["good"])[0]
     assert RunDirectory(tmp_path / found.key(kept)).is_finished

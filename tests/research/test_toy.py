@@ -9,7 +9,7 @@ from historyad.research.reproduce.toy import _largest_difference, reproduce_toy
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     out = tmp_path_factory.mktemp("toy") / "new"
-    return out, reproduce_toy(out, scale="quick")
+    return out, reproduce_toy(out, size="quick")
 
 
 def test_the_figure_and_one_row_are_written(toy):
@@ -18,7 +18,7 @@ def test_the_figure_and_one_row_are_written(toy):
     assert "<svg" in (out / "toy.svg").read_text()
     (line,) = (out / "toy.jsonl").read_text().splitlines()
     assert json.loads(line) == row
-    assert {"seed", "scale", "seconds", "versions"} <= set(row)
+    assert {"seed", "size", "seconds", "versions"} <= set(row)
 
 
 def test_estimates_come_near_the_closed_forms_and_do_not_beat_them(toy):

@@ -24,7 +24,7 @@ def unfitted(samples):
     critic = kind.networks(config).critic()
     initialise(critic, torch.Generator().manual_seed(0))
     batches = kind.batches(samples, config)
-    views = kind.fit_score(critic, batches, samples, np.arange(len(samples)), config)
+    views = kind.fit_score(critic, batches, config)
     return views, batches.at(0, len(samples))
 
 

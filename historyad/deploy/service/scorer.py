@@ -26,7 +26,7 @@ from historyad.deploy.service.reader import Reader
 from historyad.errors import InputError
 from historyad.model.model import Model
 from historyad.score.calibration import Calibration
-from historyad.score.result import Scored
+from historyad.score.result import Scored, rows_of
 
 Result = dict[str, Any]
 
@@ -184,9 +184,7 @@ class Scorer:
 
     async def _score(self, samples: NDArray[Any], calibration: Calibration) -> list[Result]:
         scores = await asyncio.wrap_future(self.batcher.submit(samples))
-        columns = calibration.decide(Scored(scores)).columns()
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        return [dict(zip(columns, row, strict=True)) for row in rows]
+        return list(rows_of(calibration.decide(Scored(scores)).columns()))
 
     async def _map(self, image: Pixels) -> str:
         """Return the anomaly map over the image as the URL of a PNG."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from historyad import __version__
 from historyad.data.sources import Source
-from historyad.errors import ConfigError, InputError
+from historyad.errors import InputError
+from historyad.extras import require
 from historyad.files import load_json, write_atomic
 from historyad.judge.report.decisions import decision_of, probe_of, trial_of
 from historyad.judge.report.history import history_of
@@ -37,10 +38,11 @@ def write_report(
     ``train`` is the source it was fitted on, whose most suspicious samples are shown: InputError
     when it is another. With ``normal`` and ``anomalous`` samples, the errors are shown at any
     threshold. Normal samples of either kind are damaged to show what the detector sees. What the
-    directory does not hold, a log or a history, is left out. ConfigError when the extra ``report``
+    directory does not hold, a log or a history, is left out. InputError when the extra ``report``
     is not installed.
     """
-    _require_extra()
+    for package in ("jinja2", "matplotlib"):
+        require(package, "a report", "report")
     if (normal is None) != (anomalous is None):
         raise InputError("give both normal and anomalous samples, or neither")
     if train is not None and train.fingerprint != model.source.get("fingerprint"):
@@ -69,16 +71,6 @@ def write_report(
         "highest": None if train is None else oddest(model, train),
     }
     write_atomic(out, _render(page).encode())
-
-
-def _require_extra() -> None:
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"a report needs {error.name}: pip install 'historyad[report]'"
-        ) from error
 
 
 def _render(page: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from historyad.errors import InputError
+from historyad.extras import require
 from historyad.files import write_atomic
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ def draw_figure(draw: Callable[[Any], Figure], what: Any, path: Path) -> None:
 
     Needs matplotlib, of the extra ``report``.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise InputError("drawing needs matplotlib: install historyad[report]") from error
+    mpl = require("matplotlib", "drawing", "report")
     with mpl.rc_context(_STYLE):
         figure = draw(what)
         for suffix, options in ((".png", {"dpi": 200}), (".svg", {"metadata": {"Date": None}})):
@@ -73,12 +70,12 @@ def draw_figure(draw: Callable[[Any], Figure], what: Any, path: Path) -> None:
             write_atomic(path.with_suffix(suffix), drawn.getvalue())
 
 
-def note_scale(figure: Figure, rows: Sequence[dict[str, Any]]) -> None:
-    """Say on the picture what scale and seeds it is from."""
+def note_size(figure: Figure, rows: Sequence[dict[str, Any]]) -> None:
+    """Say on the picture what size and seeds it is from."""
     seeds = sorted({row["seed"] for row in rows})
     named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    if rows[0]["scale"] == "quick":
-        named = f"quick scale (small networks, short training), {named}"
+    if rows[0]["size"] == "quick":
+        named = f"quick size (small networks, short training), {named}"
     figure.supxlabel(named, x=0.995, ha="right", size=7, color=GREY)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from historyad.files import read_rows
 from historyad.research.reproduce import fig5, fig6, fig7, fig8, fig9, histories, table1
 from historyad.research.reproduce.figure import reproduce_figure
-from historyad.research.reproduce.runs import Progress, Runs, Scale
+from historyad.research.reproduce.runs import Progress, Runs, Size
 from historyad.research.reproduce.spread import fit_on_ray
 from historyad.research.reproduce.toy import reproduce_toy
 
@@ -23,7 +23,7 @@ def reproduce(
     out: Path,
     *,
     seeds: list[int],
-    scale: Scale = "full",
+    size: Size = "full",
     data_root: Path | None = None,
     command: str = "",
     on_progress: Progress | None = None,
@@ -35,12 +35,12 @@ def reproduce(
     """
     if what == "toy":
         found = read_rows(out / "toy.jsonl")
-        is_done = [(row["scale"], row["seed"]) for row in found] == [(scale, seeds[0])]
+        is_done = [(row["size"], row["seed"]) for row in found] == [(size, seeds[0])]
         if is_done and (out / "toy.png").exists():
             return found
-        return [reproduce_toy(out, seed=seeds[0], scale=scale, command=command)]
+        return [reproduce_toy(out, seed=seeds[0], size=size, command=command)]
     runs = Runs(out / "runs", data_root, command=command, on_progress=on_progress)
-    return reproduce_figure(FIGURES[what], out, runs, seeds=seeds, scale=scale)
+    return reproduce_figure(FIGURES[what], out, runs, seeds=seeds, size=size)
 
 
 def fit_for(
@@ -48,7 +48,7 @@ def fit_for(
     out: Path,
     *,
     seeds: list[int],
-    scale: Scale = "full",
+    size: Size = "full",
     address: str | None = None,
     data_root: Path | None = None,
     command: str = "",
@@ -56,10 +56,10 @@ def fit_for(
     """Fit what these figures need as tasks of the Ray cluster at ``address``, or of one here."""
     runs = Runs(out / "runs", data_root, command=command)
     figures = [FIGURES[name] for name in what if name in FIGURES]
-    fit_on_ray(figures, runs, seeds=seeds, scale=scale, address=address)
+    fit_on_ray(figures, runs, seeds=seeds, size=size, address=address)
 
 
-_UNSAID = ("what", "scale", "command")
+_UNSAID = ("what", "size", "command")
 
 
 def summary(row: dict[str, Any]) -> str:

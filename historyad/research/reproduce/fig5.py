@@ -15,7 +15,7 @@ from historyad.research.reproduce.drawing import (
     Images,
     draw_shares,
     new_figure,
-    note_scale,
+    note_size,
     pack_images,
     show_images,
 )
@@ -70,7 +70,7 @@ def _draw(rows: list[Row]) -> Picture:
     height, _ = show_images(ax, shown[0]["samples"])
     for y, name, colour in ((0.25, "MNIST", BLUE), (0.75, "KMNIST", VERMILLION)):
         ax.text(-4, y * height, name, size=8, ha="right", va="center", color=colour)
-    note_scale(figure, shown)
+    note_size(figure, shown)
     return figure
 
 

@@ -14,7 +14,7 @@ from historyad.research.reproduce import mnist
 from historyad.research.reproduce.drawing import (
     Images,
     new_figure,
-    note_scale,
+    note_size,
     pack_images,
     show_images,
 )
@@ -70,7 +70,7 @@ def _draw(rows: list[Row]) -> Picture:
     step = (width + 2) / len(SIGMAS)
     for i, sigma in enumerate(SIGMAS):
         ax.text((i + 0.5) * step, 1.25 * height, f"σ = {sigma:g}", size=7, ha="center")
-    note_scale(figure, shown)
+    note_size(figure, shown)
     return figure
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from historyad.judge.metrics import auprc
-from historyad.research.reproduce.drawing import COLOURS, new_figure, note_scale
+from historyad.research.reproduce.drawing import COLOURS, new_figure, note_size
 from historyad.research.reproduce.figure import Figure, Row, separation
-from historyad.research.reproduce.runs import Recipe, Runs, Scale, default, paper
+from historyad.research.reproduce.runs import Recipe, Runs, Size, default, paper
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -36,13 +36,13 @@ def _units(seeds: list[int]) -> list[Row]:
     ]
 
 
-def _recipes(scale: Scale, unit: Row) -> dict[str, Recipe]:
+def _recipes(size: Size, unit: Row) -> dict[str, Recipe]:
     split, seed = f"mnist-80-20-without-{unit['digit']}", unit["seed"]
     return {
-        "case 1": paper(scale, split, seed),
-        "case 2": paper(scale, split, seed, wide_share=0.5),
-        "no training": paper(scale, split, seed, detector_start="untrained"),
-        "default": default(scale, split, seed),
+        "case 1": paper(size, split, seed),
+        "case 2": paper(size, split, seed, wide_share=0.5),
+        "no training": paper(size, split, seed, detector_start="untrained"),
+        "default": default(size, split, seed),
     }
 
 
@@ -86,7 +86,7 @@ def _draw(rows: list[Row]) -> Picture:
     ax.set(xlabel="digit that is the anomaly", ylabel="AUPRC", ylim=(0, 1))
     ax.set_xticks(digits)
     figure.legend(loc="outside upper center", ncols=3)
-    note_scale(figure, rows)
+    note_size(figure, rows)
     return figure
 
 

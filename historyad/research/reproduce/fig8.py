@@ -18,7 +18,7 @@ from historyad.research.reproduce.drawing import (
     VERMILLION,
     Images,
     new_figure,
-    note_scale,
+    note_size,
     pack_images,
     show_images,
     unpack_images,
@@ -111,7 +111,7 @@ def _draw(rows: list[Row]) -> Picture:
             ax.text(x, (i + 1) * step_y, f"{score:+.2f}", va="top", **text)
             if i == 0:
                 ax.text(x, -3, f"t = {j / (_STEPS - 1):.1f}", ha="center", size=7)
-    note_scale(figure, [row])
+    note_size(figure, [row])
     return figure
 
 

@@ -14,10 +14,10 @@ from historyad.research.reproduce.drawing import (
     GREY,
     VERMILLION,
     new_figure,
-    note_scale,
+    note_size,
 )
 from historyad.research.reproduce.figure import Figure, Row, separation
-from historyad.research.reproduce.runs import Recipe, Runs, Scale, default
+from historyad.research.reproduce.runs import Recipe, Runs, Size, default
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 SAVES = (1, 2, 5, 10, 20, 50, 100)
 
 
-def _recipes(scale: Scale, unit: Row) -> dict[str, Recipe]:
+def _recipes(size: Size, unit: Row) -> dict[str, Recipe]:
     seed = unit["seed"]
-    thinned = {f"paper, {saves}": mnist.of_paper(scale, seed, saves) for saves in SAVES}
-    return {**thinned, "default": default(scale, mnist.KMNIST, seed)}
+    thinned = {f"paper, {saves}": mnist.of_paper(size, seed, saves) for saves in SAVES}
+    return {**thinned, "default": default(size, mnist.KMNIST, seed)}
 
 
 def _measure(runs: Runs, unit: Row, recipes: dict[str, Recipe]) -> Iterator[Row]:
@@ -58,7 +58,7 @@ def _draw(rows: list[Row]) -> Picture:
         ax.minorticks_off()
         ax.set_xlabel("snapshots per epoch")
     figure.legend(*quality.get_legend_handles_labels(), loc="outside upper left", ncols=2)
-    note_scale(figure, rows)
+    note_size(figure, rows)
     return figure
 
 

@@ -20,7 +20,7 @@ from historyad.files import read_rows, save_rows
 from historyad.judge.metrics import auprc, auroc
 from historyad.model.files import VERSION
 from historyad.research.reproduce.drawing import draw_figure
-from historyad.research.reproduce.runs import Recipe, Runs, Scale
+from historyad.research.reproduce.runs import Recipe, Runs, Size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -37,14 +37,14 @@ class Figure:
 
     Attributes:
         units: for seeds, what is measured as one and kept as one: its seed and whatever else.
-        recipes: for a scale and a unit, the detectors that it needs, by the name of the method.
+        recipes: for a size and a unit, the detectors that it needs, by the name of the method.
         measure: for runs, a unit and its recipes, the rows.
-        draw: for all rows of a scale, the picture.
+        draw: for all rows of a size, the picture.
         shares_histories: whether other figures use the same ones; else they are deleted once used.
     """
 
     name: str
-    recipes: Callable[[Scale, Row], dict[str, Recipe]]
+    recipes: Callable[[Size, Row], dict[str, Recipe]]
     measure: Callable[[Runs, Row, dict[str, Recipe]], Iterator[Row]]
     draw: Callable[[list[Row]], Picture]
     units: Callable[[list[int]], list[Row]] = lambda seeds: [{"seed": seed} for seed in seeds]
@@ -52,7 +52,7 @@ class Figure:
 
 
 def reproduce_figure(
-    figure: Figure, out: Path, runs: Runs, *, seeds: list[int], scale: Scale
+    figure: Figure, out: Path, runs: Runs, *, seeds: list[int], size: Size
 ) -> list[Row]:
     """Measure what is missing in ``out/NAME.jsonl``, draw NAME.png and NAME.svg, return the rows.
 
@@ -61,9 +61,9 @@ def reproduce_figure(
     table = out / f"{figure.name}.jsonl"
     rows = []
     for unit in figure.units(seeds):
-        recipes = figure.recipes(scale, unit)
+        recipes = figure.recipes(size, unit)
         keys = {name: runs.key(recipe) for name, recipe in recipes.items()}
-        same = {"what": figure.name, "scale": scale, **unit, "detectors": keys}
+        same = {"what": figure.name, "size": size, **unit, "detectors": keys}
         found = [row for row in read_rows(table) if same.items() <= row.items()]
         if not found:
             found = _measure(figure, runs, unit, recipes, same)

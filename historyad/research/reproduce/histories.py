@@ -10,9 +10,9 @@ import numpy as np
 
 from historyad.method.history import effective_snapshots
 from historyad.research.reproduce import mnist
-from historyad.research.reproduce.drawing import BLUE, GREEN, VERMILLION, new_figure, note_scale
+from historyad.research.reproduce.drawing import BLUE, GREEN, VERMILLION, new_figure, note_size
 from historyad.research.reproduce.figure import Figure, Row, Scores, separation
-from historyad.research.reproduce.runs import Recipe, Runs, Scale, default
+from historyad.research.reproduce.runs import Recipe, Runs, Size, default
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,15 +23,14 @@ SPLITS = {mnist.KMNIST: "KMNIST", mnist.FASHION: "Fashion-MNIST"}
 _COLOURS = {"pooled": BLUE, "averaged": GREEN}
 
 
-def _recipes(scale: Scale, unit: Row) -> dict[str, Recipe]:
+def _recipes(size: Size, unit: Row) -> dict[str, Recipe]:
     """Return the detector of each seed, and those of histories that are pooled from several."""
     seeds = [unit["seed"] + i for i in range(max(COUNTS))]
-    single = {f"single, {seed}": mnist.of_paper(scale, seed) for seed in seeds}
+    single = {f"single, {seed}": mnist.of_paper(size, seed) for seed in seeds}
     pooled = {
-        f"pooled, {k}": mnist.of_paper(scale, seeds[0], pooled=tuple(seeds[1:k]))
-        for k in COUNTS[1:]
+        f"pooled, {k}": mnist.of_paper(size, seeds[0], pooled=tuple(seeds[1:k])) for k in COUNTS[1:]
     }
-    return {**single, **pooled, "default": default(scale, mnist.KMNIST, seeds[0])}
+    return {**single, **pooled, "default": default(size, mnist.KMNIST, seeds[0])}
 
 
 def _measure(runs: Runs, unit: Row, recipes: dict[str, Recipe]) -> Iterator[Row]:
@@ -71,7 +70,7 @@ def _draw(rows: list[Row]) -> Picture:
         ax.set_xticks(COUNTS)
     named = figure.axes[0].get_legend_handles_labels()
     figure.legend(*named, loc="outside upper center", ncols=3)
-    note_scale(figure, rows)
+    note_size(figure, rows)
     return figure
 
 

@@ -27,14 +27,14 @@ from historyad.ranks import choose_device
 from historyad.research.reproduce.pooled import PooledHistory
 from historyad.research.splits import Split, load_split
 
-Scale = Literal["quick", "full"]
+Size = Literal["quick", "full"]
 Progress = Callable[[dict[str, Any]], None]
 Seconds = dict[str, float]
 
-# What either scale changes of both presets. At full scale, only what holds less than a thousandth
-# of P_Ghist is left out. At quick scale, an epoch is shorter, networks are those of the preset
+# What either size changes of both presets. At full size, only what holds less than a thousandth
+# of P_Ghist is left out. At quick size, an epoch is shorter, networks are those of the preset
 # 'quick', and the penalty is not at every step: a small part of the work.
-SCALES: dict[Scale, dict[str, Any]] = {
+SIZES: dict[Size, dict[str, Any]] = {
     "full": {"mass_tolerance": 1e-3},
     "quick": {
         "width": PRESETS["quick"]["width"],
@@ -73,14 +73,14 @@ class Recipe:
         return f"{method} on {self.split}, seed {self.config.seed}"
 
 
-def paper(scale: Scale, split: str, seed: int, **values: Any) -> Recipe:
+def paper(size: Size, split: str, seed: int, **values: Any) -> Recipe:
     """Return the paper's own method, with ``values`` among its settings."""
-    return Recipe(split, make_config("paper", seed=seed, **{**SCALES[scale], **values}))
+    return Recipe(split, make_config("paper", seed=seed, **{**SIZES[size], **values}))
 
 
-def default(scale: Scale, split: str, seed: int) -> Recipe:
-    """Return our default, at the same scale."""
-    return Recipe(split, make_config(seed=seed, **SCALES[scale]))
+def default(size: Size, split: str, seed: int) -> Recipe:
+    """Return our default, at the same size."""
+    return Recipe(split, make_config(seed=seed, **SIZES[size]))
 
 
 class Runs:

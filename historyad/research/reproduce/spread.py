@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from historyad.deploy.ray_cluster import cluster
 from historyad.errors import RunError
 from historyad.research.reproduce.figure import Figure
-from historyad.research.reproduce.runs import Recipe, Runs, Scale, first_steps
+from historyad.research.reproduce.runs import Recipe, Runs, Size, first_steps
 
 
 def fit_on_ray(
@@ -19,7 +19,7 @@ def fit_on_ray(
     runs: Runs,
     *,
     seeds: list[int],
-    scale: Scale,
+    size: Size,
     address: str | None = None,
 ) -> None:
     """Fit what ``figures`` need: the histories, and then the detectors that share them.
@@ -32,7 +32,7 @@ def fit_on_ray(
         recipe
         for figure in figures
         for unit in figure.units(seeds)
-        for recipe in figure.recipes(scale, unit).values()
+        for recipe in figure.recipes(size, unit).values()
     ]
     histories = [first for recipe in recipes for first in first_steps(recipe)]
     with cluster(address):

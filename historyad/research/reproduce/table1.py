@@ -18,11 +18,11 @@ from historyad.research.reproduce.drawing import (
     VERMILLION,
     draw_shares,
     new_figure,
-    note_scale,
+    note_size,
 )
 from historyad.research.reproduce.fig5 import TITLES
 from historyad.research.reproduce.figure import EDGES, Figure, Row, Scores, histogram, separation
-from historyad.research.reproduce.runs import Recipe, Runs, Scale, default, paper
+from historyad.research.reproduce.runs import Recipe, Runs, Size, default, paper
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -37,11 +37,11 @@ _FIRST = next(iter(SPLITS))
 _COLOURS = (VERMILLION, ORANGE, GREEN)
 
 
-def _recipes(scale: Scale, unit: Row) -> dict[str, Recipe]:
+def _recipes(size: Size, unit: Row) -> dict[str, Recipe]:
     settings = {"n_epochs": 10.0, "skip_epochs": 1.0, "decay": 5.0}  # section 4.4
     return {
-        "paper": paper(scale, _FIRST, unit["seed"], **settings),
-        "default": default(scale, _FIRST, unit["seed"]),
+        "paper": paper(size, _FIRST, unit["seed"], **settings),
+        "default": default(size, _FIRST, unit["seed"]),
     }
 
 
@@ -92,7 +92,7 @@ def _draw(rows: list[Row]) -> Picture:
         ax.set(title=TITLES[method], xlabel="anomaly score", xlim=(EDGES[0], EDGES[-1]))
         ax.set_ylabel("share of images")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    note_scale(figure, first)
+    note_size(figure, first)
     return figure
 
 

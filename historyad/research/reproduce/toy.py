@@ -70,7 +70,7 @@ _SETTINGS: dict[str, Any] = {
     "detector_start": "average",
     "detector_learning_rate": 3e-3,
 }
-_SCALES: dict[str, dict[str, Any]] = {
+_SIZES: dict[str, dict[str, Any]] = {
     "full": {"detector_epochs": 16.0},
     "quick": {"detector_epochs": 5.0},
 }
@@ -98,7 +98,7 @@ class Toy:
 
 
 def reproduce_toy(
-    out: Path, *, seed: int = 0, scale: Literal["full", "quick"] = "full", command: str = ""
+    out: Path, *, seed: int = 0, size: Literal["full", "quick"] = "full", command: str = ""
 ) -> dict[str, Any]:
     """Train on normally distributed numbers; write toy.png, toy.svg and toy.jsonl into ``out``.
 
@@ -107,15 +107,15 @@ def reproduce_toy(
     difference of the two averages of Fig. 4, relative to the first. Needs matplotlib.
     """
     wall, cpu = time.perf_counter(), time.process_time()
-    config = make_config(**{**_SETTINGS, **_SCALES[scale]}, seed=seed)
+    config = make_config(**{**_SETTINGS, **_SIZES[size]}, seed=seed)
     with TemporaryDirectory(prefix="historyad-toy-") as folder:
         history = History(Path(folder), config, VectorNetworks.of((1,), config))
         detector = _train(history)
-        toy = _observe(history, detector, _SAMPLES[scale])
-        estimates = _estimate(history, detector, _SAMPLES[scale])
+        toy = _observe(history, detector, _SAMPLES[size])
+        estimates = _estimate(history, detector, _SAMPLES[size])
     row = {
         "what": "toy",
-        "scale": scale,
+        "size": size,
         "seed": seed,
         **estimates,
         **_compare(toy, config.bound_weight),
