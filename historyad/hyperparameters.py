@@ -148,19 +148,19 @@ class Config:
     )
     # Networks (section 4.1)
     width: int = _setting(
-        24, "Channels of the first convolution; each level doubles them.", low=4, high=256
+        16, "Channels of the first convolution; each level doubles them.", low=4, high=256
     )
-    hidden: int = _setting(512, "Units of the fully connected hidden layers.", low=8, high=8192)
+    hidden: int = _setting(256, "Units of the fully connected hidden layers.", low=8, high=8192)
     latent_dim: int = _setting(64, "Dimensions of the latent variable z.", low=1, high=1024)
     # Step 1 (section 4.2)
     n_epochs: float = _setting(
-        5.0,
+        3.0,
         "Length of step 1, over which its learning rate falls to 0, in epochs.",
         low=0.01,
         high=1000.0,
     )
     epoch_images: int = _setting(
-        0,
+        20_000,
         "Images in one epoch. 0 takes the size of the training set, but at least 50,000, so that "
         "a few hundred images are not trained on for a handful of steps.",
         low=0,
@@ -196,13 +196,13 @@ class Config:
     )
     # Step 2 (section 4.3)
     skip_epochs: float = _setting(
-        1.0, "alpha: snapshots before this time are not in the history.", low=0.0, high=999.0
+        0.75, "alpha: snapshots before this time are not in the history.", low=0.0, high=999.0
     )
     decay: float = _setting(
         3.0, "beta: rate at which the weight of a snapshot falls with its time.", low=0.0, high=100
     )
     mass_tolerance: float = _setting(
-        1e-2,
+        0.1,
         "Step 1 stops when the part of the history's mass that is still to come is below this: "
         "the total variation between the shorter history and the whole. 0 trains all n_epochs.",
         low=0.0,
@@ -224,11 +224,11 @@ class Config:
         "without any training ('untrained').",
         choices=("average", "random", "untrained"),
     )
-    detector_epochs: float = _setting(2.0, "Length of step 3, in epochs.", low=0.001, high=1000.0)
+    detector_epochs: float = _setting(0.75, "Length of step 3, in epochs.", low=0.001, high=1000.0)
     detector_learning_rate: float = _setting(
         1e-3, "Initial learning rate of Adam in step 3.", low=1e-6, high=0.1
     )
-    detector_momentum: float = _setting(0.5, "beta 1 of Adam in step 3.", low=0.0, high=0.999)
+    detector_momentum: float = _setting(0.9, "beta 1 of Adam in step 3.", low=0.0, high=0.999)
     detector_square_momentum: float = _setting(
         0.9, "beta 2 of Adam in step 3.", low=0.0, high=0.99999
     )
@@ -254,23 +254,22 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "instant": {"width": 16, "hidden": 256, "views": "companions"},
-    "quick": {
-        "width": 16,
-        "hidden": 256,
-        "epoch_images": 20_000,
-        "n_epochs": 3.0,
-        "skip_epochs": 0.75,
-        "mass_tolerance": 0.1,
-        "detector_epochs": 0.75,
-    },
+    "instant": {"views": "companions"},
+    "quick": {"epoch_images": 10_000},
     "default": {},
     # Section 5's setting for MNIST, with about 5 M parameters in each network (section 4.1).
     "paper": {
         "width": 32,
         "hidden": 2304,
         "latent_dim": 128,
+        "n_epochs": 5.0,
+        "epoch_images": 0,
+        # "Adam", says the text: its own momenta, with which P_G swings about the data.
+        "momentum": 0.9,
+        "square_momentum": 0.999,
+        "detector_square_momentum": 0.999,
         "penalty_interval": 1,
+        "skip_epochs": 1.0,
         "mass_tolerance": 0.0,
         "wide_share": 0.0,
         "detector_start": "average",

@@ -1,7 +1,7 @@
 """Measure every view of a detector alone, and ways to make one score of them: docs/ablation.md.
 
     python -m benchmarks.ablation.measure [--split mnist-without-0 ...] [--seeds 0]
-        [--preset instant quick]
+        [--preset instant default]
 
 It fits the detector of each preset on each split, with all of its views, and appends one row for
 each view and each way to --out; what has rows is skipped. At most 2,000 held-out, normal and
@@ -51,7 +51,7 @@ OTHERS = (
     *(f"fashion-only-{kind}" for kind in range(5, 10)),
     *("svhn-vs-cifar10", "tiny-imagenet-vs-svhn", "magnetic-tile"),
 )
-PRESETS = ("instant", "quick")
+PRESETS = ("instant", "default")
 _MOST, _DAMAGED = 2000, 200
 _STRENGTHS = (2, 4)  # of eight, a weak and a strong one
 

@@ -33,6 +33,13 @@ from historyad.research.reproduce.fig6 import SIGMAS
 from historyad.research.reproduce.runs import Recipe, Runs
 
 OUT = ROWS / "choices" / "rows.jsonl"
+
+
+def momenta(first: float, second: float, step: str = "") -> dict[str, float]:
+    """Return the settings of Adam's two betas."""
+    return {f"{step}momentum": first, f"{step}square_momentum": second}
+
+
 BASE: dict[str, Any] = {
     "width": 16,
     "hidden": 256,
@@ -41,6 +48,8 @@ BASE: dict[str, Any] = {
     "mass_tolerance": 1e-2,
     "penalty_interval": 4,
     "detector_epochs": 3.0,
+    **momenta(0.5, 0.9),
+    **momenta(0.5, 0.9, "detector_"),
 }
 SPLITS = {"kmnist": "mnist-vs-kmnist", "fashion": "mnist-vs-fashion"}
 MOST_IMAGES, NOISY_IMAGES, HISTORY_IMAGES = 5000, 1000, 4000
@@ -58,11 +67,6 @@ class Choice:
     taken: str
     others: dict[str, dict[str, Any]] = field(default_factory=dict)
     every: dict[str, int] = field(default_factory=dict)
-
-
-def momenta(first: float, second: float, step: str = "") -> dict[str, float]:
-    """Return the settings of Adam's two betas."""
-    return {f"{step}momentum": first, f"{step}square_momentum": second}
 
 
 CHOICES = {
