@@ -37,19 +37,22 @@ _FIRST = next(iter(SPLITS))
 _COLOURS = (VERMILLION, ORANGE, GREEN)
 
 
-def _recipes(size: Size, unit: Row) -> dict[str, Recipe]:
+def method_of_paper(size: Size, seed: int, **values: Any) -> Recipe:
+    """Return the paper's own method on house numbers, with ``values`` among its settings."""
     settings = {"n_epochs": 10.0, "skip_epochs": 1.0, "decay": 5.0}  # section 4.4
-    return {
-        "paper": paper(size, _FIRST, unit["seed"], **settings),
-        "default": default(size, _FIRST, unit["seed"]),
-    }
+    return paper(size, _FIRST, seed, **settings, **values)
+
+
+def _recipes(size: Size, unit: Row) -> dict[str, Recipe]:
+    seed = unit["seed"]
+    return {"paper": method_of_paper(size, seed), "default": default(size, _FIRST, seed)}
 
 
 def _measure(runs: Runs, unit: Row, recipes: dict[str, Recipe]) -> Iterator[Row]:
     for method, recipe in recipes.items():
         facts = {"method": method}
         model = runs.model(recipe)
-        for row in _judge(runs, unit, model.anomaly_score):
+        for row in judge(runs, unit["seed"], model.anomaly_score):
             yield {**facts, **row, **runs.seconds(recipe)}
     wall, cpu = time.perf_counter(), time.process_time()
     peer = PCAResidual(seed=unit["seed"]).fit(runs.split(_FIRST, unit["seed"]).train.samples)
@@ -57,15 +60,16 @@ def _measure(runs: Runs, unit: Row, recipes: dict[str, Recipe]) -> Iterator[Row]
         "fit_wall_seconds": time.perf_counter() - wall,
         "fit_cpu_seconds": time.process_time() - cpu,
     }
-    for row in _judge(runs, unit, peer.anomaly_score):
+    for row in judge(runs, unit["seed"], peer.anomaly_score):
         del row["histograms"]  # it is not on the scale of D_TV
         yield {"method": "pca-residual", **row, **seconds}
 
 
-def _judge(runs: Runs, unit: Row, score: Any) -> Iterator[Row]:
-    normal = score(runs.split(_FIRST, unit["seed"]).normal.samples)
+def judge(runs: Runs, seed: int, score: Any) -> Iterator[Row]:
+    """Yield how well a score tells house numbers from the images of each other set."""
+    normal = score(runs.split(_FIRST, seed).normal.samples)
     for name in SPLITS:
-        anomalous = score(runs.split(name, unit["seed"]).anomalous.samples)
+        anomalous = score(runs.split(name, seed).anomalous.samples)
         yield {
             "split": name,
             **separation(normal, anomalous),
