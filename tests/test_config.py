@@ -161,15 +161,15 @@ def test_backbones():
 
 def test_with_a_backbone_a_preset_has_another_history():
     plain, of_cells = make_config(), make_config(backbone="lite0")
-    assert (plain.hidden, of_cells.hidden) == (512, 64)
+    assert (plain.hidden, of_cells.hidden) == (256, 64)
     assert make_config("quick", backbone="lite0").epoch_images == of_cells.epoch_images // 2
     assert make_config(backbone="lite0", batch_size=32).batch_size == 32
     assert make_config(backbone="none") == plain
 
 
 def test_a_history_without_length_is_refused():
-    with pytest.raises(ConfigError, match=r"skip_epochs \(1\) leaves nothing"):
-        make_config(n_epochs=1.0)
+    with pytest.raises(ConfigError, match=r"skip_epochs \(0.75\) leaves nothing"):
+        make_config(n_epochs=0.75)
 
 
 @given(
