@@ -47,6 +47,12 @@ def are_among(some: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.
     return np.isin(_as_items(some), _as_items(others))
 
 
+def firsts(prints: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Return the rows of digests (N, 16) that are no copy of one before, (M,), rising."""
+    _, rows = np.unique(_as_items(prints), return_index=True)
+    return np.sort(rows)
+
+
 def groups_of(
     source: Source, pattern: str | None = None, prints: NDArray[np.uint8] | None = None
 ) -> NDArray[np.intp]:
@@ -67,6 +73,11 @@ def groups_of(
     if pattern is not None:
         keys.append(_keys_in(source, pattern))
     return _merged([_numbered(key) for key in keys])
+
+
+def n_unmatched(source: Source, pattern: str) -> int:
+    """Return of how many samples the name says nothing to ``pattern``; errors of `groups_of`."""
+    return _keys_in(source, pattern).count(None)
 
 
 def _digests(samples: NDArray[Any], pool: Executor) -> Iterable[bytes]:

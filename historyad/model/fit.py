@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from historyad import ranks
 from historyad.config import Config, validate
-from historyad.data.copies import digests
+from historyad.data.copies import are_among, digests, firsts
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.method.detector import train_detector
@@ -71,6 +71,8 @@ def fit_model(
     config, train, kind = plan.config, plan.train, plan.kind
     device = ranks.choose_device(config.device)
     described = {**source.describe(), "n_train": len(train), "copies": _n_copies(prints)}
+    if plan.n_apart < len(plan.held_out):
+        described["held_out_groups"] = plan.n_apart
     if plan.suspects:
         described["set_aside"] = len(plan.suspects)
     with run.lock():
@@ -123,8 +125,12 @@ def calibrate_model(
     config = dataclasses.replace(model.config, **changed)
     validate(config)
     source = model.takes(source)
-    rows = np.flatnonzero(~model.was_trained_on(source))
-    n_known = len(source) - len(rows)
+    prints = digests(source.samples)
+    is_new = ~are_among(prints, model.trained_on)
+    n_known = len(source) - int(is_new.sum())
+    rows = np.flatnonzero(is_new)
+    if source.series is None:
+        rows = np.intersect1d(rows, firsts(prints))  # of copies, one counts
     if not len(rows) or source.fingerprint == model.source.get("fingerprint"):
         raise InputError(
             f"{source.description} is what the detector was trained on, and so looks too normal "
@@ -166,4 +172,4 @@ def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:
 
 def _n_copies(prints: NDArray[np.uint8]) -> int:
     """Return how many of the digests (N, 16) stand there before."""
-    return len(prints) - len(np.unique(prints, axis=0))
+    return len(prints) - len(firsts(prints))

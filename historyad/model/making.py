@@ -92,7 +92,8 @@ class Making:
         self.say(1, "scale and threshold")
         plan, samples = self.plan, self.source.samples
         folds = of_others(samples, plan.folds, config, score, self.source.reach)
-        parts = list(folds) if plan.folds else [(score, plan.held_out)]
+        parts = [(other, np.intersect1d(rows, plan.held_out)) for other, rows in folds]
+        parts = parts or [(score, plan.held_out)]
         calibration = decide(score, samples, parts, config, self.source.reach)
         # Some are found to be unreadable on the way.
         described = {**self.described, "unreadable": len(self.source.unreadable)}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from historyad.config import Config, as_dict, validate
-from historyad.data.copies import groups_of
+from historyad.data.copies import firsts, groups_of
 from historyad.data.series import in_windows, refuse_images, usual_window
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
@@ -27,7 +29,8 @@ class Plan:
     """What is decided before a fit: rows to train on and to hold out, and what was set aside.
 
     With ``folds``, all rows are trained on, and each fold is held out by a detector of the others.
-    ``groups`` number what each row of ``train`` belongs to.
+    ``groups`` number what each row of ``train`` belongs to. Of copies, one is in ``held_out``,
+    whose rows are of ``n_apart`` groups.
     """
 
     config: Config
@@ -35,6 +38,7 @@ class Plan:
     train: Rows
     groups: NDArray[np.intp]
     held_out: Rows
+    n_apart: int
     folds: list[Rows]
     suspects: list[Suspect]
 
@@ -62,23 +66,43 @@ def plan_fit(
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
     trains = which_kind(source.samples, config).trains(config)
     reach = source.reach
-    n_folds = number_of_folds(len(kept), config, trains=trains, reach=reach)
+    # A promise rests on samples that differ: ten copies say no more than one.
+    once = kept if is_series else kept[firsts(prints[kept])]
+
+    def with_copies(part: Rows) -> Rows:
+        return kept[np.isin(groups[kept], groups[once[part]])]
+
+    n_folds = number_of_folds(len(once), config, trains=trains, reach=reach)
     folds: list[Rows] = []
-    if n_folds > 1:
-        parts = split_folds(len(kept), n_folds, config, groups[kept], reach)
-        folds = [kept[rows] for rows in parts]
-        train, held_out = kept, kept
-        config = dataclasses.replace(config, folds=len(folds))
-    else:
-        train, held_out = (
-            kept[rows] for rows in split_rows(len(kept), config, groups[kept], reach)
-        )
-    rate = promised_rate(config, len(held_out) // reach)
+    with _counting_copies(len(kept), len(once)):
+        if n_folds > 1:
+            parts = split_folds(len(once), n_folds, config, groups[once], reach)
+            folds = [with_copies(part) for part in parts]
+            train, held_out = kept, once
+            config = dataclasses.replace(config, folds=len(folds))
+        else:
+            part, rest = split_rows(len(once), config, groups[once], reach)
+            train, held_out = with_copies(part), once[rest]
+        rate = promised_rate(config, len(held_out) // reach)
     config = resolve(dataclasses.replace(config, false_positive_rate=rate), len(train))
     if history is not None and as_dict(history.config) != as_dict(config):
         raise ConfigError("the history has other settings than the fit: give it those of the fit")
     kind = choose_kind(source.samples, config, train)
-    return Plan(config, kind, train, groups[train], held_out, folds, suspects)
+    n_apart = len(np.unique(groups[held_out]))
+    return Plan(config, kind, train, groups[train], held_out, n_apart, folds, suspects)
+
+
+@contextmanager
+def _counting_copies(n: int, n_different: int) -> Iterator[None]:
+    """Say in an error about few samples how many of them are copies."""
+    try:
+        yield
+    except InputError as error:
+        if n == n_different:
+            raise
+        raise InputError(
+            f"{error}. Copies count once: of {n:,} samples, {n_different:,} differ"
+        ) from error
 
 
 def as_samples(source: Source, config: Config) -> tuple[Source, Config]:

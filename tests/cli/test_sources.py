@@ -278,6 +278,34 @@ def test_a_group_is_trained_on_or_held_out_by_name_and_by_column(tmp_path, out_o
     assert "nothing" in capsys.readouterr().err
 
 
+def test_groups_that_say_little_are_mentioned(tmp_path, out_of):
+    values = np.random.default_rng(0).normal(size=(120, 2))
+    lines = [f"day{i % 5}_{i},{a},{b}" for i, (a, b) in enumerate(values)]
+    table = tmp_path / "x.csv"
+    table.write_text("\n".join(["name,a,b", *lines]) + "\n")
+    command = ["fit", table, "--id", "name", "--preset", "instant", "--out"]
+    said = out_of(*command, tmp_path / "days", "--group", r"^day\d").err
+    assert "120 samples of the threshold are of 5 groups: where those of a group are alike" in said
+    assert "no lower rate than 0.17" in said
+    assert "matches no part" not in said
+    said = out_of(*command, tmp_path / "some", "--group", r"^(day3)_").err
+    assert "--group '^(day3)_' matches no part of 96 of 120 names" in said
+    assert "no lower rate than 0.01" in said
+    assert "groups" not in out_of(*command, tmp_path / "none").err
+
+
+def test_training_samples_that_were_saved_again_are_noticed(tmp_path, out_of):
+    """Rounded, they are no copies that a digest knows, and look as normal as copies."""
+    values = np.random.default_rng(0).normal(size=(500, 4))
+    np.save(tmp_path / "x.npy", values[:200])
+    out_of("fit", tmp_path / "x.npy", "--out", tmp_path / "run", "--preset", "instant")
+    for rows, is_said in ((values[:200].round(2), True), (values[200:].round(2), False)):
+        np.save(tmp_path / "y.npy", rows)
+        said = out_of("calibrate", tmp_path / "run", tmp_path / "y.npy")
+        assert f"{len(rows)} samples" in said.out
+        assert ("saved again or rounded" in said.err) == is_said
+
+
 def test_what_is_no_number_is_refused_by_every_command_and_in_python(fitted, tmp_path, capsys):
     for number, value in enumerate((np.nan, np.inf, -np.inf)):
         samples = fitted.normal[:30] / np.float32(255 if fitted.normal.dtype == np.uint8 else 1)
