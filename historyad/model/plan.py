@@ -101,7 +101,7 @@ def _counting_copies(n: int, n_different: int) -> Iterator[None]:
         if n == n_different:
             raise
         raise InputError(
-            f"{error}. Copies count once: of {n:,} samples, {n_different:,} differ"
+            f"{error}. Copies count once, and only {n_different:,} of {n:,} are none"
         ) from error
 
 

@@ -33,7 +33,7 @@ def split_rows(
     if n_held_out < needed or n - n_held_out < _FEWEST_TRAINING_SAMPLES:
         smallest = max(needed / share, (_FEWEST_TRAINING_SAMPLES + 0.5) / (1 - share))
         raise InputError(
-            f"{n} sample{'s' * (n != 1)} are too few: a false-positive rate of "
+            f"{_are(n)} too few: a false-positive rate of "
             f"{config.false_positive_rate or _HIGHEST_RATE:g} needs {needed} held-out samples, and "
             f"calibration_share = {share:g} holds out {n_held_out}, which leaves "
             f"{n - n_held_out} to train on. Give about "
@@ -56,6 +56,10 @@ def split_rows(
     if len(train) < _FEWEST_TRAINING_SAMPLES:
         raise _too_short(n)
     return train, held_out
+
+
+def _are(n: int) -> str:
+    return "1 sample is" if n == 1 else f"{n} samples are"
 
 
 def _too_short(n: int) -> InputError:
@@ -105,9 +109,9 @@ def split_folds(
     if n < needed:
         sure = f" with a confidence of {config.confidence:g}" * bool(config.confidence)
         raise InputError(
-            f"{n} sample{'s' * (n != 1)} are too few for a false-positive rate of "
+            f"{_are(n)} too few for a false-positive rate of "
             f"{config.false_positive_rate or _HIGHEST_RATE:g}{sure}: give at least {needed} normal "
-            "samples, or raise false_positive_rate"
+            "samples" + ", or raise false_positive_rate" * bool(config.false_positive_rate)
         )
     random = numpy_generator(config.seed, Stream.SPLIT, 2)
     fold, sizes = np.empty(n, np.intp), np.zeros(min(n_folds, n_groups), np.intp)

@@ -384,7 +384,7 @@ def test_too_few_samples(table, n, n_held_out, needed):
     with pytest.raises(InputError) as caught:
         HistoryAD(**config).fit(table[:n])
     message = str(caught.value)
-    assert message.startswith(f"{n} sample{'s' * (n > 1)} are too few")
+    assert message.startswith("1 sample is too few" if n == 1 else f"{n} samples are too few")
     assert (
         f"needs 21 held-out samples, and calibration_share = 0.2 holds out {n_held_out}" in message
     )
