@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from historyad.score.calibration import Calibration
 
 _SO_NORMAL = 1e-3  # chance that samples look so normal to a detector that has not seen them
+_FEWEST_COUNTED = 10  # rows
 _ALONE = 2.0  # times as far out as the next held-out sample
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
@@ -125,6 +126,7 @@ def fit(
             _mention_crops(samples, config)
             _mention_dark(samples)
             _mention_unmatched(samples, config)
+            _mention_counting(samples, config)
         with progress() as on_progress, _saying_what_is_kept(out):
             model = fit_model(
                 samples,
@@ -271,6 +273,21 @@ def _mention_crops(samples: Source, config: Config) -> None:
     said = hint(samples.samples, config)
     if said:
         note(f"note: {said}")
+
+
+def _mention_counting(samples: Source, config: Config) -> None:
+    """Say that a column counts the rows, which is no measurement: new rows will look far out."""
+    import numpy as np
+
+    rows = samples.samples
+    if config.window or not samples.columns or len(rows) < _FEWEST_COUNTED:
+        return
+    for place, name in enumerate(samples.columns):
+        if (np.diff(rows[:, place]) == 1).all():
+            note(
+                f"note: column '{name}' counts the rows, and is taken for a value: if it says what "
+                f"they are called, add --id '{name}', or leave it out"
+            )
 
 
 def _mention_unmatched(samples: Source, config: Config) -> None:

@@ -294,6 +294,17 @@ def test_groups_that_say_little_are_mentioned(tmp_path, out_of):
     assert "groups" not in out_of(*command, tmp_path / "none").err
 
 
+def test_a_column_that_counts_the_rows_is_mentioned(tmp_path, out_of):
+    values = np.random.default_rng(0).normal(size=(40, 2))
+    table = tmp_path / "x.csv"
+    table.write_text("nr,a,b\n" + "".join(f"{7 + i},{a},{b}\n" for i, (a, b) in enumerate(values)))
+    command = ["fit", table, "--preset", "instant", "--out"]
+    said = out_of(*command, tmp_path / "run").err
+    assert "column 'nr' counts the rows, and is taken for a value" in said
+    assert "add --id 'nr'" in said
+    assert "counts" not in out_of(*command, tmp_path / "id", "--id", "nr").err
+
+
 def test_training_samples_that_were_saved_again_are_noticed(tmp_path, out_of):
     """Rounded, they are no copies that a digest knows, and look as normal as copies."""
     values = np.random.default_rng(0).normal(size=(500, 4))
