@@ -10,6 +10,7 @@ from torch import Tensor
 
 from historyad.backbones.lite0 import is_installed
 from historyad.config import Config, sees_any_size
+from historyad.data.any_size import Images
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.columns import Columns
@@ -42,8 +43,20 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
     if kind is Features:
         return Features.choose(shape, config, _longest(samples))
     if kind is Crops:
+        if isinstance(samples, Images):
+            _check_sizes(samples, Crops(shape, config.patch, config.scales))
         return Crops.choose(shape, config)
     return Whole.choose(shape, config.image_size)
+
+
+def _check_sizes(images: Images, crops: Crops) -> None:
+    """Raise InputError, which names the first, for images that hold no crop."""
+    least = images.sizes.min(1)  # 0 where a header is damaged
+    for row in np.flatnonzero((least > 0) & (least < crops.smallest_side))[:1].tolist():
+        try:
+            crops.check((*images.sizes[row].tolist(), crops.input_shape[-1]))
+        except InputError as error:
+            raise InputError(f"{images.files.name(row)}: {error}") from error
 
 
 def which_kind(samples: Samples, config: Config) -> type[Kind]:

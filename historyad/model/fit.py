@@ -22,7 +22,7 @@ from historyad.method.history import History
 from historyad.method.loop import OnProgress, OutOfTimeError
 from historyad.model.making import Making
 from historyad.model.model import Model
-from historyad.model.plan import as_samples, plan_fit
+from historyad.model.plan import as_samples, counting_copies, plan_fit
 from historyad.model.run import RunDirectory
 from historyad.model.split import promised_rate
 from historyad.score.calibration import check_number
@@ -137,8 +137,9 @@ def calibrate_model(
             "to it: calibrate on normal samples that it has not seen"
         )
     n = len(rows) // source.reach
-    config = dataclasses.replace(config, false_positive_rate=promised_rate(config, n))
-    check_number(n, config.false_positive_rate, config.confidence)
+    with counting_copies(int(is_new.sum()), len(rows)):
+        config = dataclasses.replace(config, false_positive_rate=promised_rate(config, n))
+        check_number(n, config.false_positive_rate, config.confidence)
     return dataclasses.replace(
         model,
         calibration=calibrate(model.score, source.samples, rows, config, source.reach),

@@ -74,7 +74,7 @@ def plan_fit(
 
     n_folds = number_of_folds(len(once), config, trains=trains, reach=reach)
     folds: list[Rows] = []
-    with _counting_copies(len(kept), len(once)):
+    with counting_copies(len(kept), len(once)):
         if n_folds > 1:
             parts = split_folds(len(once), n_folds, config, groups[once], reach)
             folds = [with_copies(part) for part in parts]
@@ -93,7 +93,7 @@ def plan_fit(
 
 
 @contextmanager
-def _counting_copies(n: int, n_different: int) -> Iterator[None]:
+def counting_copies(n: int, n_different: int) -> Iterator[None]:
     """Say in an error about few samples how many of them are copies."""
     try:
         yield
