@@ -23,6 +23,7 @@ from historyad.cli.common import (
     Run,
     SourceName,
     command_line,
+    keep_apart,
     load_model,
     mention_shadowed,
     open_samples,
@@ -143,6 +144,7 @@ def score(
     """
     parts = parts or PartOptions()
     parts.check()
+    keep_apart(source, files=(out, intervals), folder=maps)
     if parts.is_asked_for:
         from historyad.deploy.parts import Job
 
@@ -223,6 +225,7 @@ def drift(
     from historyad.files import save_json
     from historyad.judge.drift import detect_drift, table_of
 
+    keep_apart(source, files=[json_file])
     model = load_model(run, device)
     samples = apart(open_stream_for(model, source, reading))
     names: list[str] = []

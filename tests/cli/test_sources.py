@@ -305,6 +305,33 @@ def test_a_column_that_counts_the_rows_is_mentioned(tmp_path, out_of):
     assert "counts" not in out_of(*command, tmp_path / "id", "--id", "nr").err
 
 
+def test_what_is_read_is_not_written_over(columns, crops, tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", a=columns.normal)
+    table, photos = tmp_path / "x.csv", tmp_path / "photos"
+    np.savetxt(table, columns.normal, delimiter=",")
+    shutil.copytree(crops.source_of("normal"), photos)
+    link = tmp_path / "link.csv"
+    link.symlink_to(table)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    of_rows, of_photos = str(columns.run), str(crops.run)
+    archive = f"{tmp_path / 'x.npz'}:a"
+    for command in (
+        ["score", of_rows, table, "--out", table],
+        ["score", of_rows, table, "--out", link],
+        ["score", of_rows, link, "--out", tmp_path / "photos" / ".." / "x.csv"],
+        ["drift", of_rows, table, "--json", table],
+        ["probe", of_rows, archive, "--json", tmp_path / "x.npz"],
+        ["evaluate", of_rows, "--normal", table, "--anomalous", archive, "--json", table],
+        ["report", of_rows, "--normal", table, "--out", table],
+        ["score", of_photos, photos, "--maps", photos],
+        ["score", of_photos, photos, "--maps", photos / "maps"],
+        ["probe", of_photos, photos, "--out", photos / "a" / "b"],
+    ):
+        assert main([str(word) for word in command]) == 2, command
+        assert "cannot write" in capsys.readouterr().err, command
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_training_samples_that_were_saved_again_are_noticed(tmp_path, out_of):
     """Rounded, they are no copies that a digest knows, and look as normal as copies."""
     values = np.random.default_rng(0).normal(size=(500, 4))
