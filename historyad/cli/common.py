@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -106,6 +107,35 @@ def open_samples(source: str, reading: Reading, **how: Any) -> Source:
 
     mention_shadowed(source)
     return open_source(source, **vars(reading), **how)
+
+
+def keep_apart(
+    *sources: str | Path | None,
+    files: Iterable[str | Path | None] = (),
+    folder: Path | None = None,
+) -> None:
+    """Raise InputError where a file to write is one of the sources, or a folder lies in one.
+
+    What is written there would replace what is read, or be taken for samples the next time.
+    """
+    for source in filter(None, sources):
+        head, archive, _ = str(source).partition(".npz:")
+        read = Path(head + ".npz" if archive else head)
+        for file in filter(None, files):
+            if _is_same(Path(str(file)), read):
+                raise InputError(f"cannot write {file}: it is what is read; name another file")
+        if folder is not None and any(_is_same(one, read) for one in (folder, *folder.parents)):
+            raise InputError(
+                f"cannot write into {folder}: {read} is read from, and pictures in it would be "
+                "samples the next time; name a folder outside of it"
+            )
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def load_model(run: Path, device: str) -> Model:
