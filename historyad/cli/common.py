@@ -109,7 +109,7 @@ def keep_apart(
         head, archive, _ = str(source).partition(".npz:")
         read = Path(head + ".npz" if archive else head)
         for file in filter(None, files):
-            if _is_same(Path(file), read):
+            if _is_same(Path(str(file)), read):
                 raise InputError(f"cannot write {file}: it is what is read; name another file")
         if folder is not None and any(_is_same(one, read) for one in (folder, *folder.parents)):
             raise InputError(
