@@ -160,7 +160,18 @@ def open_for(
         mixed=model.kind.grid,
         any_size=model.kind.takes_any_size,
     )
+    _mention_order(model, opened)
     return model.takes(opened)
+
+
+def _mention_order(model: Model, samples: Source) -> None:
+    """Say that columns are taken in their order where one side has no names to compare."""
+    if samples.kind == "vector" and bool(samples.columns) != bool(model.feature_names):
+        which = "the detector was fitted on" if samples.columns else f"{samples.description} has"
+        note(
+            f"note: {which} no names of columns, and so they are taken in their order: make sure "
+            "that it is that of the fit"
+        )
 
 
 def _as_fitted(reading: Reading, model: Model) -> Reading:
@@ -174,6 +185,7 @@ def open_stream_for(model: Model, source: str, reading: Reading) -> Source:
 
     mention_shadowed(source)
     opened = open_stream(source, mixed=model.kind.grid, **vars(_as_fitted(reading, model)))
+    _mention_order(model, opened)
     return model.takes(opened)
 
 

@@ -74,7 +74,7 @@ def counting_copies(n: int, n_different: int) -> Iterator[None]:
         if n == n_different:
             raise
         raise InputError(
-            f"{error}. Copies count once, and only {n_different:,} of {n:,} are none"
+            f"{error}. Copies count once, and {n - n_different:,} of {n:,} samples are copies"
         ) from error
 
 

@@ -332,6 +332,23 @@ def test_what_is_read_is_not_written_over(columns, crops, tmp_path, capsys):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_columns_without_names_are_taken_in_their_order_and_said_to_be(tmp_path, out_of):
+    values = np.random.default_rng(0).normal(size=(60, 2))
+    lines = "".join(f"{a},{b}\n" for a, b in values)
+    (tmp_path / "named.csv").write_text("a,b\n" + lines)
+    (tmp_path / "bare.csv").write_text(lines)
+    for fitted in ("named", "bare"):
+        run = tmp_path / fitted
+        out_of("fit", tmp_path / f"{fitted}.csv", "--out", run, "--preset", "instant")
+        for scored in ("named", "bare"):
+            said = out_of("score", run, tmp_path / f"{scored}.csv").err
+            assert ("they are taken in their order" in said) == (scored != fitted)
+    assert (
+        "the detector was fitted on no names of columns"
+        in out_of("drift", tmp_path / "bare", tmp_path / "named.csv").err
+    )
+
+
 def test_training_samples_that_were_saved_again_are_noticed(tmp_path, out_of):
     """Rounded, they are no copies that a digest knows, and look as normal as copies."""
     values = np.random.default_rng(0).normal(size=(500, 4))

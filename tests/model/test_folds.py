@@ -152,10 +152,10 @@ def test_copies_count_once_for_what_is_promised(tmp_path, times, settings):
         alarms.append(model(rows[100:]).is_anomalous.mean())
         renewed = calibrate_model(model, open_source(np.repeat(rows[100:150], 3, axis=0)))
         assert renewed.calibration.n_apart == 50
-        with pytest.raises(InputError, match="Copies count once, and only 20 of 60 are none"):
+        with pytest.raises(InputError, match="Copies count once, and 40 of 60 samples are copies"):
             calibrate_model(model, open_source(np.repeat(rows[100:120], 3, axis=0)))
     assert np.mean(alarms) < 0.045  # 0.05 and 0.12 where each copy counts
-    with pytest.raises(InputError, match="Copies count once, and only 50 of 500 are none"):
+    with pytest.raises(InputError, match="Copies count once, and 450 of 500 samples are copies"):
         instant(np.repeat(few_rows(50), 10, axis=0), tmp_path / "few", false_positive_rate=0.01)
 
 
