@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -108,6 +109,35 @@ def open_samples(source: str, reading: Reading, **how: Any) -> Source:
     return open_source(source, **vars(reading), **how)
 
 
+def keep_apart(
+    *sources: str | Path | None,
+    files: Iterable[str | Path | None] = (),
+    folder: Path | None = None,
+) -> None:
+    """Raise InputError where a file to write is one of the sources, or a folder lies in one.
+
+    What is written there would replace what is read, or be taken for samples the next time.
+    """
+    for source in filter(None, sources):
+        head, archive, _ = str(source).partition(".npz:")
+        read = Path(head + ".npz" if archive else head)
+        for file in filter(None, files):
+            if _is_same(Path(str(file)), read):
+                raise InputError(f"cannot write {file}: it is what is read; name another file")
+        if folder is not None and any(_is_same(one, read) for one in (folder, *folder.parents)):
+            raise InputError(
+                f"cannot write into {folder}: {read} is read from, and pictures in it would be "
+                "samples the next time; name a folder outside of it"
+            )
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
 def load_model(run: Path, device: str) -> Model:
     """Return the model of a finished fit."""
     from historyad.model.model import Model
@@ -130,7 +160,18 @@ def open_for(
         mixed=model.kind.grid,
         any_size=model.kind.takes_any_size,
     )
+    _mention_order(model, opened)
     return model.takes(opened)
+
+
+def _mention_order(model: Model, samples: Source) -> None:
+    """Say that columns are taken in their order where one side has no names to compare."""
+    if samples.kind == "vector" and bool(samples.columns) != bool(model.feature_names):
+        which = "the detector was fitted on" if samples.columns else f"{samples.description} has"
+        note(
+            f"note: {which} no names of columns, and so they are taken in their order: make sure "
+            "that it is that of the fit"
+        )
 
 
 def _as_fitted(reading: Reading, model: Model) -> Reading:
@@ -144,6 +185,7 @@ def open_stream_for(model: Model, source: str, reading: Reading) -> Source:
 
     mention_shadowed(source)
     opened = open_stream(source, mixed=model.kind.grid, **vars(_as_fitted(reading, model)))
+    _mention_order(model, opened)
     return model.takes(opened)
 
 

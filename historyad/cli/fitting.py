@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from historyad.model.model import Model
     from historyad.score.calibration import Calibration
 
+_SO_NORMAL = 1e-3  # chance that samples look so normal to a detector that has not seen them
+_FEWEST_COUNTED = 10  # rows
 _ALONE = 2.0  # times as far out as the next held-out sample
 _TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
@@ -123,6 +125,8 @@ def fit(
             report_unreadable(samples)
             _mention_crops(samples, config)
             _mention_dark(samples)
+            _mention_unmatched(samples, config)
+            _mention_counting(samples, config)
         with progress() as on_progress, _saying_what_is_kept(out):
             model = fit_model(
                 samples,
@@ -156,7 +160,11 @@ def fit(
     if suspects := RunDirectory(out).read_suspects():
         say(_set_aside([one.name for one in suspects], out))
     if copies := model.source.get("copies"):
-        say(f"{copies:,} are copies of another sample: copies were kept together")
+        say(
+            f"{copies:,} are copies of another sample: copies were kept together, and count once "
+            "for the threshold"
+        )
+    _mention_groups(model)
     _mention_training(model, out, limit)
     note(f"next: historyad score {out} SOURCE", file=sys.stdout)
 
@@ -219,6 +227,17 @@ def _mention_rate(model: Model, config: Config) -> None:
         )
 
 
+def _mention_groups(model: Model) -> None:
+    """Say where a promise rests on fewer groups than it would take samples."""
+    n, rate = model.source.get("held_out_groups"), model.calibration.false_positive_rate
+    if n is not None and rate * (n + 1) < 1:
+        note(
+            f"note: the {model.calibration.n_apart:,} samples of the threshold are of {n} "
+            f"group{'s' * (n != 1)}: where those of a group are alike, they promise no lower rate "
+            f"than {1 / (n + 1):.2g}"
+        )
+
+
 def _is_set_by_one(model: Model) -> bool:
     """Whether the threshold is the highest held-out score, and that one stands far from all."""
     import numpy as np
@@ -254,6 +273,32 @@ def _mention_crops(samples: Source, config: Config) -> None:
     said = hint(samples.samples, config)
     if said:
         note(f"note: {said}")
+
+
+def _mention_counting(samples: Source, config: Config) -> None:
+    """Say that a column counts the rows, which is no measurement: new rows will look far out."""
+    import numpy as np
+
+    rows = samples.samples
+    if config.window or not samples.columns or len(rows) < _FEWEST_COUNTED:
+        return
+    for place, name in enumerate(samples.columns):
+        if (np.diff(rows[:, place]) == 1).all():
+            note(
+                f"note: column '{name}' counts the rows, and is taken for a value: if it says what "
+                f"they are called, add --id '{name}', or leave it out"
+            )
+
+
+def _mention_unmatched(samples: Source, config: Config) -> None:
+    """Say of how many samples --group knows no group."""
+    from historyad.data.copies import n_unmatched
+
+    if config.group and (n := n_unmatched(samples, config.group)):
+        note(
+            f"note: --group '{config.group}' matches no part of {n:,} of {len(samples):,} names: "
+            "those are taken to belong to no other"
+        )
 
 
 def _mention_dark(samples: Source) -> None:
@@ -306,6 +351,20 @@ def calibrate(
             ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
         ]
     )
+    _mention_so_normal(before, after)
+
+
+def _mention_so_normal(before: Calibration, after: Calibration) -> None:
+    """Say where samples look more normal than those that a detector has not seen."""
+    from historyad.score.calibration import chance_of_so_normal
+
+    low, chance = chance_of_so_normal(after.scores, before.scores)
+    if chance < _SO_NORMAL:
+        note(
+            f"note: {low:,} of {len(after.scores):,} samples look more normal than nearly all of "
+            "those that it was calibrated on before: where they are what it was trained on, saved "
+            "again or rounded, there will be more false alarms; calibrate on others"
+        )
 
 
 def _left_out(model: Model) -> str:

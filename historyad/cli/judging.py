@@ -21,6 +21,7 @@ from historyad.cli.common import (
     Run,
     SkipUnreadable,
     command_line,
+    keep_apart,
     load_model,
     open_for,
     report_unreadable,
@@ -70,6 +71,7 @@ def evaluate(
     )
     from historyad.judge.report import n_used_of
 
+    keep_apart(normal, anomalous, files=[json_file])
     model = load_model(run, device)
     opened = partial(open_for, model, reading=reading, skip_unreadable=skip_unreadable)
     if root is not None:
@@ -189,6 +191,7 @@ def probe(
     """
     from historyad.judge.probe import draw_probe, probe_model, table_of
 
+    keep_apart(source, files=[json_file], folder=out)
     model = load_model(run, device)
     opened = open_for(model, source, reading, skip_unreadable=skip_unreadable)
     with progress() as on_progress:
@@ -218,6 +221,7 @@ def report(
     """Write one HTML file on how a detector was trained and how it decides."""
     from historyad.judge.report import write_report
 
+    keep_apart(source, normal, anomalous, files=[out])
     model = load_model(run, device)
     sources = [
         None if name is None else open_for(model, name, reading, skip_unreadable=True)

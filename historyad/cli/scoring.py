@@ -18,6 +18,7 @@ from historyad.cli.common import (
     Reading,
     Run,
     SourceName,
+    keep_apart,
     load_model,
     mention_shadowed,
     open_stream_for,
@@ -120,6 +121,7 @@ def score(
     """
     parts, added = parts or PartOptions(), added or Additions()
     parts.check()
+    keep_apart(source, files=(out, added.intervals), folder=added.maps)
     if parts.is_asked_for:
         from historyad.deploy.parts import Job
 

@@ -16,6 +16,7 @@ from historyad.cli.common import (
     Reading,
     Run,
     SourceName,
+    keep_apart,
     load_model,
     open_samples,
     open_stream_for,
@@ -56,6 +57,7 @@ def drift(
     from historyad.data.shards import printable
     from historyad.judge.drift import detect_drift, table_of
 
+    keep_apart(source, files=[json_file])
     model = load_model(run, device)
     samples = apart(open_stream_for(model, source, reading))
     names: list[str] = []

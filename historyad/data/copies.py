@@ -39,6 +39,11 @@ def groups_of(source: Source, pattern: str | None = None) -> NDArray[np.intp]:
     return _merged([_numbered(key) for key in keys])
 
 
+def n_unmatched(source: Source, pattern: str) -> int:
+    """Return of how many samples the name says nothing to ``pattern``; errors of `groups_of`."""
+    return _keys_in(source, pattern).count(None)
+
+
 def _keys_in(source: Source, pattern: str) -> list[str | None]:
     """Return what ``pattern`` finds in each name; None where it finds nothing."""
     try:

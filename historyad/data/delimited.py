@@ -11,9 +11,11 @@ decimals                              points, or commas where all have commas; w
                                       only
 first line                            names of columns, if it holds no number; pandas' numbers above
                                       row numbers; a comment, # a,b, as numpy writes it
-a name too few                        the first column names the rows, as R writes them
-a column without a name               names the rows if it is the first; is passed over if it is
-                                      empty, as after a separator at the end of each line
+a name too few                        the first column names the rows, as R writes them; between
+                                      commas not if it may be the whole part of a decimal
+a column without a name               names the rows if it is the first, also as Unnamed: 0, which
+                                      pandas calls it; is passed over if it is empty, as after a
+                                      separator at the end of each line
 a line of units                       passed over: the second, where it holds no number and the
                                       third does
 True, False                           1, 0, in any case, in a column that holds nothing else
@@ -97,7 +99,7 @@ def _read(text: Iterable[str], where: str, roles: Roles, chunk_lines: int) -> Ta
     separator = _separator(some[:_SAMPLE_LINES])
     rows = _Rows(separator)
     first = rows.parse(some, lines)
-    layout, n_above = find_layout(first, where, roles)
+    layout, n_above = find_layout(first, where, roles, separator)
     cells = Cells(layout, separator, where)
     cells.add(first[n_above:])
     while some := list(islice(lines, chunk_lines)):

@@ -40,6 +40,12 @@ def are_among(some: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.
     return np.isin(as_items(some), as_items(others))
 
 
+def firsts(prints: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Return the rows of digests (N, 16) that are no copy of one before, (M,), rising."""
+    _, rows = np.unique(as_items(prints), return_index=True)
+    return np.sort(rows)
+
+
 def as_items(prints: NDArray[np.uint8]) -> NDArray[np.void]:
     """Return digests (N, 16) as (N,), each one value."""
     items: NDArray[np.void] = np.ascontiguousarray(prints).view(f"V{_BYTES}")[:, 0]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.tables import Roles, Table, date_error, refuse_doubles, text_error
+from historyad.data.tables import UNNAMED, Roles, Table, date_error, refuse_doubles, text_error
 from historyad.errors import InputError
 from historyad.extras import require
 
@@ -66,13 +66,16 @@ def _names_of(frame: Any) -> list[str]:
 
 
 def _read(
-    frames: Iterable[Any], columns: Sequence[str], index: str | None, roles: Roles, where: str
+    frames: Iterable[Any], columns: list[str], index: str | None, roles: Roles, where: str
 ) -> Table:
     """Return the table of frames that have the same columns, one after the other.
 
-    ``index`` is the column that names the rows unless ``roles`` say otherwise.
+    ``index`` is the column that names the rows unless ``roles`` say otherwise; so does a first one
+    that had no name when pandas read it.
     """
     refuse_doubles(columns, where)
+    if index is None and columns[:1] == [UNNAMED]:
+        index = UNNAMED
     id_place, group_place = roles.places(columns, where)
     index_place = None if index is None else columns.index(index)
     others = {id_place, group_place, index_place}

@@ -23,7 +23,9 @@ _FEWEST_LEVELS, _FLOAT64_NOISE = 256, 2.0**-40
 def open_array(source: Any) -> Source:
     """Return the source of an array, nested lists or a tensor; InputError when it is none."""
     try:
-        values = np.asanyarray(without_torch(source))
+        values = np.asanyarray(plain_array(source))
+    except InputError:
+        raise
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"a {type(source).__name__} cannot be used as an array of samples ({error}); give "
@@ -37,17 +39,42 @@ def open_array(source: Any) -> Source:
     return from_array(values, f"array {values.shape} of {values.dtype}")
 
 
-def without_torch(values: Any) -> Any:
+def plain_array(values: Any) -> Any:
     """Return a tensor, or the tensors of a list, as arrays of numpy; all else as it is.
 
-    Gradients are left behind, and bfloat16, which numpy has not, becomes float32.
+    Gradients are left behind, and bfloat16, which numpy has not, becomes float32. Raises InputError
+    for a tensor that no array holds, and for values that are masked, which are not known.
     """
-    if isinstance(values, list | tuple) and values and hasattr(values[0], "detach"):
-        return [without_torch(value) for value in values]
-    if not hasattr(values, "detach"):
-        return values
-    tensor = values.detach().cpu()
-    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    if isinstance(values, list | tuple) and values and _is_special(values[0]):
+        return [plain_array(value) for value in values]
+    if isinstance(values, np.ma.MaskedArray):
+        if n := int(np.ma.getmaskarray(values).sum()):
+            raise InputError(f"{n:,} values are masked: fill them, or leave out their samples")
+        return values.data
+    return _without_torch(values) if _is_tensor(values) else values
+
+
+def _is_tensor(values: Any) -> bool:
+    return hasattr(values, "detach") and hasattr(values, "numpy")
+
+
+def _is_special(values: Any) -> bool:
+    return _is_tensor(values) or isinstance(values, np.ma.MaskedArray)
+
+
+def _without_torch(tensor: Any) -> Samples:
+    try:
+        found = tensor.detach().cpu()
+        try:
+            array: Samples = found.numpy()
+        except TypeError:  # of a type that numpy has not
+            array = found.float().numpy()
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"a tensor of {tensor.dtype} cannot become an array ({error}): give a dense one of "
+            "plain numbers, such as tensor.to_dense().float()"
+        ) from error
+    return array
 
 
 def is_iterator(source: Any) -> bool:
@@ -226,7 +253,7 @@ def _item_array(item: Any, name: str, mixed: int | None, channels: int | None) -
     if isinstance(item, Image.Image):
         image = image_pixels(item, name)
     else:
-        values = np.asarray(without_torch(item))
+        values = np.asarray(plain_array(item))
         if values.ndim == 1:
             vector: Samples = _as_vectors(values[None], name)[0]
             return vector

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from historyad.data.cells import MISSING, Layout, Row, is_value
-from historyad.data.tables import Roles, refuse_doubles
+from historyad.data.tables import UNNAMED, Roles, refuse_doubles
 from historyad.errors import InputError
 
 Column = tuple[str, ...]  # its cells
@@ -15,7 +15,7 @@ _FRACTION = re.compile(r"\s*[+-]?\d*[.,]\d*([eE][+-]?\d+)?\s*")
 _FEWEST_NUMBERED = 8  # columns whose names would be numbers in equal steps
 
 
-def find_layout(rows: list[Row], where: str, roles: Roles) -> tuple[Layout, int]:
+def find_layout(rows: list[Row], where: str, roles: Roles, separator: str) -> tuple[Layout, int]:
     """Return what the columns are, judged by the first rows, and how many rows are above values."""
     header, n_above = _header(rows, where, roles)
     body = [cells for _, cells in rows[n_above:]]
@@ -28,7 +28,8 @@ def find_layout(rows: list[Row], where: str, roles: Roles) -> tuple[Layout, int]
         return _without_names(columns), n_above
     line, names = header
     at = f"{where}, line {line}"
-    return _with_names(_fit_names(names, columns, at), columns, at, roles), n_above
+    names = _fit_names(names, columns, at, are_commas=separator == ",")
+    return _with_names(names, columns, at, roles), n_above
 
 
 def _without_names(columns: list[Column]) -> Layout:
@@ -38,19 +39,22 @@ def _without_names(columns: list[Column]) -> Layout:
     return Layout(width, (), tuple(range(used)), None, None, tuple(range(used, width)))
 
 
-def _fit_names(names: list[str], columns: list[Column], where: str) -> list[str]:
+def _fit_names(
+    names: list[str], columns: list[Column], where: str, *, are_commas: bool
+) -> list[str]:
     """Return one name for each column, "" where it has none."""
     width = len(columns)
     if len(names) == width:
-        return names
+        return ["" if names[0] == UNNAMED else names[0], *names[1:]]
     if len(names) > width and not any(names[width:]):
         return names[:width]
     if len(names) == width - 1 and not any(columns[-1]):
         return [*names, ""]
-    if len(names) == width - 1 and _can_be_row_names(columns[0]):
+    may_be_decimals = are_commas and _may_be_whole_parts(columns[0], width)
+    if len(names) == width - 1 and _can_be_row_names(columns[0]) and not may_be_decimals:
         return ["", *names]  # as R writes them
     hint = ""
-    if width == 2 * len(names):
+    if width == 2 * len(names) or may_be_decimals:
         hint = "; where commas separate cells, decimals are written with points"
     raise InputError(
         f"{where}: {len(names)} names, but the rows have {width} cells: give each column one "
@@ -61,6 +65,12 @@ def _fit_names(names: list[str], columns: list[Column], where: str) -> list[str]
 def _can_be_row_names(cells: Column) -> bool:
     """Whether cells tell rows apart, and are none that were measured."""
     return len(set(cells)) == len(cells) and not any(_FRACTION.fullmatch(cell) for cell in cells)
+
+
+def _may_be_whole_parts(cells: Column, width: int) -> bool:
+    """Whether numbers in the first of so many columns may stand before commas of decimals."""
+    counts = cells == tuple(str(row + 1) for row in range(len(cells)))  # as R names rows
+    return all(map(is_value, cells)) and (width == 2 or not counts)
 
 
 def _with_names(names: list[str], columns: list[Column], where: str, roles: Roles) -> Layout:
@@ -138,7 +148,7 @@ def _is_header(cells: list[str], below: list[str], where: str, roles: Roles) -> 
         return True
     if len(cells) > 1 and not cells[0] and all(cells[1:]):
         return _is_above_row_names(below, where)
-    _refuse_numbering(cells, where)
+    _refuse_numbering(cells, below, where)
     return False
 
 
@@ -151,20 +161,29 @@ def _is_above_row_names(below: list[str], where: str) -> bool:
     )
 
 
-def _refuse_numbering(cells: list[str], where: str) -> None:
+def _refuse_numbering(cells: list[str], below: list[str], where: str) -> None:
     """Refuse a first line that numbers columns: the numbers look like data."""
     counts = len(cells) > 1 and cells == list(map(str, range(len(cells))))
-    if counts or _are_numbered(cells):
+    # Of few columns, only where what comes next are no whole numbers: years above shares.
+    follow = _are_consecutive(cells) and any(map(_FRACTION.fullmatch, below))
+    if counts or follow or _are_numbered(cells):
         raise InputError(
             f"{where}: {cells[0]} to {cells[-1]} looks like column numbers: write the file with "
             "header=False or, if they are data, put a line of names above it"
         )
 
 
+def _are_consecutive(cells: list[str]) -> bool:
+    if len(cells) < 2 or not all(map(str.isdecimal, cells)):
+        return False
+    return list(map(int, cells)) == list(range(int(cells[0]), int(cells[0]) + len(cells)))
+
+
 def _are_numbered(cells: list[str]) -> bool:
     """Whether cells are several numbers in equal steps, as names of columns are."""
     try:
-        steps = np.diff([float(cell) for cell in cells])
+        with np.errstate(invalid="ignore"):  # of infinite ones
+            steps = np.diff([float(cell) for cell in cells])
     except ValueError:
         return False
     return len(cells) >= _FEWEST_NUMBERED and bool(

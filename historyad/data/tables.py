@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from historyad.errors import InputError
 
+UNNAMED = "Unnamed: 0"  # what pandas calls a first column without a name: numbers of rows
 _LISTED = 20  # names of columns in a message
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from historyad.data.any_size import Images
 from historyad.errors import InputError
 from historyad.extras import require
 from historyad.kinds.damages import Damage, Samples
@@ -45,10 +46,11 @@ def probe_model(
     """Return detection rates of damaged ``samples``, which are normal and were not trained on.
 
     ``samples`` are as a source holds them, uint8 (N, H, W, C) or float32 (N, F); ``limit`` of them
-    are drawn: 200 unless told otherwise, and fewer where they are large. ``on_progress`` is told
+    are drawn: 200 unless told otherwise, and fewer where they are large; of images of several
+    sizes, from those of the most frequent one. ``on_progress`` is told
     after each damage. The result is what JSON can hold::
 
-        n_samples, threshold, requested_false_positive_rate, power, seed
+        n_samples, n_other_sizes, threshold, requested_false_positive_rate, power, seed
         false_positive_rate: {rate, low, high}       of the samples as they are
         corruptions: [{name, unit, strengths, rate, low, high, seen_from, missed_again}, ...]
 
@@ -58,7 +60,10 @@ def probe_model(
     although a weaker one is seen. The same seed gives the same result. Raises InputError for
     samples that the model does not accept.
     """
-    samples = _draw(samples, default_limit(model.kind, samples) if limit is None else limit, seed)
+    rows = _rows_of_one_size(samples)
+    n_other = len(samples) - len(rows)
+    limit = default_limit(model.kind, samples) if limit is None else limit
+    samples = _draw(samples, rows, limit, seed)
     model.kind.check(samples.shape[1:])
     kinds = model.kind.damages(samples.shape[1:])
     n_chunks = len(list(_chunks(samples)))
@@ -76,6 +81,7 @@ def probe_model(
     curves = [_curve(kind, detected[i], n) for i, kind in enumerate(kinds)]
     return {
         "n_samples": n,
+        "n_other_sizes": n_other,
         "threshold": model.calibration.threshold,
         "requested_false_positive_rate": model.calibration.false_positive_rate,
         "power": POWER,
@@ -127,8 +133,10 @@ def missed_again(strengths: list[float], rates: list[float], power: float = POWE
 def table_of(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a result of `probe_model` as the rows that a person reads."""
     normal = result["false_positive_rate"]
+    others = result["n_other_sizes"]
+    of = f" of one size, without {others:,} of others" * (others > 0)
     rows = [
-        ("samples", f"{result['n_samples']} normal, threshold {result['threshold']:+.3f}"),
+        ("samples", f"{result['n_samples']} normal{of}, threshold {result['threshold']:+.3f}"),
         (
             "undamaged",
             f"{_percent(normal)} called anomalous, "
@@ -226,12 +234,21 @@ def _draw_strip(axes: Axes, strip: list[Samples]) -> None:
     axes.axis("off")
 
 
-def _draw(samples: Samples, limit: int, seed: int) -> Samples:
+def _rows_of_one_size(samples: Any) -> NDArray[np.intp]:
+    """Return the rows of the most frequent size: damage is done to many samples at a time."""
+    if not isinstance(samples, Images):
+        return np.arange(len(samples))
+    _, size, counts = np.unique(samples.sizes, axis=0, return_inverse=True, return_counts=True)
+    counts[size[~samples.sizes.all(1)]] = 0  # whose header is damaged
+    return np.flatnonzero(size == counts.argmax())
+
+
+def _draw(samples: Samples, rows: NDArray[np.intp], limit: int, seed: int) -> Samples:
     if limit < 1:
         raise InputError(f"limit is {limit}: look at one sample at least")
-    rows = numpy_generator(seed, Stream.PROBE).permutation(len(samples))[:limit]
+    rows = numpy_generator(seed, Stream.PROBE).permutation(rows)[:limit]
     drawn = samples[np.sort(rows)]
-    # Of images of several sizes, those of the size of the first: damage is done to many at a time.
+    # In place of one that cannot be read, another stands, perhaps of another size.
     return np.stack([sample for sample in drawn if sample.shape == drawn[0].shape])
 
 

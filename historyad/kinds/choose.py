@@ -10,6 +10,7 @@ from torch import Tensor
 
 from historyad.backbones.lite0 import is_installed
 from historyad.config import Config, sees_any_size
+from historyad.data.any_size import Images
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.columns import Columns
@@ -53,7 +54,21 @@ def which_kind(samples: Samples, config: Config) -> Kind:
     parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done
     if config.backbone != "none":
         return Features.choose(shape, config, _longest(samples))
-    return Crops.choose(shape, config) if config.patch else Whole.choose(shape, config.image_size)
+    if not config.patch:
+        return Whole.choose(shape, config.image_size)
+    if isinstance(samples, Images):
+        _check_sizes(samples, Crops(shape, config.patch, config.scales))
+    return Crops.choose(shape, config)
+
+
+def _check_sizes(images: Images, crops: Crops) -> None:
+    """Raise InputError, which names the first, for images that hold no crop."""
+    least = images.sizes.min(1)  # 0 where a header is damaged
+    for row in np.flatnonzero((least > 0) & (least < crops.smallest_side))[:1].tolist():
+        try:
+            crops.check((*images.sizes[row].tolist(), crops.input_shape[-1]))
+        except InputError as error:
+            raise InputError(f"{images.files.name(row)}: {error}") from error
 
 
 def _refuse_images_settings(noun: str, config: Config) -> None:

@@ -91,8 +91,7 @@ class Columns(AsOne):
     @property
     def rounding(self) -> NDArray[np.float64]:
         """How far from the value of a constant column rounding alone leads."""
-        rounding: NDArray[np.float64] = _ROUNDING * np.abs(self.center.astype(np.float64))
-        return rounding
+        return _rounding_of(self.center)
 
     def floats(self, prepared: Samples, device: torch.device | str = "cpu") -> Tensor:
         """Return the same numbers as a tensor."""
@@ -239,12 +238,21 @@ def constant_step(n_columns: int) -> float:
     return CONSTANTS.constant_step * math.sqrt(n_columns)
 
 
+def _rounding_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return how far rounding leads from values (F,): of large ones, less than to the next integer.
+
+    A number of a lot may be 1000001 where all others were 1000000.
+    """
+    rounding: NDArray[np.float64] = np.minimum(_ROUNDING * np.abs(values.astype(np.float64)), 0.5)
+    return rounding
+
+
 def robust_scaling(
     vectors: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return median and spread of each column: interquartile range, else `_rare_spread`."""
     low, center, high = np.quantile(vectors.astype(np.float64), [0.25, 0.5, 0.75], axis=0)
-    noise = _ROUNDING * np.abs(center)
+    noise = _rounding_of(center)
     spread = (high - low) / _IQR_OF_NORMAL
     for column in np.flatnonzero(spread <= noise):
         spread[column] = _rare_spread(vectors[:, column] - center[column], noise[column])

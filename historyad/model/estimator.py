@@ -27,8 +27,10 @@ from historyad.config import (
     sees_any_size,
 )
 from historyad.data.datasets import open_source
-from historyad.data.in_memory import without_torch
+from historyad.data.frames import is_frame, read_frame
+from historyad.data.in_memory import plain_array
 from historyad.data.sources import Source
+from historyad.data.tables import Roles, refuse_doubles
 from historyad.errors import InputError
 from historyad.extras import require
 from historyad.kinds.choose import settle
@@ -243,14 +245,26 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     def _config(self) -> Config:
         return make_config(self.preset, **given(self))
 
-    def _open(self, X: Any, *, reset: bool) -> Source:
-        """Return ``X`` as a source; arrays go through scikit-learn's own checks."""
-        X = without_torch(X)
-        is_array = _is_array(X)
-        if is_array:
-            array = check_array(
+    def _checked(self, X: Any) -> NDArray[Any]:
+        """Return an array by scikit-learn's checks; InputError names a column of a data frame."""
+        try:
+            array: NDArray[Any] = check_array(
                 X, allow_nd=True, ensure_all_finite=False, dtype="numeric", estimator=self
             )
+        except (TypeError, ValueError):
+            if is_frame(X):
+                read_frame(X, Roles())
+            raise
+        if array.dtype == object and is_frame(X):  # of times with a zone
+            read_frame(X, Roles())
+        return array
+
+    def _open(self, X: Any, *, reset: bool) -> Source:
+        """Return ``X`` as a source; arrays go through scikit-learn's own checks."""
+        X = _with_texts_for_names(plain_array(X))
+        is_array = _is_array(X)
+        if is_array:
+            array = self._checked(X)
             # Of images, whose "features" are rows, some detectors take any size.
             if reset or array.ndim == 2:
                 validate_data(self, X, reset=reset, skip_check_array=True)
@@ -275,6 +289,21 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         if source.columns:
             self.feature_names_in_: NDArray[Any] = np.array(source.columns, object)
         return source
+
+
+def _with_texts_for_names(X: Any) -> Any:
+    """Return a pandas frame whose columns have names of text, unless they just count them.
+
+    scikit-learn passes over names that are no texts, and so would not see that columns changed
+    places. InputError where two columns have one name.
+    """
+    if not (hasattr(X, "set_axis") and hasattr(X, "columns")):
+        return X
+    names = [str(name) for name in X.columns]
+    refuse_doubles(names, type(X).__name__)
+    counts = list(X.columns) == list(range(len(names)))
+    is_text = all(isinstance(name, str) for name in X.columns)
+    return X if counts or is_text else X.set_axis(names, axis=1)
 
 
 # `help(HistoryAD)` explains every setting.

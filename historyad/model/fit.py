@@ -12,6 +12,7 @@ import numpy as np
 
 from historyad import ranks
 from historyad.config import Config, validate
+from historyad.data.digests import firsts
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
 from historyad.method.detector import train_detector
@@ -22,7 +23,7 @@ from historyad.model.making import Making
 from historyad.model.model import Model
 from historyad.model.plan import plan_fit
 from historyad.model.run import RunDirectory
-from historyad.model.split import promised_rate
+from historyad.model.split import counting_copies, promised_rate
 from historyad.score.calibration import check_number
 from historyad.score.decide import calibrate
 
@@ -108,16 +109,20 @@ def calibrate_model(
     config = dataclasses.replace(model.config, **changed)
     validate(config)
     source = model.takes(source)
-    rows = np.flatnonzero(~model.was_trained_on(source))
-    n_known = len(source) - len(rows)
+    is_new = ~model.was_trained_on(source)
+    n_known = len(source) - int(is_new.sum())
+    rows = np.flatnonzero(is_new)
+    if source.series is None:
+        rows = np.intersect1d(rows, firsts(source.digests))  # of copies, one counts
     if not len(rows) or source.fingerprint == model.source.get("fingerprint"):
         raise InputError(
             f"{source.description} is what the detector was trained on, and so looks too normal "
             "to it: calibrate on normal samples that it has not seen"
         )
     n = len(rows) // source.reach
-    config = dataclasses.replace(config, false_positive_rate=promised_rate(config, n))
-    check_number(n, config.false_positive_rate, config.confidence)
+    with counting_copies(int(is_new.sum()), len(rows)):
+        config = dataclasses.replace(config, false_positive_rate=promised_rate(config, n))
+        check_number(n, config.false_positive_rate, config.confidence)
     return dataclasses.replace(
         model,
         calibration=calibrate(model.score, source.samples, rows, config, source.reach),

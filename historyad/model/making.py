@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from historyad import ranks
@@ -88,7 +89,8 @@ class Making:
         self.say(1, "scale and threshold")
         source, split = self.plan.source, self.plan.split
         folds = of_others(source.samples, split.folds, config, score, source.reach)
-        parts = list(folds) if split.folds else [(score, split.held_out)]
+        parts = [(other, np.intersect1d(rows, split.held_out)) for other, rows in folds]
+        parts = parts or [(score, split.held_out)]
         calibration = decide(score, source.samples, parts, config, source.reach)
         return Model(
             score,

@@ -13,6 +13,7 @@ import torch
 from historyad import ranks
 from historyad.config import Config, as_dict, validate
 from historyad.data.copies import groups_of
+from historyad.data.digests import firsts
 from historyad.data.series import in_windows
 from historyad.data.sources import Source
 from historyad.errors import ConfigError, InputError
@@ -48,11 +49,13 @@ class Plan:
 
     def describe(self) -> dict[str, Any]:
         """Return what a run and a model remember of the samples, as JSON can hold it."""
-        prints = self.source.digests
+        prints, held_out = self.source.digests, self.split.held_out
+        n_groups = len(np.unique(self.groups[held_out]))
         return {
             **self.source.describe(),
             "n_train": len(self.split.train),
-            "copies": len(prints) - len(np.unique(prints, axis=0)),
+            "copies": len(prints) - len(firsts(prints)),
+            **({"held_out_groups": n_groups} if n_groups < len(held_out) else {}),
             **({"set_aside": len(self.suspects)} if self.suspects else {}),
         }
 
@@ -74,8 +77,9 @@ def plan_fit(
     if config.contamination:  # what a run has set aside stays so
         suspects = list(known) or find_suspects(kind.learnt_from(source.samples), source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
-    trains = kind.trains(config)
-    split, config = split_samples(kept, groups[kept], config, trains=trains, reach=source.reach)
+    trains, reach = kind.trains(config), source.reach
+    once = kept if source.series is not None else kept[firsts(source.digests[kept])]
+    split, config = split_samples(kept, once, groups, config, trains=trains, reach=reach)
     kind = kind.learnt_from(source.samples, split.train)
     config = resolve(config, len(split.train))
     if history is not None and as_dict(history.config) != as_dict(config):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +30,7 @@ class Split:
     """Rows to train on and to hold out.
 
     With ``folds``, all rows are trained on, and each fold is held out by a detector of the others.
+    Of copies, one is in ``held_out``.
     """
 
     train: Rows
@@ -36,24 +39,43 @@ class Split:
 
 
 def split_samples(
-    rows: Rows, groups: Rows, config: Config, *, trains: bool, reach: int = 1
+    rows: Rows, once: Rows, groups: Rows, config: Config, *, trains: bool, reach: int = 1
 ) -> tuple[Split, Config]:
     """Return how ``rows`` of samples are split, and the settings with what that decides.
 
-    ``trains`` says whether networks are trained; ``groups`` (n,) and ``reach`` are those of
-    `split_rows`. Raises ConfigError, and InputError for too few samples.
+    ``once`` are the rows that are no copies of one before: the promise rests on these alone, as ten
+    copies say no more than one. ``groups`` (N,) number what each sample belongs to, ``trains`` says
+    whether networks are trained, and ``reach`` is that of `split_rows`. Raises ConfigError, and
+    InputError for too few samples.
     """
-    n = len(rows)
-    n_folds = number_of_folds(n, config, trains=trains, reach=reach)
-    if n_folds > 1:
-        folds = [rows[part] for part in split_folds(n, n_folds, config, groups, reach)]
-        split = Split(rows, rows, folds)
-        config = dataclasses.replace(config, folds=len(folds))
-    else:
-        train, held_out = split_rows(n, config, groups, reach)
-        split = Split(rows[train], rows[held_out], [])
-    rate = promised_rate(config, len(split.held_out) // reach)
+
+    def with_copies(part: Rows) -> Rows:
+        return rows[np.isin(groups[rows], groups[once[part]])]
+
+    n_folds = number_of_folds(len(once), config, trains=trains, reach=reach)
+    with counting_copies(len(rows), len(once)):
+        if n_folds > 1:
+            parts = split_folds(len(once), n_folds, config, groups[once], reach)
+            split = Split(rows, once, [with_copies(part) for part in parts])
+            config = dataclasses.replace(config, folds=len(parts))
+        else:
+            train, held_out = split_rows(len(once), config, groups[once], reach)
+            split = Split(with_copies(train), once[held_out], [])
+        rate = promised_rate(config, len(split.held_out) // reach)
     return split, dataclasses.replace(config, false_positive_rate=rate)
+
+
+@contextmanager
+def counting_copies(n: int, n_different: int) -> Iterator[None]:
+    """Say in an error about few samples how many of them are copies."""
+    try:
+        yield
+    except InputError as error:
+        if n == n_different:
+            raise
+        raise InputError(
+            f"{error}. Copies count once, and {n - n_different:,} of {n:,} samples are copies"
+        ) from error
 
 
 def split_rows(
@@ -70,7 +92,7 @@ def split_rows(
     if n_held_out < needed or n - n_held_out < _FEWEST_TRAINING_SAMPLES:
         smallest = max(needed / share, (_FEWEST_TRAINING_SAMPLES + 0.5) / (1 - share))
         raise InputError(
-            f"{n} sample{'s' * (n != 1)} are too few: a false-positive rate of "
+            f"{_are(n)} too few: a false-positive rate of "
             f"{config.false_positive_rate or _HIGHEST_RATE:g} needs {needed} held-out samples, and "
             f"calibration_share = {share:g} holds out {n_held_out}, which leaves "
             f"{n - n_held_out} to train on. Give about "
@@ -93,6 +115,10 @@ def split_rows(
     if len(train) < _FEWEST_TRAINING_SAMPLES:
         raise _too_short(n)
     return train, held_out
+
+
+def _are(n: int) -> str:
+    return "1 sample is" if n == 1 else f"{n} samples are"
 
 
 def _too_short(n: int) -> InputError:
@@ -140,9 +166,9 @@ def split_folds(n: int, n_folds: int, config: Config, groups: Rows, reach: int =
     if n < needed:
         sure = f" with a confidence of {config.confidence:g}" * bool(config.confidence)
         raise InputError(
-            f"{n} sample{'s' * (n != 1)} are too few for a false-positive rate of "
+            f"{_are(n)} too few for a false-positive rate of "
             f"{config.false_positive_rate or _HIGHEST_RATE:g}{sure}: give at least {needed} normal "
-            "samples, or raise false_positive_rate"
+            "samples" + ", or raise false_positive_rate" * bool(config.false_positive_rate)
         )
     random = numpy_generator(config.seed, Stream.SPLIT, 2)
     fold, sizes = np.empty(n, np.intp), np.zeros(min(n_folds, n_groups), np.intp)

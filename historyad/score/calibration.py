@@ -23,6 +23,7 @@ from historyad.score.result import Scored
 
 _MOST_SAMPLES = 2**21  # whose scores fit into the JSON of a model
 _SLIGHTLY, _TOLERANCE = 1e-12, 1e-9  # what rounding makes of a quotient, and of a probability
+_TWENTY = 20  # of these held-out scores, one is among the lowest
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
 
@@ -140,6 +141,26 @@ def check_number(n: int, false_positive_rate: float, confidence: float = 0.0) ->
             f"{n:,} held-out normal samples are more than the {_MOST_SAMPLES:,} whose scores a "
             "model file holds: give a part of them"
         )
+
+
+def chance_of_so_normal(
+    scores: NDArray[np.floating], before: NDArray[np.floating]
+) -> tuple[int, float]:
+    """Return how many of ``scores`` (m,) are among the lowest, and how likely so many would be.
+
+    The lowest are those below a twentieth of the held-out scores ``before`` (n,). Of like samples
+    that the detector has not seen, as many fall there by chance as the hypergeometric law says;
+    copies of training samples that were saved again, and so are no longer equal, fall there often.
+    """
+    from scipy.stats import hypergeom  # slow to import
+
+    n, m = len(before), len(scores)
+    rank = n // _TWENTY
+    low = int((scores < np.sort(before)[rank]).sum())
+    if not low:
+        return 0, 1.0
+    # The first rank + low of all, in their order, have at least that many of the new.
+    return low, float(hypergeom(n + m, m, rank + low).sf(low - 1))
 
 
 def samples_needed(false_positive_rate: float, confidence: float = 0.0) -> int:

@@ -278,6 +278,89 @@ def test_a_group_is_trained_on_or_held_out_by_name_and_by_column(tmp_path, out_o
     assert "nothing" in capsys.readouterr().err
 
 
+def test_groups_that_say_little_are_mentioned(tmp_path, out_of):
+    values = np.random.default_rng(0).normal(size=(120, 2))
+    lines = [f"day{i % 5}_{i},{a},{b}" for i, (a, b) in enumerate(values)]
+    table = tmp_path / "x.csv"
+    table.write_text("\n".join(["name,a,b", *lines]) + "\n")
+    command = ["fit", table, "--id", "name", "--preset", "instant", "--out"]
+    said = out_of(*command, tmp_path / "days", "--group", r"^day\d").err
+    assert "120 samples of the threshold are of 5 groups: where those of a group are alike" in said
+    assert "no lower rate than 0.17" in said
+    assert "matches no part" not in said
+    said = out_of(*command, tmp_path / "some", "--group", r"^(day3)_").err
+    assert "--group '^(day3)_' matches no part of 96 of 120 names" in said
+    assert "no lower rate than 0.01" in said
+    assert "groups" not in out_of(*command, tmp_path / "none").err
+
+
+def test_a_column_that_counts_the_rows_is_mentioned(tmp_path, out_of):
+    values = np.random.default_rng(0).normal(size=(40, 2))
+    table = tmp_path / "x.csv"
+    table.write_text("nr,a,b\n" + "".join(f"{7 + i},{a},{b}\n" for i, (a, b) in enumerate(values)))
+    command = ["fit", table, "--preset", "instant", "--out"]
+    said = out_of(*command, tmp_path / "run").err
+    assert "column 'nr' counts the rows, and is taken for a value" in said
+    assert "add --id 'nr'" in said
+    assert "counts" not in out_of(*command, tmp_path / "id", "--id", "nr").err
+
+
+def test_what_is_read_is_not_written_over(columns, crops, tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", a=columns.normal)
+    table, photos = tmp_path / "x.csv", tmp_path / "photos"
+    np.savetxt(table, columns.normal, delimiter=",")
+    shutil.copytree(crops.source_of("normal"), photos)
+    link = tmp_path / "link.csv"
+    link.symlink_to(table)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    of_rows, of_photos = str(columns.run), str(crops.run)
+    archive = f"{tmp_path / 'x.npz'}:a"
+    for command in (
+        ["score", of_rows, table, "--out", table],
+        ["score", of_rows, table, "--out", link],
+        ["score", of_rows, link, "--out", tmp_path / "photos" / ".." / "x.csv"],
+        ["drift", of_rows, table, "--json", table],
+        ["probe", of_rows, archive, "--json", tmp_path / "x.npz"],
+        ["evaluate", of_rows, "--normal", table, "--anomalous", archive, "--json", table],
+        ["report", of_rows, "--normal", table, "--out", table],
+        ["score", of_photos, photos, "--maps", photos],
+        ["score", of_photos, photos, "--maps", photos / "maps"],
+        ["probe", of_photos, photos, "--out", photos / "a" / "b"],
+    ):
+        assert main([str(word) for word in command]) == 2, command
+        assert "cannot write" in capsys.readouterr().err, command
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_columns_without_names_are_taken_in_their_order_and_said_to_be(tmp_path, out_of):
+    values = np.random.default_rng(0).normal(size=(60, 2))
+    lines = "".join(f"{a},{b}\n" for a, b in values)
+    (tmp_path / "named.csv").write_text("a,b\n" + lines)
+    (tmp_path / "bare.csv").write_text(lines)
+    for fitted in ("named", "bare"):
+        run = tmp_path / fitted
+        out_of("fit", tmp_path / f"{fitted}.csv", "--out", run, "--preset", "instant")
+        for scored in ("named", "bare"):
+            said = out_of("score", run, tmp_path / f"{scored}.csv").err
+            assert ("they are taken in their order" in said) == (scored != fitted)
+    assert (
+        "the detector was fitted on no names of columns"
+        in out_of("drift", tmp_path / "bare", tmp_path / "named.csv").err
+    )
+
+
+def test_training_samples_that_were_saved_again_are_noticed(tmp_path, out_of):
+    """Rounded, they are no copies that a digest knows, and look as normal as copies."""
+    values = np.random.default_rng(0).normal(size=(500, 4))
+    np.save(tmp_path / "x.npy", values[:200])
+    out_of("fit", tmp_path / "x.npy", "--out", tmp_path / "run", "--preset", "instant")
+    for rows, is_said in ((values[:200].round(2), True), (values[200:].round(2), False)):
+        np.save(tmp_path / "y.npy", rows)
+        said = out_of("calibrate", tmp_path / "run", tmp_path / "y.npy")
+        assert f"{len(rows)} samples" in said.out
+        assert ("saved again or rounded" in said.err) == is_said
+
+
 def test_what_is_no_number_is_refused_by_every_command_and_in_python(fitted, tmp_path, capsys):
     for number, value in enumerate((np.nan, np.inf, -np.inf)):
         samples = fitted.normal[:30] / np.float32(255 if fitted.normal.dtype == np.uint8 else 1)

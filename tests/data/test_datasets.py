@@ -475,8 +475,25 @@ def test_tensors_that_numpy_does_not_take():
         assert open_source([*tensor]).samples.tolist() == values.tolist()
         assert open_source(row for row in tensor).samples.tolist() == values.tolist()
         assert open_source(Items([*tensor])).samples.tolist() == values.tolist()
-    with pytest.raises(InputError, match="a Tensor cannot be used as an array of samples"):
-        open_source(values.to_sparse())
+    whole = values.round().to(torch.float8_e4m3fn)
+    assert open_source(whole).samples.tolist() == values.round().tolist()
+    for tensor in (values.to_sparse(), torch.empty(3, 2, device="meta")):
+        for source in (tensor, [tensor]):
+            with pytest.raises(InputError, match=r"cannot become an array .* give a dense one"):
+                open_source(source)
+
+
+def test_masked_values_are_not_taken_for_what_lies_behind_them():
+    pixels = np.ma.masked_array(random_pixels(8, 8)[None].repeat(3, axis=0), mask=False)
+    table = np.ma.masked_array([[1.0, 2.0], [3.0, -999.0]], mask=False)
+    for values in (pixels, table):
+        np.testing.assert_array_equal(open_source(values).samples[1].squeeze(), values.data[1])
+        assert not isinstance(open_source(values).samples, np.ma.MaskedArray)
+        masked = values.copy()
+        masked[1, 1] = np.ma.masked
+        for source in (masked, [*masked], Items([*masked])):
+            with pytest.raises(InputError, match=r"values are masked: fill them, or leave out"):
+                open_source(source)
 
 
 def test_mixed_dataset():

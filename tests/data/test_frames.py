@@ -101,6 +101,15 @@ def test_the_index_of_pandas_names_the_rows_unless_it_counts_them():
     assert open_source(pandas.DataFrame({0: [1, 2], ("b", 1): [3, 4]})).columns == ("0", "('b', 1)")
 
 
+def test_a_first_column_that_pandas_found_without_a_name_names_the_rows(tmp_path):
+    pandas.DataFrame({"a": [1.5, 2.5], "b": [3, 4]}).to_csv(tmp_path / "x.csv")
+    again = pandas.read_csv(tmp_path / "x.csv")
+    again.to_csv(tmp_path / "y.csv", index=False)
+    for source in (again, polars.from_pandas(again), tmp_path / "x.csv", tmp_path / "y.csv"):
+        opened = open_source(source)
+        assert (opened.columns, list(opened.names)) == (("a", "b"), ["0", "1"])
+
+
 def test_frames_without_rows_or_columns():
     with pytest.raises(InputError, match="holds no rows"):
         open_source(pandas.DataFrame({"a": [1.0]})[:0])

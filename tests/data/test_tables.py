@@ -64,11 +64,20 @@ def test_rows_may_have_names_in_a_column_that_has_none(tmp_path):
         ",a,b\nx,1.5,2\ny,3,-40\n",
         '"a" "b"\n"x" 1.5 2\n"y" 3 -40\n',  # R, write.table
         '"","a","b"\n"x",1.5,2\n"y",3,-40\n',  # R, write.csv
+        '"a","b"\n"x",1.5,2\n"y",3,-40\n',  # R, write.table(sep=",")
         ";a;b\nx;1,5;2\ny;3;-40\n",
+        "Unnamed: 0,a,b\nx,1.5,2\ny,3,-40\n",  # pandas, of a file whose first column had none
     ):
         table = read(tmp_path / "x.csv", text)
         assert (table.values.tolist(), table.names) == (AB, ["x", "y"]), text
         assert table.columns == ("a", "b")
+
+
+def test_rows_that_are_numbered_have_numbers_for_names(tmp_path):
+    for text in ('"a" "b"\n"1" 1.5 2\n"2" 3 -40\n', '"a","b"\n"1",1.5,2\n"2",3,-40\n'):
+        table = read(tmp_path / "x.csv", text)
+        assert (table.values.tolist(), table.names) == (AB, ["1", "2"]), text
+    assert read(tmp_path / "x.csv", '"a"\n"7" 1.5\n"9" 3\n').names == ["7", "9"]
 
 
 def test_what_pandas_writes_is_what_it_had(tmp_path):
@@ -158,6 +167,11 @@ BAD = [
     ("1,2\n3\n", "line 2: 1 cells, 2 expected"),
     ("a,b,c\n1,2\n3,4\n", "line 1: 3 names, but the rows have 2 cells: give each column one name"),
     ("a,b\n1,5,2,5\n", "2 names, but the rows have 4 cells: .* decimals are written with points"),
+    ("a\n3,5\n2,7\n", "1 names, but the rows have 2 cells: .* decimals are written with points"),
+    ("a\n1,234\n2,345\n", "decimals are written with points"),
+    ("a,b\n3,5,1\n2,7,4\n", "2 names, but the rows have 3 cells: .* decimals are written with"),
+    ("2023,2024\n.1,.2\n", "line 1: 2023 to 2024 looks like column numbers: .* put a line"),
+    ("1,2,3\n4,5,.5\n", "line 1: 1 to 3 looks like column numbers"),
     ("a,b\n.5,1,2\n.6,3,4\n", "line 1: 2 names, but the rows have 3 cells"),
     ("a,b,a\n1,2,3\n", "line 1: two columns are called 'a'"),
     ("a,,c\n1,2,3\n", "line 1: column 2 has no name"),
@@ -170,6 +184,7 @@ BAD = [
     ("", "no rows of numbers"),
     (" \n\n", "no rows of numbers"),
     ("1e300,2", "row 0, column 0 (from 0) is 1e+300"),
+    ("1e999,1e999\n", "'1e999' is not a finite number"),
     ("a,b\n1e300,2", "row 0, column 'a' is 1e+300"),
     ('a,b\n"1,2\n3,4\n', "cannot be read as a table (unexpected end of data); is a quote missing?"),
 ]

@@ -672,6 +672,8 @@ def test_a_service_that_ends_is_alive_and_not_ready(model):
         ({"max_files": 0}, "max_files is 0"),
         ({"deadline": float("nan")}, "deadline is nan"),
         ({"max_files": 65, "max_samples": 64}, "never be scored"),
+        ({"token": ""}, "the token is empty: set HISTORYAD_TOKEN"),  # of a secret that is missing
+        ({"token": " "}, "the token is empty"),
     ],
 )
 def test_limits_that_let_nothing_through_are_refused(values, message, run, capsys):

@@ -337,6 +337,7 @@ def test_names_that_others_made_point_here_are_not_answered_for(model):
 
     known = ("localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:80", "192.168.0.7", "box.lan.")
     strange = ("evil.example", "127.0.0.1.evil.example", "localhost.evil", "", "x" * 300, "a:b:c")
+    strange += ("127.0.0.1:80, evil.example", "[::1", "[::1].evil.example", "localhost:evil")
     with serving(model, allowed_host=("Box.lan",)) as client:
         assert [status(client, host) for host in known] == ["200"] * len(known)
         assert [status(client, host) for host in strange] == ["421"] * len(strange)

@@ -5,6 +5,7 @@ import pytest
 
 from historyad import Model
 from historyad.cli import main
+from historyad.data.datasets import open_source
 from historyad.errors import InputError
 from historyad.judge.probe import (
     draw_probe,
@@ -160,6 +161,17 @@ def test_a_picture_of_vectors(columns, tmp_path):
     result = probe_model(columns.model, vectors)
     draw_probe(result, columns.model, vectors[0], tmp_path / "probe.svg")
     assert "<svg" in (tmp_path / "probe.svg").read_text()
+
+
+def test_of_several_sizes_the_most_frequent_is_looked_at_and_said(crops):
+    images = [image[4 * (i in (0, 3)) :] for i, image in enumerate(crops.normal[:12])]
+    source = open_source(images, any_size=True)
+    result = probe_model(crops.model, source.samples)
+    assert (result["n_samples"], result["n_other_sizes"]) == (10, 2)
+    assert table_of(result)[0][1].startswith("10 normal of one size, without 2 of others, ")
+    alone = probe_model(crops.model, crops.normal[[1, 2, *range(4, 12)]])
+    assert table_of(alone)[0][1].startswith("10 normal, ")
+    assert alone["corruptions"][0]["rate"][0] == result["corruptions"][0]["rate"][0]
 
 
 def test_the_command(trained, tmp_path, capsys):

@@ -74,6 +74,16 @@ def test_a_new_value_of_a_constant_column_is_as_far_in_any_unit():
             assert (found == np.float32([[20.0], [-20.0], [0], [0]])).all()
 
 
+def test_the_next_whole_number_is_a_new_value_of_a_constant_column():
+    for lot in (1_000_000, 8_388_607, 16_777_214, 20_231_104):
+        step = float(np.spacing(np.float32(lot), dtype=np.float32)) if lot > 2**24 else 1.0
+        kind = columns_of(np.full((50, 1), lot, np.float32))
+        found = kind.prepare(np.float32([[lot], [lot + step], [lot - step]]))
+        assert (found == np.float32([[0], [10], [-10]])).all(), lot
+    mixed = np.float32([[1_000_000]] * 49 + [[1_000_001]])
+    assert columns_of(mixed).spread[0] > 0
+
+
 def test_what_is_not_finite_stays_so_in_a_constant_column():
     kind = columns_of(np.float32([[1, 2], [1, 3], [1, 4]]))
     bad = np.float32([[np.nan, 3], [np.inf, 3], [-np.inf, 3]])

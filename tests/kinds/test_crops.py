@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import tiny_config
 
+from historyad.data.datasets import open_source
 from historyad.errors import InputError
 from historyad.kinds import crops as module
+from historyad.kinds.choose import choose_kind
 from historyad.kinds.contrast import halved, local_contrast
 from historyad.kinds.crops import Crops, cut_crops
 from historyad.score.maps import MapScore
@@ -125,3 +128,16 @@ def test_json_that_contradicts_itself_is_refused(fields):
     Crops.from_json(good, {})
     with pytest.raises(ValueError, match=r"crops of|scales|samples of shape"):
         Crops.from_json({**good, **fields}, {})
+
+
+def test_an_image_that_holds_no_crop_is_named_before_anything_is_fitted(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, size in enumerate([(40, 30), (40, 40), (12, 40), (40, 15)]):
+        Image.new("L", size, i).save(folder / f"{i}.png")
+    source = open_source(folder, any_size=True)
+    with pytest.raises(InputError, match=r"^2\.png: the images have 12 x 40 pixels, too few for"):
+        choose_kind(source.samples, tiny_config(patch=16))
+    with pytest.raises(InputError, match=r"^0\.png: .* at least 32 x 32"):
+        choose_kind(source.samples, tiny_config(patch=16, scales=2))
+    assert choose_kind(source.samples, tiny_config(patch=8)).name == "crops"

@@ -289,6 +289,36 @@ def test_names_of_columns_are_kept(table, tmp_path):
     assert not hasattr(loaded, "feature_names_in_")
 
 
+def test_columns_that_are_no_texts_are_told_apart_by_name(table):
+    detector = HistoryAD("instant")
+    for names in ([("x", 1), ("x", 2), ("y", 1)], [10, 20, 30], ["a", 1, 2.5]):
+        frame = pandas.DataFrame(table)
+        frame.columns = pandas.Index(names, dtype=object)
+        detector.fit(frame)
+        assert detector.feature_names_in_.tolist() == [str(name) for name in names]
+        with pytest.raises(ValueError, match="in the same order"):
+            detector.anomaly_score(frame.iloc[:, [1, 0, 2]])
+    numbered = detector.fit(pandas.DataFrame(table))
+    assert not hasattr(numbered, "feature_names_in_")
+    twice = pandas.DataFrame(table, columns=["a", "b", "a"])
+    with pytest.raises(InputError, match="two columns are called 'a'"):
+        detector.fit(twice)
+
+
+def test_a_column_of_a_frame_that_is_no_number_is_named(table):
+    good = pandas.DataFrame(table, columns=["a", "b", "c"])
+    times = pandas.date_range("2024", periods=len(good), freq="h")
+    for values, message in (
+        (times, "column 'd': .* is a date or a time"),
+        (times.tz_localize("UTC"), "column 'd': .* is a date or a time"),
+        (times - times[0], "column 'd': .* is a date or a time"),
+        (["red"] * len(good), "column 'd': 'red' is text"),
+        (1j, "column 'd' holds values of type complex128"),
+    ):
+        with pytest.raises(InputError, match=message):
+            HistoryAD("instant").fit(good.assign(d=values))
+
+
 def test_numbers_of_numpy_are_settings(table, tmp_path):
     given = {**TINY, **SMALLEST, "hidden": np.int64(16), "false_positive_rate": np.float32(0.25)}
     HistoryAD(**given).fit(table).save(tmp_path)
@@ -384,7 +414,7 @@ def test_too_few_samples(table, n, n_held_out, needed):
     with pytest.raises(InputError) as caught:
         HistoryAD(**config).fit(table[:n])
     message = str(caught.value)
-    assert message.startswith(f"{n} sample{'s' * (n > 1)} are too few")
+    assert message.startswith("1 sample is too few" if n == 1 else f"{n} samples are too few")
     assert (
         f"needs 21 held-out samples, and calibration_share = 0.2 holds out {n_held_out}" in message
     )
@@ -400,6 +430,14 @@ def test_numbers_that_are_none_are_named(table, value):
             HistoryAD(**TINY).fit(source)
     with pytest.raises(ValueError, match=r"NaN|inf|between 0 and 1|0\.\.1"):
         HistoryAD(**TINY).fit(np.full((100, 8, 8), value))
+
+
+def test_masked_values_are_refused(of_vectors, table):
+    masked = np.ma.masked_greater(table, 4)
+    for use in (HistoryAD("instant").fit, of_vectors.anomaly_score, of_vectors.predict):
+        with pytest.raises(InputError, match="values are masked"):
+            use(masked)
+    of_vectors.predict(np.ma.masked_array(table, mask=False))
 
 
 def test_vectors_have_a_shape(of_vectors):

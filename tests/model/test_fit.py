@@ -76,12 +76,12 @@ def test_the_held_out_samples_are_blocks_from_all_over(n, share):
 
 
 def test_memory_mapped_data_are_not_read_whole(digits, tmp_path):
-    """Ten copies of the digits; only the rows of batches and of held-out samples are read."""
+    """Ten copies of the digits, which count once: only rows that are used are read."""
     np.save(tmp_path / "x.npy", np.concatenate([digits[0]] * 10))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     source = open_source(mapped)
     assert isinstance(source.samples, np.memmap)
-    config = tiny_config(calibration_share=0.01)
+    config = tiny_config(calibration_share=0.1)
     model = fit_model(source, config, RunDirectory(tmp_path / "run"))
     assert len(model.calibration.scores) == 180
 

@@ -139,6 +139,26 @@ def test_copies_are_in_one_fold(tmp_path):
     assert fresh.is_anomalous.mean() < 0.1
 
 
+@pytest.mark.parametrize(("times", "settings"), [(10, {}), (5, {"calibration_share": 0.4})])
+def test_copies_count_once_for_what_is_promised(tmp_path, times, settings):
+    """Ten copies of a hundred rows promise what the hundred do, and keep to it."""
+    alarms = []
+    for seed in range(6):
+        rows = few_rows(3000, seed)
+        copies = np.repeat(rows[:100], times, axis=0)
+        settings = {"false_positive_rate": 0.03, "seed": seed, **settings}
+        model = instant(copies, tmp_path / f"{seed}", **settings)
+        assert model.calibration.n_apart == (40 if "calibration_share" in settings else 100)
+        alarms.append(model(rows[100:]).is_anomalous.mean())
+        renewed = calibrate_model(model, open_source(np.repeat(rows[100:150], 3, axis=0)))
+        assert renewed.calibration.n_apart == 50
+        with pytest.raises(InputError, match="Copies count once, and 40 of 60 samples are copies"):
+            calibrate_model(model, open_source(np.repeat(rows[100:120], 3, axis=0)))
+    assert np.mean(alarms) < 0.045  # 0.05 and 0.12 where each copy counts
+    with pytest.raises(InputError, match="Copies count once, and 450 of 500 samples are copies"):
+        instant(np.repeat(few_rows(50), 10, axis=0), tmp_path / "few", false_positive_rate=0.01)
+
+
 def test_calibration_afterwards_takes_new_samples_alone(tmp_path):
     rows = few_rows(60)
     model = instant(rows, tmp_path / "run")

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from historyad.errors import InputError
-from historyad.score.calibration import Calibration, check_number, lowest_rate, samples_needed
+from historyad.score.calibration import (
+    Calibration,
+    chance_of_so_normal,
+    check_number,
+    lowest_rate,
+    samples_needed,
+)
 
 # Few different values, so that ties abound; and rates that equal a p-value, or just miss it.
 levels = st.integers(-5, 5).map(lambda n: n / 4)
@@ -169,3 +175,22 @@ def test_order_of_held_out_scores_does_not_matter():
     one, other = Calibration.fit(scores, 0.1), Calibration.fit(scores[::-1], 0.1)
     assert one.threshold == other.threshold
     assert (np.diff(one.scores) >= 0).all()
+
+
+def test_the_chance_of_scores_as_low_is_exact():
+    """Of like samples, a chance of a or less comes with a probability of a at most."""
+    random = np.random.default_rng(0)
+    chances = np.array(
+        [
+            chance_of_so_normal(random.normal(size=80), random.normal(size=60))[1]
+            for _ in range(4000)
+        ]
+    )
+    for level in (0.01, 0.05, 0.2):
+        assert level / 2 < (chances <= level).mean() < level + 3 * np.sqrt(level / 4000)
+    before = np.arange(20.0)  # one is below the second lowest
+    assert chance_of_so_normal(before + 1, before) == (0, 1.0)
+    low, chance = chance_of_so_normal(np.array([-1.0, -1.0, 30.0]), before)
+    # 2 or 3 of the first 3 of 23 are among 3.
+    assert low == 2
+    assert chance == pytest.approx((3 * 20 + 1) / math.comb(23, 3))

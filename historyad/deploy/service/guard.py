@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from historyad.names import shown
+
+_HOST = re.compile(r"(\[(?P<address>[^][]*)\]|(?P<name>[^:]*?)\.?)(:\d*)?")
 
 
 class Guard:
@@ -57,11 +60,10 @@ def _refuse(status: int, reason: str) -> JSONResponse:
 
 
 def _name_of(host: str) -> str:
-    """Return a host without its port, brackets and the dot of a full name."""
+    """Return a host without its port, brackets and the dot of a full name; else as it is."""
     host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return (host.partition(":")[0] if host.count(":") == 1 else host).removesuffix(".")
+    found = _HOST.fullmatch(host)
+    return (found["address"] or found["name"] or "") if found else host
 
 
 def _is_address(name: str) -> bool:

@@ -15,14 +15,14 @@ class Limits:
     """The limits of `historyad.deploy.service.app.create_app` and of ``historyad serve``."""
 
     token: Annotated[
-        str,
+        str | None,
         Parameter(
             help="Ask for this bearer token; better given in the environment, where others do not "
             "see it.",
             env_var="HISTORYAD_TOKEN",
             show_env_var=True,
         ),
-    ] = ""
+    ] = None
     max_body_bytes: Annotated[int, Parameter(help="Largest request body.")] = 32 * 2**20
     max_files: Annotated[int, Parameter(help="Most images or vectors in one request.")] = 64
     max_pixels: Annotated[
@@ -80,7 +80,12 @@ class Limits:
     ] = ()
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a limit that lets nothing through."""
+        """Raise ConfigError for a limit that lets nothing through, and for a token that is none."""
+        if self.token is not None and not self.token.strip():
+            raise ConfigError(
+                "the token is empty: set HISTORYAD_TOKEN to letters and digits, or unset it to ask "
+                "for none"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name not in ("token", "allowed_host") and not value > 0:
