@@ -47,6 +47,7 @@ class Constants:
     # A detector that is all but constant on normal samples has no scale of its own.
     smallest_history_spread: float = 0.05
     # Views that count only from a place on their scale; the others count as they are
+    history_of_images: Rule = Rule(floor=0.0)
     gaussian_of_images: Rule = Rule(floor=1.0)
     simplicity: Rule = Rule(floor=0.25, squared=True)
     smoothness: Rule = Rule(floor=0.25, squared=True)

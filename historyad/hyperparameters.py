@@ -230,7 +230,7 @@ class Config:
     )
     detector_momentum: float = _setting(0.9, "beta 1 of Adam in step 3.", low=0.0, high=0.999)
     detector_square_momentum: float = _setting(
-        0.9, "beta 2 of Adam in step 3.", low=0.0, high=0.99999
+        0.999, "beta 2 of Adam in step 3.", low=0.0, high=0.99999
     )
     bound_weight: float = _setting(
         10.0, "lambda: weight of the bound on D_TV's output.", low=1e-3, high=1e4
@@ -266,6 +266,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epoch_images": 0,
         # With Adam's own, house numbers come out as printed, and digits do not: docs/choices.md.
         "detector_momentum": 0.5,
+        "detector_square_momentum": 0.9,
         "penalty_interval": 1,
         "skip_epochs": 1.0,
         "mass_tolerance": 0.0,
@@ -298,6 +299,8 @@ OF_CELLS: dict[str, dict[str, Any]] = {
         "detector_start": "random",
         "detector_epochs": 2.5,
         "detector_learning_rate": 2e-3,
+        "detector_momentum": 0.5,
+        "detector_square_momentum": 0.9,
     },
 }
 OF_CELLS["quick"] = {**OF_CELLS["default"], "epoch_images": 19_200}

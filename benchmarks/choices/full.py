@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from benchmarks.pages import ROWS
 from historyad.files import read_rows
 from historyad.research.reproduce import table1
 from historyad.research.reproduce.figure import separation
-from historyad.research.reproduce.runs import Runs, paper
+from historyad.research.reproduce.runs import Recipe, Runs, paper
 
 OUT = ROWS / "choices" / "full.jsonl"
 KMNIST = "mnist-vs-kmnist"
@@ -39,7 +40,8 @@ MOMENTA: dict[str, dict[str, Any]] = {
 }
 
 
-NORMAL = {
+ADAMS_OWN = "(.9, .999); (.9, .999)"
+NORMAL: dict[str, tuple[Callable[..., Recipe], tuple[str, ...]]] = {
     "house-numbers": (table1.method_of_paper, tuple(table1.SPLITS)),
     "digits": (partial(paper, split=KMNIST), (KMNIST, "mnist-vs-fashion")),
 }

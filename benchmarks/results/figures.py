@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.pages import Row, grouped
+from benchmarks.choices.full import ADAMS_OWN
+from benchmarks.choices.full import OUT as FULL_SIZE
+from benchmarks.pages import Row, commands, grouped
+from historyad.files import read_rows
 from historyad.research.markdown import table
 from historyad.research.reproduce.figure import EDGES
 from historyad.research.reproduce.table1 import OF_PAPER, SPLITS
@@ -36,10 +39,15 @@ round, with photos as normal, the same residual calls every house number normal:
 """
 
 TABLE1_GAP = """
-**Below the paper**, by {gap:.3f} of AUPRC on average: its detector puts house numbers where the
-paper has them, but only {above:.0%} of the photos above 0. The likeliest reasons: it learns from a
-tenth of the paper's images, and it may come to tell these from the history so easily that nothing
-teaches it what lies beyond both.
+**Below the paper**, by {gap:.3f} of AUPRC on average, with the preset `paper`: its detector puts
+house numbers where the paper has them, but only {above:.0%} of the photos above 0.
+"""
+
+TABLE1_ADAM = """
+**The momentum decides it.** The text says "Adam"; with Adam's own momenta, (.9, .999), in both
+steps, instead of (.5, .9), the mean AUPRC is {mean:.3f}, {gap:.3f} {side} the paper's. Digits, at
+full size, [lose more with them](choices.md#momentum-at-full-size) than house numbers win, so that
+the preset keeps the others. They were chosen for this table on seed 0, which is not in it.
 """
 
 FIG5 = """### Figure 5: MNIST against KMNIST
@@ -126,6 +134,10 @@ def _toy(rows: list[Row]) -> str:
                 _toy_cell(row, "averages_difference"),
             ],
         ]
+        if "rises_to_the_left" in row:
+            sides = [_toy_cell(row, f"rises_to_the_{side}") for side in ("left", "right")]
+            said = "average of outputs: by how much higher at -4 and +4 than at 0, in its range"
+            lines.append([said, "", ", ".join(sides)])
     return table(["", "closed form", "network"], lines)
 
 
@@ -142,7 +154,31 @@ def _table1(rows: list[Row]) -> str:
         prevalence = f"{group[0]['prevalence']:.2f}"
         lines.append([SPLITS[split], method, paper, *cells, prevalence, str(len(group)), fit])
     head = "SVHN against|method|AUPRC in the paper|AUPRC|AUPRC, normal positive|AUROC|prevalence"
-    return table([*head.split("|"), "seeds", "fit, CPU s"], lines) + _against_paper(rows)
+    found = table([*head.split("|"), "seeds", "fit, CPU s"], lines) + _against_paper(rows)
+    return found + _with_adams_own()
+
+
+def _with_adams_own() -> str:
+    """Return the same table of the paper's method with Adam's own momenta."""
+    rows = [
+        row
+        for row in read_rows(FULL_SIZE)
+        if row["normal"] == "house-numbers" and row["seed"] and row["momenta"] == ADAMS_OWN
+    ]
+    if not rows:
+        return ""
+    lines = []
+    for split in SPLITS:
+        group = [row for row in rows if row["split"] == split]
+        paper = f"{OF_PAPER[split]:.3f}"
+        cells = [_mean(group, key) for key in ("auprc", "auroc")]
+        lines.append([SPLITS[split], paper, *cells, str(len(group))])
+    mean = statistics.fmean(row["auprc"] for row in rows)
+    gap = mean - statistics.fmean(OF_PAPER.values())
+    side = "above" if gap > 0 else "below"
+    head = ["SVHN against", "AUPRC in the paper", "AUPRC", "AUROC", "seeds"]
+    said = TABLE1_ADAM.format(mean=mean, gap=abs(gap), side=side)
+    return said + commands(rows) + table(head, lines)
 
 
 def _against_paper(rows: list[Row]) -> str:

@@ -119,7 +119,7 @@ class ImageCompanions(Companions):
     def rules(self) -> dict[str, Rule]:
         """How each view counts."""
         return {
-            "history": Rule(),
+            "history": CONSTANTS.history_of_images,
             "blocks": Rule(),
             "edges": Rule(),
             "gaussian": CONSTANTS.gaussian_of_images,

@@ -17,10 +17,10 @@ view           what it says of a sample
 Distances to neighbours are relative to the gaps between normal samples around them. A view is
 standardised by normal samples that no view was fitted on: 0 is their median, and about one in
 twenty exceeds 1. The score is the sum, without weights: what was tried to set them, from damaged
-samples, from covariances or by hand, was no better. Some views count only beyond the range of
-normal samples, for they say nothing about what is normal within: the Gaussian of images, beyond
-whose range nothing else is as sure, and D_TV's output on vectors, where the history does not
-surround the data. How plain an image is counts by its square: a little plainer than normal says
+samples, from covariances or by hand, was no better. D_TV may raise suspicion, but not allay it: of
+images it counts above the median of normal ones, and of vectors, which the history hardly
+surrounds, beyond their range. So does the Gaussian of images, which says little of what is normal
+within, and beyond it is surer than anything else. How plain an image is counts by its square: a little plainer than normal says
 nothing yet, and much plainer decides. Some normal images are far from the mean, and so are those
 that resemble them: hence the Gaussian of an image is compared with that of its neighbours.
 

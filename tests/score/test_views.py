@@ -150,7 +150,7 @@ def test_the_score_of_an_image_adds_up_its_views(of_images):
     views, x = of_images
     z = dict(zip(views.names, views.scale(views.raw(x)), strict=True))
     assert set(z) == {"history", "blocks", "edges", "gaussian", "simplicity", "smoothness"}
-    total = z["history"] + z["blocks"] + z["edges"] + (z["gaussian"] - 1).clamp(min=0)
+    total = z["history"].clamp(min=0) + z["blocks"] + z["edges"] + (z["gaussian"] - 1).clamp(min=0)
     total += (z["simplicity"] - 0.25).clamp(min=0) ** 2 + (z["smoothness"] - 0.25).clamp(min=0) ** 2
     expected = bounded_score((total - views.total_scale.center) / views.total_scale.spread)
     torch.testing.assert_close(views(x), expected, rtol=1e-4, atol=1e-5)

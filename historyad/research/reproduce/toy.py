@@ -70,6 +70,7 @@ _SETTINGS: dict[str, Any] = {
     "detector_start": "average",
     "detector_learning_rate": 3e-3,
     "detector_momentum": 0.5,
+    "detector_square_momentum": 0.9,
 }
 _SIZES: dict[str, dict[str, Any]] = {
     "full": {"detector_epochs": 16.0},
