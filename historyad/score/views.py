@@ -20,9 +20,10 @@ twenty exceeds 1. The score is the sum, without weights: what was tried to set t
 samples, from covariances or by hand, was no better. D_TV may raise suspicion, but not allay it: of
 images it counts above the median of normal ones, and of vectors, which the history hardly
 surrounds, beyond their range. So does the Gaussian of images, which says little of what is normal
-within, and beyond it is surer than anything else. How plain an image is counts by its square: a little plainer than normal says
-nothing yet, and much plainer decides. Some normal images are far from the mean, and so are those
-that resemble them: hence the Gaussian of an image is compared with that of its neighbours.
+within, and beyond it is surer than anything else. How plain an image is counts by its square: a
+little plainer than normal says nothing yet, and much plainer decides. Some normal images are far
+from the mean, and so are those that resemble them: hence the Gaussian of an image is compared with
+that of its neighbours.
 
 Where samples have many values, all normal ones are about equally far from the mean, and what is
 much *nearer* is not normal either: no photograph is as smooth as a house number (Nalisnick et al.,
