@@ -31,6 +31,7 @@ class Constants:
     held_out_of_few: float = 0.4  # at most, of samples that are too few for the rate
     usual_folds: int = 10  # of samples that are too few to hold a share out
     # What training brings, by damaged samples
+    fewest_to_train: int = 2000  # images seen whole, where D_TV is not asked for
     criterion_samples: int = 100  # held-out ones that are looked at, at most
     criterion_weak: int = 2  # which of the strengths of a damage are tried
     criterion_strong: int = 4

@@ -22,6 +22,7 @@ TINY = {
     "epoch_images": 512,
     "saves_per_epoch": 8,
     "n_epochs": 2.0,
+    "skip_epochs": 1.0,
     "detector_epochs": 1.0,
     "mass_tolerance": 0.0,
     "views": "all",

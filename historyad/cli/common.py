@@ -166,7 +166,7 @@ def open_for(
 
 def _mention_order(model: Model, samples: Source) -> None:
     """Say that columns are taken in their order where one side has no names to compare."""
-    if samples.kind == "vector" and bool(samples.columns) != bool(model.feature_names):
+    if bool(samples.columns) != bool(model.feature_names):
         which = "the detector was fitted on" if samples.columns else f"{samples.description} has"
         note(
             f"note: {which} no names of columns, and so they are taken in their order: make sure "

@@ -12,6 +12,7 @@ import torch
 
 from historyad import ranks
 from historyad.config import Config, as_dict, validate
+from historyad.constants import CONSTANTS
 from historyad.data.copies import groups_of
 from historyad.data.digests import firsts
 from historyad.data.series import in_windows
@@ -21,6 +22,7 @@ from historyad.kinds.choose import which_kind
 from historyad.kinds.kind import Kind
 from historyad.method.batches import Batches
 from historyad.method.history import History, resolve
+from historyad.model.criterion import is_judged
 from historyad.model.split import Rows, Split, split_samples
 from historyad.model.suspects import Suspect, find_suspects
 
@@ -77,6 +79,8 @@ def plan_fit(
     if config.contamination:  # what a run has set aside stays so
         suspects = list(known) or find_suspects(kind.learnt_from(source.samples), source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
+    if is_judged(kind, config) and len(kept) < CONSTANTS.fewest_to_train:
+        config = dataclasses.replace(config, views="companions")
     trains, reach = kind.trains(config), source.reach
     once = kept if source.series is not None else kept[firsts(source.digests[kept])]
     split, config = split_samples(kept, once, groups, config, trains=trains, reach=reach)

@@ -152,7 +152,7 @@ def test_a_part_without_samples_has_columns(run, images, tmp_path):
     assert [score_shard(job, i).scored for i in range(3)] == [0, 1, 1]
     schemas = {str(pyarrow.parquet.read_schema(job.path(i))) for i in range(3)}
     assert len(schemas) == 1
-    assert "neighbours" in schemas.pop()
+    assert "smoothness" in schemas.pop()
 
 
 @pytest.fixture

@@ -338,7 +338,7 @@ def test_the_nearest_preset_leaves_the_fewest_settings_to_name(fitted):
     source = {**model.source, "n_train": 60_000}
     for preset in ("quick", "default", "paper"):
         # As a fit keeps it: with the length that an epoch of "0" images had.
-        resolved = {} if preset == "quick" else {"epoch_images": 60_000}
+        resolved = {"epoch_images": 60_000} if preset == "paper" else {}
         config = make_config(preset, **resolved, seed=7)
         changed = Model(model.score, model.calibration, config, source)
         assert nearest_preset(changed) == (preset, [("seed", 7, 0)])

@@ -64,14 +64,15 @@ def history(tmp_path):
 
 
 def test_weights_in_epochs_by_hand():
-    weights = history_weights(np.array([0.5, 1.0, 1.5, 2.0, 5.0, 5.1]), config_of(decay=2.0))
+    config = config_of(skip_epochs=1.0, n_epochs=5.0, decay=2.0)
+    weights = history_weights(np.array([0.5, 1.0, 1.5, 2.0, 5.0, 5.1]), config)
     terms = np.array([0, 1, np.exp(-1), np.exp(-2), np.exp(-8), 0])
     np.testing.assert_allclose(weights, terms / terms.sum())
 
 
 def test_no_snapshot_after_skip_epochs_is_a_run_error():
-    with pytest.raises(RunError, match="skip_epochs = 1: lower skip_epochs or train longer"):
-        history_weights(np.array([0.2, 0.9]), config_of())
+    with pytest.raises(RunError, match="skip_epochs = 0.75: lower skip_epochs or train longer"):
+        history_weights(np.array([0.2, 0.7]), config_of())
 
 
 @hypothesis_settings(max_examples=300, deadline=None)
@@ -114,7 +115,7 @@ def test_weights_that_half_precision_does_not_hold_are_not_recorded(tmp_path, va
 
 
 def test_no_decay_gives_equal_weights():
-    np.testing.assert_allclose(history_weights(np.arange(1, 6.0), config_of(decay=0.0)), 0.2)
+    np.testing.assert_allclose(history_weights(np.arange(1, 4.0), config_of(decay=0.0)), 1 / 3)
 
 
 @pytest.mark.parametrize("values", [{}, {"skip_epochs": 0.2, "decay": 0.7}])
@@ -128,7 +129,7 @@ def test_recording_stops_when_the_mass_left_is_the_tolerance(values):
 
 @pytest.mark.parametrize("values", [{"mass_tolerance": 0.0}, {"decay": 0.0}])
 def test_recording_goes_on_to_the_end_where_mass_is_never_negligible(values):
-    assert recorded_interval(config_of(**values)) == (1.0, 5.0)
+    assert recorded_interval(config_of(**values)) == (0.75, 3.0)
 
 
 def test_effective_snapshots():

@@ -43,7 +43,7 @@ class InterruptedReader:
 
 def interrupted(batches, at):
     """Return batches of the same samples that are interrupted once, and their reader."""
-    reader = InterruptedReader(batches._reader, at)
+    reader = InterruptedReader(batches.reader, at)
     return Batches(reader, batches.networks), reader
 
 

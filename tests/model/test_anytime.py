@@ -18,12 +18,19 @@ from historyad.kinds.features import Features
 from historyad.kinds.whole import Whole
 from historyad.method.loop import Loop, OutOfTimeError, Session
 from historyad.model import fit as fitting
-from historyad.model import making
+from historyad.model import making, plan
 from historyad.model.criterion import damages_seen, share_seen, some_of
 from historyad.model.fit import fit_model
+from historyad.model.plan import plan_fit
 from historyad.model.run import RunDirectory
 
 AUTO = {**TINY, "views": "auto"}
+FEW = 100  # images that are trained on here
+
+
+@pytest.fixture(autouse=True)
+def _few_are_trained_on(constants):
+    constants(plan, fewest_to_train=FEW)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +44,15 @@ def stop_at(step):
             raise KeyboardInterrupt
 
     return stop
+
+
+def test_few_images_train_nothing_unless_it_is_asked_for(digits):
+    some = lambda n: open_source(digits[0][:n])  # noqa: E731
+    assert plan_fit(some(FEW), make_config(**AUTO)).config.views == "auto"
+    assert plan_fit(some(FEW - 1), make_config(**AUTO)).config.views == "companions"
+    assert plan_fit(some(FEW - 1), tiny_config()).config.views == "all"
+    crops = make_config(**AUTO, patch=8)
+    assert plan_fit(some(FEW - 1), crops).config.views == "auto"
 
 
 # --- a detector before any training
