@@ -61,7 +61,7 @@ same cores. Two fits were made for it:
 ```
 historyad fit fashion-mnist:train --out runs/fashion --epoch-images 16000 --n-epochs 2 \
 --detector-epochs 1
-historyad fit digits:train:!0 --out runs/digits --preset quick --epoch-images 20000
+historyad fit digits:train:!0 --out runs/digits --preset quick --views all --epoch-images 20000
 ```
 """
 

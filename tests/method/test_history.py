@@ -71,7 +71,7 @@ def test_weights_in_epochs_by_hand():
 
 
 def test_no_snapshot_after_skip_epochs_is_a_run_error():
-    with pytest.raises(RunError, match="skip_epochs = 0.75: lower skip_epochs or train longer"):
+    with pytest.raises(RunError, match=r"skip_epochs = 0\.75: lower skip_epochs or train longer"):
         history_weights(np.array([0.2, 0.7]), config_of())
 
 
