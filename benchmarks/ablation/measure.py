@@ -51,6 +51,8 @@ OTHERS = (
     *(f"fashion-only-{kind}" for kind in range(5, 10)),
     *("svhn-vs-cifar10", "tiny-imagenet-vs-svhn", "magnetic-tile"),
 )
+# Small digits, fewer than 2,000 of them: whether so few train a network was chosen on these.
+FEW = tuple(f"digits:train:!{d}|digits:test:!{d}|digits:test:{d}" for d in range(10))
 PRESETS = ("instant", "default")
 _MOST, _DAMAGED = 2000, 200
 _STRENGTHS = (2, 4)  # of eight, a weak and a strong one
@@ -59,7 +61,7 @@ _STRENGTHS = (2, 4)  # of eight, a weak and a strong one
 def main() -> None:
     """Measure on each split with each seed."""
     parser = parser_for(__doc__, OUT)
-    parser.add_argument("--split", nargs="+", default=[*CHOSEN_ON, *OTHERS])
+    parser.add_argument("--split", nargs="+", default=[*CHOSEN_ON, *OTHERS, *FEW])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--preset", nargs="+", default=[*PRESETS])
     root = os.environ.get("HISTORYAD_DATA", ".")

@@ -300,7 +300,10 @@ def test_messages_spell_settings_as_options():
         (["--detector-start", "day"], "--detector-start is 'day': choose one of average, random"),
         (["--augment", "mirror"], "unknown augmentation 'mirror': choose flip"),
         (["--device", "abacus"], "device 'abacus' cannot be used here: take auto or cpu"),
-        (["--n-epochs", "1"], "--skip-epochs (1) leaves nothing of a history that ends at 1"),
+        (
+            ["--n-epochs", "0.75"],
+            "--skip-epochs (0.75) leaves nothing of a history that ends at 0.75",
+        ),
     ],
 )
 def test_settings_that_are_refused(refused, folder, tmp_path, arguments, words):
@@ -345,8 +348,10 @@ def test_an_empty_folder(refused, run, tmp_path):
 
 
 def test_too_few_images(refused, few, tmp_path):
-    rate = ("--false-positive-rate", 0.01)
-    message = refused("fit", few, "--out", tmp_path / "run", *rate)
+    fit = ("fit", few, "--out", tmp_path / "run", "--false-positive-rate", 0.01)
+    message = refused(*fit)
+    assert "5 samples are too few for a false-positive rate of 0.01: give at least 99" in message
+    message = refused(*fit, "--views", "all")
     assert message.startswith(
         "5 samples are too few: a false-positive rate of 0.01 needs 99 held-out"
     )
