@@ -67,7 +67,8 @@ def plan_fit(
 ) -> Plan:
     """Decide on a fit; InputError or ConfigError for whatever settings, shapes and numbers tell.
 
-    ``known`` are the suspects of a run that is continued.
+    ``known`` are the suspects of a run that is continued. Few images that are seen whole train no
+    network, unless there is a ``history`` to train against.
     """
     validate(config)
     if source.imprecise:
@@ -79,7 +80,7 @@ def plan_fit(
     if config.contamination:  # what a run has set aside stays so
         suspects = list(known) or find_suspects(kind.learnt_from(source.samples), source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])
-    if is_judged(kind, config) and len(kept) < CONSTANTS.fewest_to_train:
+    if history is None and is_judged(kind, config) and len(kept) < CONSTANTS.fewest_to_train:
         config = dataclasses.replace(config, views="companions")
     trains, reach = kind.trains(config), source.reach
     once = kept if source.series is not None else kept[firsts(source.digests[kept])]
