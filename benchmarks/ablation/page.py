@@ -58,9 +58,9 @@ READING = """
 * How a view counts matters more than its weight: with every view as it is, clothing and digits lose
   several hundredths, for within the range of normal images a Gaussian, or how plain they are, says
   nothing.
-* **The history pays** on clothing, by .007; digits and photos neither gain nor lose in the mean, and
-  house numbers lose .001. Its weight was the question for long: counted half, no mean is off by more
-  than .0013. By itself it is no match for blocks or edges.
+* **The history pays** on clothing, by .007; digits and photos neither gain nor lose in the mean,
+  and house numbers lose .001. Counted half, no mean of what is trained on changes by more than
+  .0013. By itself it is no match for blocks or edges.
 * **Of a few hundred images it costs more than it brings**: small digits lose .004 with it, and
   tiles .03. Hence fewer than 2,000 images train no network unless they are asked to.
 * Whole tiles would do better with every view as it is: there a Gaussian tells more than all others.
