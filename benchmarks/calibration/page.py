@@ -34,7 +34,8 @@ draws of the samples and fresh normal samples for each. Three ways to a threshol
 
 Of each, the share of fresh normal samples that have the *lowest* p-value, 1 / (n + 1) of n scores,
 and that have one of at most {level:g}; both as multiples of what is promised, with the standard
-error over draws: **1 is nominal, less is on the safe side.**
+error over draws: **1 is nominal, less is on the safe side.** The rows are of an earlier version of
+the score; what is promised does not depend on it.
 """
 
 READING = """
