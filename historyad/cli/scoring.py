@@ -77,6 +77,7 @@ class Additions:
             (self.explain, "--explain explains in one process"),
             (self.fdr is not None, "--fdr takes all scores at once"),
             (self.maps is not None, "--maps draws in one process"),
+            (self.intervals is not None, "--intervals are found in one process"),
         ):
             if asked:
                 raise InputError(f"{said}: leave out --shard and --engine")

@@ -357,6 +357,7 @@ def test_the_command_scores_a_shard(run, folder, tmp_path, capsys):
         (["--shard", "0/0"], "'0/0' is no shard"),
         (["--shard", "0/2", "--fdr", "0.1"], "--fdr takes all scores at once"),
         (["--shard", "0/2", "--maps", "maps"], "--maps draws in one process"),
+        (["--engine", "ray", "--intervals", "i.csv"], "--intervals are found in one process"),
         (["--shard", "0/2", "--engine", "ray"], "leave out one of them"),
         (["--shard", "0/2", "--actors", "2"], "--actors are processes of an engine"),
         (["--shard", "0/2", "--address", "a:1"], "--address is that of an engine"),
