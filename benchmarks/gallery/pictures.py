@@ -212,6 +212,9 @@ def photograph_service(window: Any, images: list[Images]) -> None:
         assert found
         resize(window, DESKTOP)
         window.get(found[0])
+        WebDriverWait(window, 60).until(
+            lambda _: window.find_element(By.ID, "images").is_displayed()
+        )
         files = "\n".join(str(file.absolute()) for file in sorted(folder.iterdir()))
         window.find_element(By.ID, "files").send_keys(files)
         WebDriverWait(window, 60).until(
