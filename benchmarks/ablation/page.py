@@ -39,8 +39,8 @@ AUROC of every view alone, and of ways to make one score of all. At most 2,000 n
 anomalous test images are scored, by the detector of one seed. Views, and how they count, were
 chosen on the splits of one mean, here or in earlier versions; the other mean is of splits on which
 nothing was chosen, though they had been seen. *Eight views with weights by hand* is the score of
-the version before. `smoothness` was added knowing that the mean gradient alone finds a digit 1 and
-house numbers among photos.
+the version before, on the same samples; the command below no longer makes its row. `smoothness` was
+added knowing that the mean gradient alone finds a digit 1 and house numbers among photos.
 
 Weights by damage are learnt in each fit from held-out samples, as they are and with every damage of
 [`probe`](guide.md#ask-what-it-can-see) in two strengths: by Fisher's discriminant, or in proportion

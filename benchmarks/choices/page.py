@@ -51,7 +51,8 @@ READING = """
   nothing. Why was not measured. One setting for both was not found, and the text has one.
 * The preset `paper` keeps (.5, .9); table 1 has [Adam's own beside
   it](results.md#table-1-and-figure-1-svhn-as-normal). The other presets take
-  (.9, .999) in step 3, [chosen for the sum of views](ablation.md).
+  (.9, .999) in step 3, [chosen for the sum of
+  views](how-it-works.md#several-views-one-score).
 * **Seeds differ by as much as most choices**: .985 and .998 on KMNIST with nothing changed. Rows of
   one seed say little where the change is smaller than that.
 

@@ -17,7 +17,7 @@ from historyad.score.gaussian import Gaussian, ImageGaussian
 from historyad.score.neighbours import Bank, Neighbours
 
 _CHUNK = 512  # samples that are compared with a Gaussian at a time
-_GREY_LEVELS = 255
+_GREY_LEVELS = 255 / 2  # in 1, as networks see images: from -1 to 1
 
 
 def count(rule: Rule, view: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def mean_gradient(images: Tensor) -> Tensor:
     """
     down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean((1, 2, 3))
     across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean((1, 2, 3))
-    return (down + across) * (_GREY_LEVELS / 4)
+    return (down + across) / 2 * _GREY_LEVELS
 
 
 def samples_to_fit(n_values: int) -> int:
