@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import TextIO
 
 from historyad.names import shown
-from historyad.progress import show_progress
+from historyad.progress import Listener, Record, show_progress
 
 
 def say(line: object, *, file: TextIO | None = None) -> None:
@@ -37,16 +37,20 @@ def note(line: object, *, file: TextIO | None = None) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Any]:
-    """Yield a callback that shows progress, or that shows nothing where commands are quiet."""
-    if _quiet.get():
+def progress(*, here: bool = True, lines: bool = True) -> Iterator[Listener]:
+    """Show what is done meanwhile, unless commands are quiet; yield what shows further jobs.
+
+    Not where that is not ``here``, in one of several processes, and without ``lines`` for those who
+    have no terminal.
+    """
+    if _quiet.get() or not here or not (lines or sys.stderr.isatty()):
         yield _show_nothing
         return
-    with show_progress() as on_progress:
-        yield on_progress
+    with show_progress() as show:
+        yield show
 
 
-def _show_nothing(record: dict[str, Any]) -> None:
+def _show_nothing(record: Record) -> None:
     pass
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from historyad.cli.console import print_table, progress
-
-if TYPE_CHECKING:
-    from historyad.method.loop import OnProgress
 
 _ADVICE = """
 Try next, on your own data:
@@ -31,15 +28,13 @@ def demo(
     out: Annotated[Path | None, Parameter(help="Keep the run in this directory.")] = None,
 ) -> None:
     """Run the whole path on embedded data: digits of 8 x 8 pixels, one of them the anomaly."""
-    with progress() as on_progress:
-        rows = _fit_and_evaluate(anomaly, out, on_progress)
+    with progress():
+        rows = _fit_and_evaluate(anomaly, out)
     print_table(rows)
     print(_ADVICE)
 
 
-def _fit_and_evaluate(
-    anomaly: int, out: Path | None, on_progress: OnProgress
-) -> list[tuple[str, str]]:
+def _fit_and_evaluate(anomaly: int, out: Path | None) -> list[tuple[str, str]]:
     """Fit on nine digits, test on all ten; return the rows of a table.
 
     ``anomaly`` is the digit left out; with ``out``, the run is kept there.
@@ -56,7 +51,7 @@ def _fit_and_evaluate(
     config = make_config(calibration_share=0.3)
     with tempfile.TemporaryDirectory(prefix="historyad-") as temporary:
         run = RunDirectory(temporary if out is None else out)
-        model = fit_model(normal, config, run, command="historyad demo", on_progress=on_progress)
+        model = fit_model(normal, config, run, command="historyad demo")
     seconds = time.monotonic() - started
     figures = evaluate_model(
         model, open_source(f"digits:test:!{anomaly}"), open_source(f"digits:test:{anomaly}")

@@ -30,6 +30,7 @@ from historyad.cli.common import (
 from historyad.cli.console import note, print_table, progress, say
 from historyad.config import PRESETS, Config, given, make_config, overrides, sees_any_size, settings
 from historyad.constants import CONSTANTS
+from historyad.progress import opening
 
 if TYPE_CHECKING:
     from historyad.data.sources import Source
@@ -102,7 +103,8 @@ def fit(
         config = make_config(preset, **{**given(options), "window": "auto"})
     started, was_there = time.monotonic(), RunDirectory(out).is_finished
     source = _normal_source(source, category)
-    with ranks.launch():
+    with ranks.launch(), progress(here=ranks.is_main()), _saying_what_is_kept(out):
+        opening()
 
         def opened(config: Config) -> Source:
             return open_samples(
@@ -127,17 +129,15 @@ def fit(
             _mention_dark(samples)
             _mention_unmatched(samples, config)
             _mention_counting(samples, config)
-        with progress() as on_progress, _saying_what_is_kept(out):
-            model = fit_model(
-                samples,
-                config,
-                RunDirectory(out),
-                command=command_line(),
-                seconds=math.inf if limit is None else limit - (time.monotonic() - started),
-                on_progress=on_progress,
-            )
-        if not ranks.is_main():
-            return
+        model = fit_model(
+            samples,
+            config,
+            RunDirectory(out),
+            command=command_line(),
+            seconds=math.inf if limit is None else limit - (time.monotonic() - started),
+        )
+    if not ranks.is_main():
+        return
     skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
     say(
         f"{out}: {len(samples):,} {_noun(model)}{skipped}, "

@@ -29,6 +29,7 @@ from historyad.cli.common import (
 )
 from historyad.cli.console import print_columns, print_table, progress, say
 from historyad.errors import InputError, RunError
+from historyad.progress import Phases
 
 if TYPE_CHECKING:
     from historyad.data.sources import Source
@@ -194,8 +195,9 @@ def probe(
     keep_apart(source, files=[json_file], folder=out)
     model = load_model(run, device)
     opened = open_for(model, source, reading, skip_unreadable=skip_unreadable)
-    with progress() as on_progress:
-        found = probe_model(model, opened.samples, limit=limit, seed=seed, on_progress=on_progress)
+    with progress():
+        Phases({"damaging normal samples": 1.0}).begin("damaging normal samples")
+        found = probe_model(model, opened.samples, limit=limit, seed=seed)
     print_table(table_of(found))
     report_unreadable(opened)
     record = {"run": str(run), "source": source, **found}
@@ -230,7 +232,7 @@ def report(
     for samples in filter(None, sources):
         report_unreadable(samples)
     train, normals, anomalies = sources
-    with progress() as on_progress:
+    with progress():
         write_report(
             run,
             out,
@@ -239,6 +241,5 @@ def report(
             normal=normals,
             anomalous=anomalies,
             command=command_line(),
-            on_progress=on_progress,
         )
     say(f"written: {out}")

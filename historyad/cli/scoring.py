@@ -24,10 +24,11 @@ from historyad.cli.common import (
     open_stream_for,
     report_unreadable,
 )
-from historyad.cli.console import note, say
+from historyad.cli.console import note, progress, say
 from historyad.cli.parts import PartOptions, score_parts
 from historyad.cli.rows import rows_of_samples, summary, with_discoveries, write_rows
 from historyad.errors import InputError
+from historyad.progress import Phases, each
 
 if TYPE_CHECKING:
     from historyad.data.sources import Source
@@ -162,7 +163,9 @@ def _score_samples(model: Model, samples: Source, out: str, added: Additions) ->
     columns = (*columns, "because") if added.explain else columns
     if added.fdr is not None:
         columns, rows = (*columns, "is_discovery"), with_discoveries(rows, added.fdr)
-    counts = write_rows(out, columns, rows)
+    with progress(here=out != "-", lines=False):
+        Phases({"scoring": 1.0}).begin("scoring")
+        counts = write_rows(out, columns, each(rows, len(samples)))
     report_unreadable(samples)
     note(summary(counts["scored"], counts["anomalous"], len(samples.unreadable)))
     if added.fdr is not None:

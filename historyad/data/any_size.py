@@ -16,6 +16,7 @@ from historyad.data.decoding import image_shape
 from historyad.data.images import Pixels
 from historyad.data.streams import Files, ImageStream
 from historyad.errors import InputError
+from historyad.progress import each
 
 
 class Images(ImageStream):
@@ -70,7 +71,7 @@ class Images(ImageStream):
         """Yield ``rows``, in order, as lists of few bytes: of one image at least."""
         n_bytes = self.sizes[rows].prod(1) * self.shape[-1]
         part = np.cumsum(n_bytes) // streams.PART_BYTES
-        for number in np.unique(part):
+        for number in each(np.unique(part)):
             yield self[rows[part == number]]
 
     @cached_property

@@ -21,6 +21,7 @@ from historyad.data.sources import Source, alike, gather
 from historyad.data.streams import Files, FolderFiles, ImageStream
 from historyad.data.tables import Roles
 from historyad.errors import InputError
+from historyad.progress import each
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _bytes_of(source: Source, sizes: NDArray[np.intp] | None) -> int:
 
 
 def _in_memory(source: Source, path: Path, wanted: Wanted) -> Source:
-    decoded = stream_of(source).decoded(64)
+    decoded = each(stream_of(source).decoded(64), len(source))
     names, samples = (
         collect(decoded, skip_unreadable=wanted.skip_unreadable)
         if wanted.any_size

@@ -26,6 +26,7 @@ from historyad.data.folders import Contents
 from historyad.data.images import Check, Pixels, conform
 from historyad.data.shards import printable
 from historyad.errors import InputError
+from historyad.progress import each
 from historyad.regular import read_regular
 
 Chunk = tuple[Sequence[str], Pixels]
@@ -43,7 +44,7 @@ _MOST_FILE_BYTES = 1 << 30
 def in_parts(samples: NDArray[Any], rows: NDArray[np.intp]) -> Iterator[NDArray[Any]]:
     """Yield ``rows`` of ``samples``, of which few are held in memory at a time."""
     size = fitting(_PART_SAMPLES, math.prod(samples.shape[1:]) * samples.dtype.itemsize)
-    for start in range(0, len(rows), size):
+    for start in each(range(0, len(rows), size)):
         yield samples[rows[start : start + size]]
 
 

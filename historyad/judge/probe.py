@@ -19,8 +19,8 @@ from historyad.errors import InputError
 from historyad.extras import require
 from historyad.kinds.damages import Damage, Samples
 from historyad.kinds.kind import Kind
-from historyad.method.loop import OnProgress
 from historyad.model.model import Model
+from historyad.progress import each
 from historyad.randomness import Stream, numpy_generator
 
 if TYPE_CHECKING:
@@ -41,14 +41,12 @@ def probe_model(
     *,
     limit: int | None = None,
     seed: int = 0,
-    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Return detection rates of damaged ``samples``, which are normal and were not trained on.
 
     ``samples`` are as a source holds them, uint8 (N, H, W, C) or float32 (N, F); ``limit`` of them
     are drawn: 200 unless told otherwise, and fewer where they are large; of images of several
-    sizes, from those of the most frequent one. ``on_progress`` is told
-    after each damage. The result is what JSON can hold::
+    sizes, from those of the most frequent one. The result is what JSON can hold::
 
         n_samples, n_other_sizes, threshold, requested_false_positive_rate, power, seed
         false_positive_rate: {rate, low, high}       of the samples as they are
@@ -66,17 +64,13 @@ def probe_model(
     samples = _draw(samples, rows, limit, seed)
     model.kind.check(samples.shape[1:])
     kinds = model.kind.damages(samples.shape[1:])
-    n_chunks = len(list(_chunks(samples)))
     detected = np.zeros((len(kinds), 1 + max(len(kind.strengths) for kind in kinds)), np.int64)
-    for number, (start, chunk) in enumerate(_chunks(samples)):
+    for start, chunk in each([*_chunks(samples)]):
         detected[:, 0] += _count(model, chunk)
-        for i, kind in enumerate(kinds):
-            for j, strength in enumerate(kind.strengths, 1):
+        for i, kind in enumerate(each(kinds)):
+            for j, strength in enumerate(each(kind.strengths), 1):
                 random = _random(seed, kind, start)
                 detected[i, j] += _count(model, model.kind.damage(kind, chunk, strength, random))
-            if on_progress is not None:
-                done = number * len(kinds) + i + 1
-                on_progress({"step": "probe", "epoch": done, "of": n_chunks * len(kinds)})
     n = len(samples)
     curves = [_curve(kind, detected[i], n) for i, kind in enumerate(kinds)]
     return {

@@ -24,6 +24,7 @@ from historyad.kinds.mapped import MappedKind
 from historyad.method.batches import Batches
 from historyad.method.detector import random_detector
 from historyad.method.networks import COARSEST, Critic
+from historyad.progress import each
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.cells import cell_features, in_tiles, normalised
 from historyad.score.maps import MapScore
@@ -183,7 +184,7 @@ def cut_crops(kind: Crops, samples: Samples, rows: NDArray[np.intp], n: int, see
     n_of_each = math.ceil(n / len(rows))
     shape = (len(rows), n_of_each, kind.side, kind.side, kind.input_shape[2])
     crops = np.empty(shape, np.uint8)
-    for found, row in zip(crops, rows.tolist(), strict=True):
+    for found, row in each(zip(crops, rows.tolist(), strict=True), len(rows)):
         levels = kind.pyramid(samples[row][None])
         random = numpy_generator(seed, Stream.CROP, row)
         which = random.integers(len(levels), size=n_of_each).tolist()

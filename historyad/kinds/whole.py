@@ -23,6 +23,7 @@ from historyad.kinds.images import SIDES, ImageKind
 from historyad.kinds.kind import Excess, Samples, by, read_shape
 from historyad.kinds.occlusion import occlusion_map
 from historyad.method.networks import Critic
+from historyad.progress import share
 from historyad.score.companions import Companions, ImageCompanions
 from historyad.score.result import Map
 from historyad.score.score import Score
@@ -86,7 +87,10 @@ class Whole(ImageKind, AsOne):
 
     def fit_companions(self, d_tv: Critic, normal: Tensor) -> Companions:
         """Return what compares images with normal ones, in pixels and in the features of D_TV."""
-        return ImageCompanions.fit(normal, features_of(d_tv, normal))
+        with share(0.0, 0.2):
+            features = features_of(d_tv, normal)
+        with share(0.2, 1.0):
+            return ImageCompanions.fit(normal, features)
 
     def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
         """Return unfitted ones of these sizes."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from historyad import ranks
+from historyad import progress, ranks
 from historyad.checkpoints import Checkpoint
 from historyad.config import Config
 from historyad.errors import RunError
@@ -90,8 +90,10 @@ class Loop:
     def until(self, end: float) -> Iterator[int]:
         """Yield the images seen before each batch, up to ``end``; keep the state meanwhile."""
         saved_at = time.monotonic()
+        progress.resume(self.images_seen / end)
         while self.images_seen < end:
             yield self.images_seen
+            progress.reach(self.images_seen / end)
             now = time.monotonic()
             is_late = now > self._session.stop_at
             if is_late or now - saved_at > self._session.seconds:

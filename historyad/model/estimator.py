@@ -34,12 +34,11 @@ from historyad.data.tables import Roles, refuse_doubles
 from historyad.errors import InputError
 from historyad.extras import require
 from historyad.kinds.choose import settle
-from historyad.method.loop import OnProgress
 from historyad.model.fit import calibrate_model, fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 from historyad.model.steps import Interval, find_intervals, score_source
-from historyad.progress import show_progress
+from historyad.progress import Listener, opening, show_progress, watching
 from historyad.ranks import choose_device
 from historyad.score.result import Scored
 
@@ -91,20 +90,24 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         *,
         run: str | os.PathLike[str] | None = None,
         seconds: float = math.inf,
-        on_progress: OnProgress | None = None,
+        on_progress: Listener | None = None,
         verbose: bool = False,
     ) -> Self:
         """Fit on a source ``X`` of normal samples; ``y`` is ignored.
 
         With a directory ``run``, the history and the log are kept there, and the same call
         continues a fit that was interrupted. After ``seconds``, training is stopped, and the
-        detector that trains no network is kept. ``verbose`` shows progress on standard error: bars
-        on a terminal, a few lines in a notebook or a log; ``on_progress``, in its place, receives
-        the records themselves. Errors are those of `fit_model`.
+        detector that trains no network is kept. ``verbose`` shows one bar for all of it, in
+        a notebook or on a terminal, and a few lines in a log; ``on_progress``, in its place, is
+        called with what it would show: a dictionary of ``phase``, ``done`` (a share of the whole),
+        ``seconds``, ``left`` and, at each save interval of a training, what goes to the log.
+        Errors are those of `fit_model`.
         """
-        if verbose and on_progress is None:
-            with show_progress() as show:
-                return self.fit(X, run=run, seconds=seconds, on_progress=show)
+        with show_progress() if verbose and on_progress is None else watching(on_progress):
+            return self._fit(X, run, seconds)
+
+    def _fit(self, X: Any, run: str | os.PathLike[str] | None, seconds: float) -> Self:
+        opening()
         source = self._open(X, reset=True)
         config = self._config()
         if config.backbone == "auto":
@@ -117,13 +120,7 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
                 )
         with tempfile.TemporaryDirectory(prefix="historyad-") as temporary:
             directory = RunDirectory(temporary if run is None else run)
-            self.model_ = fit_model(
-                source,
-                config,
-                directory,
-                seconds=seconds,
-                on_progress=on_progress,
-            )
+            self.model_ = fit_model(source, config, directory, seconds=seconds)
             self.suspects_ = directory.read_suspects()
         return self
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from historyad import ranks
+from historyad import progress, ranks
 from historyad.config import Config, validate
 from historyad.data.digests import firsts
 from historyad.data.sources import Source
@@ -18,9 +17,10 @@ from historyad.errors import ConfigError, InputError
 from historyad.method.detector import train_detector
 from historyad.method.gan import record_history
 from historyad.method.history import History
-from historyad.method.loop import OnProgress, OutOfTimeError
+from historyad.method.loop import OutOfTimeError
 from historyad.model.making import Making
 from historyad.model.model import Model
+from historyad.model.phases import IMITATE, SUSPECTS, TELL, weights_of
 from historyad.model.plan import plan_fit
 from historyad.model.run import RunDirectory
 from historyad.model.split import counting_copies, promised_rate
@@ -36,15 +36,16 @@ def fit_model(
     history: History | None = None,
     command: str = "",
     seconds: float = math.inf,
-    on_progress: OnProgress | None = None,
+    on_progress: progress.Listener | None = None,
 ) -> Model:
     """Fit a model on the normal samples of ``source``, keeping everything in ``run``.
 
     The same call continues a run that was interrupted, and returns a finished one at once. Several
     processes (`historyad.ranks`) that all make it fit one model together, in one ``run``.
-    ``on_progress`` receives a record at every save interval, as it goes to the log. With a
-    ``history`` that another run has recorded from these samples, step 1 is left out: the history
-    carries the settings of this fit, with the length of its epoch.
+    ``on_progress`` is told how far the fit is, as `historyad.progress` says, and of every save
+    interval what goes to the log. With a ``history`` that another run has
+    recorded from these samples, step 1 is left out: the history carries the settings of this fit,
+    with the length of its epoch.
 
     Before a network is trained, a detector that trains none is saved: ``run`` has a model from then
     on, whatever becomes of the training. The trained one replaces it where ``config.views`` asks
@@ -60,27 +61,44 @@ def fit_model(
     Raises ConfigError, InputError (too few samples) or RunError (another config, not writable, a
     training that diverged).
     """
+    with progress.watching(on_progress if ranks.is_main() else None):
+        return _fit(source, config, run, history, command, seconds)
+
+
+def _fit(
+    source: Source,
+    config: Config,
+    run: RunDirectory,
+    history: History | None,
+    command: str,
+    seconds: float,
+) -> Model:
     started = time.monotonic()
     # What can be refused is refused before the run directory is claimed for this config.
     _check_time(seconds, config)
     device = ranks.choose_device(config.device)
+    if config.contamination:
+        progress.opening(SUSPECTS)
     plan = plan_fit(source, config, history, run.read_suspects())
     with run.lock():
         run.claim(plan.config, plan.describe(), command, plan.suspects)
         if not run.is_finished:
-            making = Making(plan, run, device, _speaker(on_progress))
+            phases = progress.Phases(weights_of(plan))
+            making = Making(plan, run, device, phases)
             if not plan.kind.trains(plan.config):
                 making.untrained()
             else:
                 stop_at = making.first(started + seconds)
-                session = run.session(on_progress, stop_at)
+                session = run.session(stop_at)
                 batches = plan.batches(device)
                 try:
                     if history is None:
+                        phases.begin(IMITATE)
                         # Step 1 records, while it trains, the snapshots that step 2 mixes into
                         # P_Ghist.
                         history = History(run.history, plan.config, batches.networks, device)
                         record_history(batches, history, session)
+                    phases.begin(TELL)
                     # Step 3 trains D_TV to tell the data from P_Ghist.
                     d_tv = train_detector(batches, history, session)
                 except OutOfTimeError:
@@ -142,13 +160,3 @@ def _check_time(seconds: float, config: Config) -> None:
         )
     if ranks.world_size() > 1:
         raise ConfigError("several processes fit together: leave out the time")
-
-
-def _speaker(on_progress: OnProgress | None) -> Callable[[int, str], None]:
-    """Return what tells the listener how far the score is, of two parts, and what comes now."""
-
-    def say(done: int, now: str) -> None:
-        if on_progress is not None:
-            on_progress({"step": "score", "epoch": done, "of": 2, "now": now})
-
-    return say

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +15,16 @@ from historyad.method.batches import Batches
 from historyad.method.networks import Critic
 from historyad.model.criterion import is_judged, is_kept, share_seen, some_of
 from historyad.model.model import Model
+from historyad.model.phases import COMPARE, LEARN, LEARN_AGAIN, THRESHOLD, THRESHOLD_AGAIN
 from historyad.model.plan import Plan
 from historyad.model.run import RunDirectory
 from historyad.model.untrained import of_others, untrained_score
+from historyad.progress import Phases, each, share
 from historyad.score.decide import decide
 from historyad.score.score import Score
 
 _AS_LONG = 2.0  # times the first detector: the companions of a trained one, and which sees more
+_FITTING = 0.8  # of the time that folds take, to fit a detector for each
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class Making:
     plan: Plan
     run: RunDirectory
     device: torch.device
-    say: Callable[[int, str], None]
+    phases: Phases
 
     def untrained(self) -> None:
         """Save the detector that trains no network, the only one of this fit."""
         self.plan.source.share_unreadable()
         if ranks.is_main():
-            self._save(self._untrained(self.plan.config))
+            self._untrained(self.plan.config).save(self.run.path)
 
     def first(self, stop_at: float) -> float:
         """Save the detector that trains no network, and return when to stop training it.
@@ -50,7 +52,8 @@ class Making:
         started = time.monotonic()
         if not self.run.has_model:
             self.run.begin_training()
-            self._save(self._untrained(dataclasses.replace(self.plan.config, views="companions")))
+            first = dataclasses.replace(self.plan.config, views="companions")
+            self._untrained(first).save(self.run.path)
         return stop_at - _AS_LONG * (time.monotonic() - started)
 
     def trained(self, d_tv: Critic, batches: Batches) -> None:
@@ -60,25 +63,28 @@ class Making:
             return
         plan, samples = self.plan, self.plan.source.samples
         # Companions see what D_TV does not; held-out samples put all on one scale.
-        self.say(0, "companions")
+        self.phases.begin(LEARN_AGAIN)
         score = plan.kind.fit_score(d_tv, batches, plan.config)
+        self.phases.begin(THRESHOLD_AGAIN)
         made = self._decided(score.to(self.device).eval(), plan.config)
         if is_judged(plan.kind, plan.config):
+            self.phases.begin(COMPARE)
             first = Model.load(self.run.path, self.device)
             some = some_of(samples, plan.split.held_out)
-            seen = [share_seen(one.score, some, plan.config.seed) for one in (first, made)]
+            seen = [share_seen(one.score, some, plan.config.seed) for one in each((first, made))]
             facts = {"seen_untrained": round(seen[0], 4), "seen_trained": round(seen[1], 4)}
             described = {**made.source, **facts}
             made = dataclasses.replace(made if is_kept(*seen) else first, source=described)
-        self._save(made)
+        made.save(self.run.path)
         self.run.end_training()
 
     def _untrained(self, config: Config) -> Model:
         """Return the detector of companions in the features of random weights."""
-        self.say(0, "companions")
+        self.phases.begin(LEARN)
         plan = self.plan
         samples, rows = plan.source.samples, plan.split.train
         score = untrained_score(plan.kind, samples, rows, config, self.device)
+        self.phases.begin(THRESHOLD)
         return self._decided(score, config)
 
     def _decided(self, score: Score, config: Config) -> Model:
@@ -86,12 +92,14 @@ class Making:
 
         Or by folds: by what detectors of the other folds say of each.
         """
-        self.say(1, "scale and threshold")
         source, split = self.plan.source, self.plan.split
-        folds = of_others(source.samples, split.folds, config, score, source.reach)
-        parts = [(other, np.intersect1d(rows, split.held_out)) for other, rows in folds]
-        parts = parts or [(score, split.held_out)]
-        calibration = decide(score, source.samples, parts, config, source.reach)
+        fitting = _FITTING if split.folds else 0.0
+        with share(0.0, fitting):
+            folds = of_others(source.samples, split.folds, config, score, source.reach)
+            parts = [(other, np.intersect1d(rows, split.held_out)) for other, rows in folds]
+        with share(fitting, 1.0):
+            parts = parts or [(score, split.held_out)]
+            calibration = decide(score, source.samples, parts, config, source.reach)
         return Model(
             score,
             calibration,
@@ -100,7 +108,3 @@ class Making:
             feature_names=source.columns,
             trained_on=source.digests[split.train],
         )
-
-    def _save(self, model: Model) -> None:
-        model.save(self.run.path)
-        self.say(2, "saved")

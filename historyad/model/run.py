@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from historyad import ranks
+from historyad import progress, ranks
 from historyad.config import Config, as_dict
 from historyad.environment import versions
 from historyad.errors import RunError
@@ -228,13 +228,16 @@ class RunDirectory:
                 records.append(json.loads(line))
         return records
 
-    def session(self, on_progress: OnProgress | None, stop_at: float = math.inf) -> Session:
+    def session(self, stop_at: float = math.inf) -> Session:
         """Return what keeps the state and the log of a training in this run; rank 0 logs."""
-        log = self._logger(on_progress) if ranks.is_main() else None
+        log = self._logger() if ranks.is_main() else None
         return Session(self.checkpoints, log, self.checkpoint_seconds, stop_at)
 
-    def _logger(self, on_progress: OnProgress | None) -> OnProgress:
-        """Return a callback that logs a record, unless it is there from before an interruption."""
+    def _logger(self) -> OnProgress:
+        """Return a callback that logs a record, unless it is there from before an interruption.
+
+        Who watches the fit is told of each.
+        """
         started = time.monotonic()
         self.mend_log()
         logged = {(record["step"], record["images_seen"]) for record in self.read_log()}
@@ -243,8 +246,7 @@ class RunDirectory:
             record = {**record, "seconds": round(time.monotonic() - started, 3)}
             if (record["step"], record["images_seen"]) not in logged:
                 self.append_log(record)
-            if on_progress is not None:
-                on_progress(record)
+            progress.reach(record["epoch"] / record["of"], record)
 
         return log
 

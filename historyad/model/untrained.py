@@ -13,6 +13,7 @@ from historyad.config import Config
 from historyad.data.rows import rows_between
 from historyad.kinds.kind import Kind
 from historyad.method.detector import random_detector
+from historyad.progress import each
 from historyad.score.score import Part, Score
 
 Rows = NDArray[np.intp]
@@ -42,7 +43,7 @@ def of_others(
     """
     assert isinstance(whole.kind, Kind)
     like = whole.kind.like(whole)
-    for number, rows in enumerate(folds):
+    for number, rows in enumerate(each(folds)):
         others = np.sort(np.concatenate([*folds[:number], *folds[number + 1 :]]))
         others = others[rows_between(others, rows) >= reach]
         kind = like.learnt_from(samples, others)

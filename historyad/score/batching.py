@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from historyad.progress import each
+
 T = TypeVar("T")
 
 _BATCH = 256
@@ -53,7 +55,7 @@ def in_batches(
 
     starts = range(0, max(1, len(samples)), size)
     on_cpu = torch.device(device).type == "cpu"
-    return np.concatenate(side_by_side(part, starts) if on_cpu else [*map(part, starts)])
+    return np.concatenate(side_by_side(part, starts) if on_cpu else [*map(part, each(starts))])
 
 
 def side_by_side(function: Callable[[int], T], arguments: Sequence[int]) -> list[T]:
@@ -61,7 +63,7 @@ def side_by_side(function: Callable[[int], T], arguments: Sequence[int]) -> list
     n_threads = torch.get_num_threads()
     n_workers = min(n_threads, len(arguments))
     if n_workers <= 1:
-        return [function(argument) for argument in arguments]
+        return [function(argument) for argument in each(arguments)]
     # A thread has modes of its own, as it has a number of threads.
     inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
@@ -72,6 +74,6 @@ def side_by_side(function: Callable[[int], T], arguments: Sequence[int]) -> list
     start = partial(torch.set_num_threads, n_threads // n_workers)
     try:
         with ThreadPoolExecutor(n_workers, initializer=start) as pool:
-            return list(pool.map(call, arguments))
+            return list(each(pool.map(call, arguments), len(arguments)))
     finally:
         torch.set_num_threads(n_threads)  # threads that are yet to start take the last one set

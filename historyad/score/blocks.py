@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from historyad.constants import CONSTANTS
+from historyad.progress import each
 from historyad.score.neighbours import gaps_between, relative
 
 _GREY_VALUES = 255  # of a cell as the bank keeps it
@@ -146,8 +147,8 @@ class Blocks(nn.Module):
             for part in torch.split(images, _CHUNK)
         ]
         blocks.bank.copy_((torch.cat(maps).flatten(1) * _GREY_VALUES).round())
-        parts = zip(torch.split(images, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
-        distances = torch.cat([blocks.distances(image, few) for image, few in parts], 1)
+        parts = [*zip(torch.split(images, _CHUNK), torch.split(candidates, _CHUNK), strict=True)]
+        distances = torch.cat([blocks.distances(image, few) for image, few in each(parts)], 1)
         for gaps, found in zip(blocks.gaps, distances, strict=True):
             k = min(CONSTANTS.neighbours, found.shape[1])
             gaps.copy_(gaps_between(found.topk(k, largest=False).values))

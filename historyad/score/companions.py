@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from historyad.constants import CONSTANTS, Rule
 from historyad.method.networks import Critic, Shape
+from historyad.progress import share
 from historyad.score.blocks import Blocks
 from historyad.score.gaussian import Gaussian, ImageGaussian
 from historyad.score.neighbours import Bank, Neighbours
@@ -130,9 +131,11 @@ class ImageCompanions(Companions):
     @classmethod
     def fit(cls, images: Tensor, features: Tensor) -> ImageCompanions:
         """Fit to normal images (N, C, H, W) and their features (N, n_features)."""
-        near = Bank.of_features(features)
-        others = near.others(near.candidates_of_bank(), CONSTANTS.block_candidates)[1]
-        blocks = Blocks.fit(images[: len(others)], others)
+        with share(0.0, 0.3):
+            near = Bank.of_features(features)
+            others = near.others(near.candidates_of_bank(), CONSTANTS.block_candidates)[1]
+        with share(0.3, 1.0):
+            blocks = Blocks.fit(images[: len(others)], others)
         # Beside brightness colours vary little; a ridge for all of it would hide them.
         gaussian = ImageGaussian.fit(
             images,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from historyad.constants import CONSTANTS
+from historyad.progress import each
 from historyad.randomness import Stream, numpy_generator, torch_generator
 from historyad.score.scale import Scale
 
@@ -58,7 +59,7 @@ def coreset(x: Tensor, n: int, seed: int) -> Tensor:
     squares = places.square().sum(1)
     chosen = [0]
     nearest = torch.full((len(x),), math.inf)
-    for _ in range(min(n, len(x)) - 1):
+    for _ in each(range(min(n, len(x)) - 1)):
         last = chosen[-1]
         beside = torch.addmv(squares + squares[last], places, places[last], alpha=-2)
         torch.minimum(nearest, beside, out=nearest)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
+from historyad.progress import each, share
 from historyad.score.bounded import bounded_score, total_of
 from historyad.score.result import Map, Scored
 from historyad.score.scale import Scale
@@ -71,7 +72,7 @@ class Mapped(Score):
 
     def each(self, function: Callable[[int], T], rows: Sequence[int]) -> list[T]:
         """Return what a function makes of each of some rows."""
-        return [function(row) for row in rows]
+        return [function(row) for row in each(rows)]
 
     def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
         """Return the scores, maps at the resolution of the images, and how far out each is."""
@@ -107,8 +108,9 @@ class Mapped(Score):
         """Put the views, and the worst cells, on a scale by 100 of all rows, not fitted on."""
         scores = cast(Sequence[tuple[Mapped, Rows]], parts)
         looked = []
-        for score, rows in _thinned(scores, CONSTANTS.map_scale_images):
-            looked += score.each(partial(score._looked_at, samples), rows.tolist())
+        with share(0.0, 0.5):
+            for score, rows in each(_thinned(scores, CONSTANTS.map_scale_images), len(scores)):
+                looked += score.each(partial(score._looked_at, samples), rows.tolist())
         raw = [found for found, _ in looked]
         for scale, values in zip(self._cell_scales, zip(*raw, strict=True), strict=True):
             found = torch.cat([value.flatten(1) for value in values], dim=1)
@@ -121,7 +123,8 @@ class Mapped(Score):
         for score, _ in scores:
             score.cell_scales, score.total_scale = self.cell_scales, self.total_scale
             score.sum_scale = self.sum_scale
-        return np.concatenate([score.of_rows(samples, rows) for score, rows in scores])
+        with share(0.5, 1.0):
+            return np.concatenate([one.of_rows(samples, rows) for one, rows in each(scores)])
 
     def unbounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far out the worst cells are: the score nears 1 and hides it."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from historyad.constants import CONSTANTS
+from historyad.progress import each
 from historyad.score.gaussian import principal_components
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Bank(nn.Module):
 
     def candidates_of_bank(self) -> Tensor:
         """Return the candidates of each sample of the bank, itself among them, (N, K)."""
-        return torch.cat([self.candidates(part) for part in torch.split(self.bank, _CHUNK)])
+        return torch.cat([self.candidates(part) for part in each(torch.split(self.bank, _CHUNK))])
 
     def others(self, candidates: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """Return at ``most`` so many other samples of the bank that are nearest to each.

@@ -46,6 +46,7 @@ from historyad.constants import CONSTANTS, Rule
 from historyad.data.streams import in_parts
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic
+from historyad.progress import each
 from historyad.score.batching import in_batches
 from historyad.score.bounded import bounded_score, total_of
 from historyad.score.companions import Companions, count
@@ -141,7 +142,7 @@ class Views(Score):
         """Standardise each view, and their sum, by rows of normal samples not fitted on."""
         raw_of_parts = [
             cast(Views, score).raw_of(some)
-            for score, rows in parts
+            for score, rows in each(parts)
             for some in in_parts(samples, rows)
         ]
         raw = torch.from_numpy(np.concatenate(raw_of_parts)).to(self.device).T
@@ -170,4 +171,4 @@ def normal_samples(batches: Batches, most: int) -> Tensor:
 @torch.inference_mode()
 def features_of(d_tv: Critic, samples: Tensor) -> Tensor:
     """Return what the convolutions of D_TV make of samples, (N, n_features)."""
-    return torch.cat([d_tv.with_features(x)[0] for x in torch.split(samples, _CHUNK)])
+    return torch.cat([d_tv.with_features(x)[0] for x in each(torch.split(samples, _CHUNK))])

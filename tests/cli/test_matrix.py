@@ -77,7 +77,7 @@ def test_fit_is_over_at_once_when_it_is_there(fitted, cell):
 
 def test_fit_continues_what_was_interrupted(fitted, tmp_path, cell):
     def stop(record):
-        if record["step"] == "detector":
+        if record.get("step") == "detector":
             raise KeyboardInterrupt
 
     out = RunDirectory(tmp_path / "run")

@@ -40,7 +40,7 @@ def source(digits):
 
 def stop_at(step):
     def stop(record):
-        if record["step"] == step:
+        if record.get("step") == step:
             raise KeyboardInterrupt
 
     return stop

@@ -210,7 +210,9 @@ def test_who_wants_to_see_progress_does(table, capsys):
     HistoryAD(**tiny).fit(table)
     assert capsys.readouterr().err == ""
     HistoryAD(**tiny).fit(table, verbose=True)
-    assert "step 3  detector D_TV: epoch 1.00 of 1.00" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("reading samples: 0%\nlearning what is normal: 5%")
+    assert "training: telling them apart: " in said
 
 
 def test_a_model_says_what_it_is_in_a_terminal_and_in_a_notebook(of_vectors):
@@ -329,16 +331,28 @@ def test_the_same_seed_gives_the_same_scores(split):
 def test_fit_keeps_a_run_and_returns_a_finished_one_at_once(split, tmp_path):
     records = []
     first = HistoryAD(**TINY).fit(split[0], run=tmp_path, on_progress=records.append)
-    trained = [record for record in records if record["step"] != "score"]
-    assert {record["step"] for record in trained} == {"gan", "detector"}
-    made = [("score", n) for n in range(3)]  # before any training, and after it
-    assert [(r["step"], r.get("epoch")) for r in records[:3]] == made
-    assert [(r["step"], r.get("epoch")) for r in records[-3:]] == made
-    assert records[3:-3] == trained
-    assert [r | {"seconds": 0} for r in RunDirectory(tmp_path).read_log()] == [
-        r | {"seconds": 0} for r in trained
+    assert [*dict.fromkeys(record["phase"] for record in records)] == [
+        "reading samples",
+        "learning what is normal",  # before any training, and after it
+        "setting the threshold",
+        "training: imitating samples",
+        "training: telling them apart",
+        "learning anew, with training",
+        "setting the threshold anew",
+        "done",
     ]
-    again = HistoryAD(**TINY).fit(split[0], run=tmp_path, on_progress=pytest.fail)
+    done = [record["done"] for record in records]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, 1)
+    trained = [record for record in records if "step" in record]
+    assert {record["step"] for record in trained} == {"gan", "detector"}
+    logged = RunDirectory(tmp_path).read_log()
+    assert [told | one | {"seconds": 0} for told, one in zip(trained, logged, strict=True)] == [
+        told | {"seconds": 0} for told in trained
+    ]
+    records.clear()
+    again = HistoryAD(**TINY).fit(split[0], run=tmp_path, on_progress=records.append)
+    assert {record["phase"] for record in records} == {"reading samples", "done"}
     assert (again.anomaly_score(split[1]) == first.anomaly_score(split[1])).all()
 
 
@@ -352,16 +366,16 @@ def test_a_run_is_not_continued_with_other_data_or_settings(split, tmp_path):
 
 def test_a_fit_continues_after_an_exception(split, tmp_path):
     def stop(record):
-        if record["step"] == "detector":
+        if record.get("step") == "detector":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         HistoryAD(**TINY).fit(split[0][:300], run=tmp_path, on_progress=stop)
     steps = []
     continued = HistoryAD(**TINY).fit(
-        split[0][:300], run=tmp_path, on_progress=lambda record: steps.append(record["step"])
+        split[0][:300], run=tmp_path, on_progress=lambda record: steps.append(record.get("step"))
     )
-    assert set(steps) == {"detector", "score"}
+    assert set(steps) == {"detector", None}
     expected = HistoryAD(**TINY).fit(split[0][:300])
     assert (continued.anomaly_score(split[1]) == expected.anomaly_score(split[1])).all()
 

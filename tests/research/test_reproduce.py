@@ -126,8 +126,8 @@ def test_progress_names_the_detector(root, tiny_size, tmp_path):
     fits = Runs(tmp_path, root, on_progress=told.append)
     recipe = runs.paper("quick", "mnist-vs-kmnist", 4)
     fits.model(recipe)
-    assert {record["detector"] for record in told} == {"paper on mnist-vs-kmnist, seed 4"}
-    assert {record["step"] for record in told} == {"gan", "detector", "score"}
+    assert {record["label"] for record in told} == {"paper on mnist-vs-kmnist, seed 4"}
+    assert {record.get("step") for record in told} == {"gan", "detector", None}
     assert str(runs.default("quick", "svhn-vs-celeba", 2)) == "default on svhn-vs-celeba, seed 2"
 
 

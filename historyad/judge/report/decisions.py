@@ -12,7 +12,6 @@ from historyad.judge import charts
 from historyad.judge.evaluation import judge
 from historyad.judge.probe import probe_model
 from historyad.judge.report.samples import Seen, look_through, show
-from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 
 Array = NDArray[Any]
@@ -136,13 +135,11 @@ def _quantiles(scores: Array) -> list[float]:
     return [round(float(score), 5) for score in np.sort(scores)]
 
 
-def probe_of(
-    model: Model, normal: Source | None, on_progress: OnProgress | None
-) -> dict[str, Any] | None:
+def probe_of(model: Model, normal: Source | None) -> dict[str, Any] | None:
     """Return which damage to normal samples the detector sees."""
     if normal is None:
         return None
-    found = probe_model(model, normal.samples, on_progress=on_progress)
+    found = probe_model(model, normal.samples)
     return {
         "name": normal.description,
         "n": found["n_samples"],

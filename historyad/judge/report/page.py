@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from historyad import __version__
 from historyad.data.sources import Source
@@ -17,9 +18,19 @@ from historyad.judge.report.series import series_of
 from historyad.judge.report.settings import fit_command, settings_of
 from historyad.judge.report.training import training_of
 from historyad.method.history import History
-from historyad.method.loop import OnProgress
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.progress import Phases
+
+T = TypeVar("T")
+
+_HISTORY, _PROBE, _SERIES, _TRIAL, _ODDEST = _PHASES = (
+    "looking at the history",
+    "damaging normal samples",
+    "drawing the series",
+    "scoring what has labels",
+    "looking for wrong samples",
+)
 
 
 def write_report(
@@ -31,7 +42,6 @@ def write_report(
     normal: Source | None = None,
     anomalous: Source | None = None,
     command: str = "",
-    on_progress: OnProgress | None = None,
 ) -> None:
     """Write a report on ``model``, which belongs to the directory ``run``, to the file ``out``.
 
@@ -53,6 +63,12 @@ def write_report(
     directory = RunDirectory(run)
     history = History(directory.history, model.config, model.kind.networks(model.config))
     record = load_json(directory.config) if directory.config.exists() else {}
+    phases = Phases(dict.fromkeys(_PHASES, 1.0))
+
+    def during(phase: str, part_of_page: Callable[..., T], *arguments: Any) -> T:
+        phases.begin(phase)
+        return part_of_page(*arguments)
+
     page = {
         "run": str(run),
         "version": __version__,
@@ -62,13 +78,15 @@ def write_report(
         "model": {"grid": None, "crops": None, **model.describe()},
         "settings": settings_of(model),
         "training": training_of(directory.read_log(), model.config),
-        "history": history_of(history, model, train) if len(history) else None,
+        "history": during(_HISTORY, history_of, history, model, train) if len(history) else None,
         "decision": decision_of(model),
-        "probe": probe_of(model, train if normal is None else normal, on_progress),
-        "series": series_of(model, (train, normal, anomalous)),
-        "trial": trial_of(model, normal, anomalous) if normal and anomalous else None,
+        "probe": during(_PROBE, probe_of, model, train if normal is None else normal),
+        "series": during(_SERIES, series_of, model, (train, normal, anomalous)),
+        "trial": during(_TRIAL, trial_of, model, normal, anomalous)
+        if normal and anomalous
+        else None,
         "pixelated": model.kind.is_picture and max(model.kind.input_shape) <= 64,
-        "highest": None if train is None else oddest(model, train),
+        "highest": None if train is None else during(_ODDEST, oddest, model, train),
     }
     write_atomic(out, _render(page).encode())
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from historyad.files import read_rows
+from historyad.progress import Listener
 from historyad.research.reproduce import fig5, fig6, fig7, fig8, fig9, histories, table1
 from historyad.research.reproduce.figure import reproduce_figure
-from historyad.research.reproduce.runs import Progress, Runs, Size
+from historyad.research.reproduce.runs import Runs, Size
 from historyad.research.reproduce.spread import fit_on_ray
 from historyad.research.reproduce.toy import reproduce_toy
 
@@ -26,7 +27,7 @@ def reproduce(
     size: Size = "full",
     data_root: Path | None = None,
     command: str = "",
-    on_progress: Progress | None = None,
+    on_progress: Listener | None = None,
 ) -> list[dict[str, Any]]:
     """Write ``out/WHAT.png``, .svg and .jsonl for a name of `FIGURES` or ``toy``; return the rows.
 

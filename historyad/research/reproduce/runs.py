@@ -23,12 +23,12 @@ from historyad.model.files import VERSION
 from historyad.model.fit import fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.progress import Listener, watching
 from historyad.ranks import choose_device
 from historyad.research.reproduce.pooled import PooledHistory
 from historyad.research.splits import Split, load_split
 
 Size = Literal["quick", "full"]
-Progress = Callable[[dict[str, Any]], None]
 Seconds = dict[str, float]
 
 # What either size changes of the preset 'paper'. At full size, only what holds less than a
@@ -93,7 +93,7 @@ class Runs:
         data_root: Path | None = None,
         *,
         command: str = "",
-        on_progress: Progress | None = None,
+        on_progress: Listener | None = None,
     ) -> None:
         self.path = path
         self.data_root = data_root
@@ -123,17 +123,11 @@ class Runs:
         def on_progress(record: dict[str, Any]) -> None:
             clock.save()  # so that what an interruption leaves is counted, too
             if self.on_progress is not None:
-                self.on_progress({**record, "detector": str(recipe)})
+                self.on_progress(record)
 
         train = self.split(recipe.split, recipe.config.seed).train
-        model = fit_model(
-            train,
-            recipe.config,
-            run,
-            history=history,
-            command=self.command,
-            on_progress=on_progress,
-        )
+        with watching(on_progress, str(recipe)):
+            model = fit_model(train, recipe.config, run, history=history, command=self.command)
         clock.save()
         return model
 
