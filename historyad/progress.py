@@ -64,7 +64,7 @@ class _Job:
     def reach(self, share: float, more: Mapping[str, Any] | None = None) -> None:
         """Note what share of the part is done, and tell of it now and then, or of ``more``."""
         self._done = max(self._done, self.start + share * (self.end - self.start))
-        if more or int(self._done * _RECORDS) > self._told:
+        if self.phase and (more or int(self._done * _RECORDS) > self._told):
             self._told = int(self._done * _RECORDS)
             now = time.monotonic()
             told = {"phase": self.phase, "done": self._done, "left": self._left(now)}
@@ -203,13 +203,21 @@ def duration(seconds: float) -> str:
 def _lines() -> Iterator[Listener]:
     """Yield what prints a line where a phase begins, and at each fifth of the whole."""
     said: set[tuple[str, int]] = set()
+    waiting: list[Record] = []  # the first: what fails or ends at once says nothing else
 
     def show(record: Record) -> None:
         fifth = int(5 * record["done"])
         if record["phase"] == DONE or (title(record), fifth) in said:
             return
-        said.add((title(record), fifth))
-        print(shown(words(record)), file=sys.stderr, flush=True)
+        if not said and not waiting:
+            waiting.append(record)
+            return
+        for one in (*waiting, record):
+            line = title(one), int(5 * one["done"])
+            if line not in said:
+                said.add(line)
+                print(shown(words(one)), file=sys.stderr, flush=True)
+        waiting.clear()
 
     yield show
 

@@ -56,6 +56,14 @@ def test_a_loop_that_is_left_early_leaves_the_rest_of_the_phase_as_it_was():
     assert told[-2]["done"] == 0.5
 
 
+def test_loops_before_the_first_phase_say_nothing():
+    told = []
+    with watching(told.append):
+        assert [*each("ab")] == ["a", "b"]
+        Phases({"all": 1}).begin("all")
+    assert [one["phase"] for one in told] == ["all", "done"]
+
+
 def test_many_steps_make_few_records():
     told = []
     with watching(told.append):

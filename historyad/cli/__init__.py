@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import sys
 import traceback
 from contextlib import nullcontext
@@ -44,7 +45,7 @@ app = App(
 )
 
 # In the order of the reference, each with an example for its help.
-for _command, _example in (
+_COMMANDS = (
     (fit, "fit good --out runs/parts"),
     (score, "score runs/parts inbox --out scores.csv"),
     (calibrate, "calibrate runs/parts inspected"),
@@ -57,10 +58,13 @@ for _command, _example in (
     (report, "report runs/parts --source good --normal fresh"),
     (benchmark, "benchmark --split digits-without-0 --method vae --out rows"),
     (reproduce, "reproduce toy --out toy"),
+    (list_names, "list presets"),
     (demo, "demo"),
-):
-    app.command(_command, help_epilogue=f"Example: historyad {_example}")
-app.command(list_names, name="list", help_epilogue="Example: historyad list splits")
+)
+_EXAMPLES = {example.split()[0]: f"historyad {example}" for _, example in _COMMANDS}
+for _command, _example in _COMMANDS:
+    _name = _example.split()[0]
+    app.command(_command, name=_name, help_epilogue=f"Example: {_EXAMPLES[_name]}")
 app.register_install_completion_command(
     help="Let bash, zsh or fish complete commands, options and choices."
 )
@@ -86,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
         return USER_ERROR
     except CycloptsError as error:  # of several lines, as of a list of commands
         print(f"historyad: {shown(_in_flags(str(error)), keep=chr(10))}", file=sys.stderr)
+        say(_to_type(words, str(error)), file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         hint = "; the same command continues" if _continues(words) else ""
@@ -106,6 +111,21 @@ def _continues(words: list[str]) -> bool:
     command, *options = words or [""]
     in_parts = any(option.startswith(("--shard", "--engine")) for option in options)
     return command in ("fit", "benchmark", "reproduce") or (command == "score" and in_parts)
+
+
+def _to_type(words: list[str], message: str) -> str:
+    """Return the line to type instead of a command that was not understood.
+
+    With the word that was meant, where that is known, and else an example of the command.
+    """
+    meant = re.search(r'Did you mean "?([\w-]+)"?(?: instead of "?([\w-]+))?', message)
+    wrong = re.search(r'"([\w-]+)|(--[\w-]+)', message)
+    typed = meant and (meant[2] or (wrong and (wrong[1] or wrong[2])))
+    if meant and typed in words:
+        mended = [meant[1] if word == typed else word for word in words]
+        return f"Type: {shlex.join(['historyad', *mended])}"
+    example = _EXAMPLES.get(words[0] if words else "", "historyad --help")
+    return f"For example: {example}"
 
 
 def _in_flags(message: str) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 
@@ -49,13 +49,17 @@ _SETTINGS = Group("Settings (defaults are those of the preset 'default')")
 def _option(name: str, type_: Any) -> Any:
     """Return the type of a setting with what --help says of it."""
     setting = settings()[name]
+    choices = tuple(choice for choice in setting.metadata["choices"] if choice)
+    type_ = Literal[choices] | None if choices else type_
     text = f"{setting.metadata['help']} (default: {setting.default!r})"
     return Annotated[type_, Parameter(help=text, group=_SETTINGS)]
 
 
 if TYPE_CHECKING:
     Overrides = Any
+    Preset = str
 else:
+    Preset = Literal[tuple(PRESETS)]
     # Before Python 3.12 its module would be "types", and cyclopts looks into no builtin type.
     Overrides = Parameter(name="*")(
         make_dataclass("Overrides", overrides(_option), namespace={"__module__": __name__})
@@ -67,7 +71,7 @@ def fit(
     *,
     out: Annotated[Path, Parameter(help="Directory to write; the same command continues it.")],
     preset: Annotated[
-        str, Parameter(help=f"Settings to start from: {', '.join(PRESETS)}.")
+        Preset, Parameter(help="Settings to start from; historyad list presets compares them.")
     ] = "default",
     category: Category = None,
     reading: Reading = READING,
@@ -333,6 +337,7 @@ def calibrate(
 ) -> None:
     """Set threshold and p-values anew from normal samples not trained on, without training."""
     from historyad.data.folders import refuse_dataset_root
+    from historyad.model.card import renew_card
     from historyad.model.fit import calibrate_model
     from historyad.model.run import RunDirectory
 
@@ -343,6 +348,7 @@ def calibrate(
         report_unreadable(samples)
         renewed = calibrate_model(model, samples, false_positive_rate, confidence)
         renewed.save_calibration(run)
+        renew_card(run, renewed.card(run.name))
     before, after = model.calibration, renewed.calibration
     print_table(
         [

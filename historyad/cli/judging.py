@@ -138,15 +138,17 @@ def _evaluate_root(
     save_record(json_file, {**record, "defects": figures})
 
 
-def inspect(run: Run) -> None:
+def inspect(run: Run, *, json_file: JsonFile = None) -> None:
     """Show what a model was fitted on, how, and whether its files are intact."""
     from historyad.files import load_json
     from historyad.method.history import History
     from historyad.model.run import RunDirectory
 
     model = load_model(run, "cpu")
+    described = model.describe()
+    save_record(json_file, {"run": str(run), **described})
     rows = []
-    for key, value in model.describe().items():
+    for key, value in described.items():
         if isinstance(value, dict):
             rows += [(f"{key}.{name}", str(inner)) for name, inner in value.items()]
         elif value is not None:
@@ -191,6 +193,7 @@ def probe(
     For noise, blur, scratches and so on: the strength from which 95 % are called anomalous.
     """
     from historyad.judge.probe import draw_probe, probe_model, table_of
+    from historyad.model.card import renew_card
 
     keep_apart(source, files=[json_file], folder=out)
     model = load_model(run, device)
@@ -202,6 +205,7 @@ def probe(
     report_unreadable(opened)
     record = {"run": str(run), "source": source, **found}
     save_record(json_file, record)
+    renew_card(run, model.card(run.name, found))
     if out is not None:
         save_record(out / "probe.json", record)
         draw_probe(found, model, opened.samples[0], out / "probe.png")

@@ -13,8 +13,10 @@ from historyad.cli.common import (
     Address,
     DataRoot,
     Engine,
+    JsonFile,
     command_line,
     parse_seeds,
+    save_record,
 )
 from historyad.cli.console import print_columns, progress, say
 from historyad.errors import InputError, RunError
@@ -168,6 +170,7 @@ def list_names(
         Parameter(help="methods and splits of a benchmark, named data sets, presets of a fit."),
     ],
     *,
+    json_file: JsonFile = None,
     data_root: DataRoot = None,
 ) -> None:
     """List what commands know by name, a line each."""
@@ -177,6 +180,7 @@ def list_names(
         "sets": _sets,
         "presets": _presets,
     }[what]()
+    save_record(json_file, {"what": what, "names": dict(lines)})
     print_columns(lines)
 
 

@@ -93,9 +93,10 @@ def serve(
     """
     require("historyad.deploy.service.server", "serve", "serve")
     from historyad.deploy.service.server import listen, run_server
+    from historyad.model.examples import Examples
 
     limits = limits or Limits()
-    model = load_model(run, device)
+    model, examples = load_model(run, device), Examples.load(run)
     listener, url = listen(host, port)
     say(f"{run}: serving at {url}")
     if not (limits.token or url.startswith("http://127.")):
@@ -104,7 +105,7 @@ def serve(
             file=sys.stderr,
         )
     hosts = (*limits.allowed_host, host)
-    run_server(model, replace(limits, allowed_host=hosts), listener)
+    run_server(model, replace(limits, allowed_host=hosts), listener, examples)
 
 
 def export(

@@ -176,6 +176,23 @@ def channels(
     return _render(name, label, paint, grid=(len(columns), 1), height=height, width=2 * _WIDTH)
 
 
+def over(name: str, label: str, columns: Sequence[tuple[str, Array, Array]]) -> Chart:
+    """Draw channels of a window, (steps,) each, over the same of other windows, (n, steps)."""
+
+    def paint(axes: Any) -> None:
+        for ax, (title, values, others) in zip(np.ravel(axes), columns, strict=True):
+            for i, other in enumerate(others):
+                ax.plot(other, color=_MUTED, linewidth=0.8, label="nearest normal" if not i else "")
+            ax.plot(values, color=_OTHER, linewidth=1.4, label="this window")
+            ax.set_title(title, loc="right")
+            ax.locator_params(axis="y", nbins=4)
+        ax.set(xlabel="step of the window")
+        _legend_above(np.ravel(axes)[0])
+
+    height = 0.8 + 1.2 * len(columns)
+    return _render(name, label, paint, grid=(len(columns), 1), height=height)
+
+
 def _thinned(values: Array) -> tuple[Array, Array]:
     """Return steps and values of a series: of a long one, the lowest and highest of each part."""
     parts = np.array_split(np.arange(len(values)), min(len(values), _PARTS))

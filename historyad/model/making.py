@@ -13,9 +13,11 @@ from historyad import ranks
 from historyad.config import Config
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic
+from historyad.model.card import save_card
 from historyad.model.criterion import is_judged, is_kept, share_seen, some_of
+from historyad.model.examples import Examples
 from historyad.model.model import Model
-from historyad.model.phases import COMPARE, LEARN, LEARN_AGAIN, THRESHOLD, THRESHOLD_AGAIN
+from historyad.model.phases import COMPARE, KEEP, LEARN, LEARN_AGAIN, THRESHOLD, THRESHOLD_AGAIN
 from historyad.model.plan import Plan
 from historyad.model.run import RunDirectory
 from historyad.model.untrained import of_others, untrained_score
@@ -40,7 +42,7 @@ class Making:
         """Save the detector that trains no network, the only one of this fit."""
         self.plan.source.share_unreadable()
         if ranks.is_main():
-            self._untrained(self.plan.config).save(self.run.path)
+            self._save(self._untrained(self.plan.config))
 
     def first(self, stop_at: float) -> float:
         """Save the detector that trains no network, and return when to stop training it.
@@ -75,8 +77,18 @@ class Making:
             facts = {"seen_untrained": round(seen[0], 4), "seen_trained": round(seen[1], 4)}
             described = {**made.source, **facts}
             made = dataclasses.replace(made if is_kept(*seen) else first, source=described)
-        made.save(self.run.path)
+        self._save(made)
         self.run.end_training()
+
+    def _save(self, model: Model) -> None:
+        """Save the last model of the fit, with some of the samples that it compares with."""
+        self.phases.begin(KEEP)
+        plan = self.plan
+        examples = Examples.of(model.score, plan.source, plan.split.train)
+        if examples is not None:
+            examples.save(self.run.path)
+        save_card(self.run.path, model.card(self.run.path.name))
+        model.save(self.run.path)
 
     def _untrained(self, config: Config) -> Model:
         """Return the detector of companions in the features of random weights."""

@@ -20,7 +20,7 @@ from historyad.data.series import in_windows
 from historyad.data.sources import Source
 from historyad.kinds.kind import Kind
 from historyad.method.networks import count_parameters
-from historyad.model.card import as_html, as_text, rows_of
+from historyad.model.card import as_html, as_markdown, as_text, rows_of
 from historyad.model.files import read_model, replace_calibration, write_model
 from historyad.score.calibration import Calibration
 from historyad.score.result import Map, Scored
@@ -62,7 +62,14 @@ class Model:
         return as_text(rows_of(self.describe()))
 
     def _repr_html_(self) -> str:
-        return as_html(rows_of(self.describe()))
+        return as_html(self.describe(), self.calibration)
+
+    def card(self, name: str, probe: dict[str, Any] | None = None) -> str:
+        """Return the card of this model, which is called so, as Markdown.
+
+        With what `probe_model` found, if it was asked.
+        """
+        return as_markdown(self.describe(), self.calibration, name, probe)
 
     @property
     def kind(self) -> Kind:

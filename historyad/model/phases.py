@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from historyad.method.history import recorded_interval
+from historyad.model.examples import number_of
 from historyad.model.plan import Plan
 from historyad.score.companions import samples_to_fit
 
@@ -12,7 +13,7 @@ SUSPECTS = "looking for wrong samples"
 LEARN, THRESHOLD = "learning what is normal", "setting the threshold"
 IMITATE, TELL = "training: imitating samples", "training: telling them apart"
 LEARN_AGAIN, THRESHOLD_AGAIN = "learning anew, with training", "setting the threshold anew"
-COMPARE = "comparing with and without"
+COMPARE, KEEP = "comparing with and without", "keeping some examples"
 
 # Of a usual image that is learnt from or looked at, as measured on two cores.
 _IMITATED, _TOLD = 0.5, 0.3
@@ -29,9 +30,10 @@ def weights_of(plan: Plan) -> dict[str, float]:
         n = min(n, samples_to_fit(math.prod(kind.networks(config).shape)))
     learn = each * n
     threshold = each * len(split.held_out) + learn * max(0, len(split.folds) - 1)
+    keep = {KEEP: each * number_of(kind, n)}
     first = {LEARN: learn * (_WARM if split.folds else 1.0), THRESHOLD: threshold}
     if not kind.trains(config):
-        return first
+        return first | keep
     return {
         **({} if config.views == "history" else first),
         IMITATE: _IMITATED * recorded_interval(config)[1] * config.epoch_images,
@@ -39,4 +41,5 @@ def weights_of(plan: Plan) -> dict[str, float]:
         LEARN_AGAIN: learn,
         THRESHOLD_AGAIN: threshold,
         COMPARE: 0.1 * threshold,
+        **keep,
     }

@@ -8,6 +8,8 @@
     RUN/history/             one file per snapshot + manifest.json
     RUN/suspects.csv         what was set aside as suspicious, if anything
     RUN/detector.safetensors, RUN/detector.json     the model
+    RUN/card.md              what it learned from, promises, sees, and does not do
+    RUN/examples.safetensors some normal samples, to be shown beside others
     RUN/unfinished           stands beside a first model as long as training may replace it
 """
 
@@ -44,8 +46,8 @@ from historyad.names import as_cell
 
 # What a run writes; a process that was killed may leave temporary files of these names.
 _OURS = (
-    *("config.json", "log.jsonl", "suspects.csv", "unfinished"),
-    *("detector.json", "detector.safetensors"),
+    *("config.json", "log.jsonl", "suspects.csv", "card.md", "unfinished"),
+    *("detector.json", "detector.safetensors", "examples.safetensors"),
 )
 _OUR_FOLDERS = ("checkpoint", "history")
 # The rest of what describes a source, such as where it lies, may change while a run is interrupted.

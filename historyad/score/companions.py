@@ -49,6 +49,10 @@ class Companions(nn.Module):
         """
         raise NotImplementedError
 
+    def place(self, x: Tensor, features: Tensor) -> Tensor:
+        """Return where samples (B, ...) lie in what neighbours are looked for in, (B, values)."""
+        raise NotImplementedError
+
     def usual(self, x: Tensor) -> Tensor | None:
         """Return what is usual in place of each value of a sample (values,), if that is known."""
         return None
@@ -87,6 +91,10 @@ class VectorCompanions(Companions):
     def sizes(self) -> dict[str, int]:
         """What `build` needs to know."""
         return {"bank": len(self.neighbours.bank), "components": len(self.gaussian.components)}
+
+    def place(self, x: Tensor, features: Tensor) -> Tensor:
+        """Return vectors around their mean."""
+        return self.neighbours.place(x)
 
     def usual(self, x: Tensor) -> Tensor | None:
         """Return what the nearest normal vectors have in place of each value of (values,)."""
@@ -160,6 +168,10 @@ class ImageCompanions(Companions):
     def sizes(self) -> dict[str, int]:
         """What `build` needs to know."""
         return {"bank": len(self.near.bank), "components": self.gaussian.n_components}
+
+    def place(self, x: Tensor, features: Tensor) -> Tensor:
+        """Return the features of images, as they are compared."""
+        return self.near.place(features)
 
     def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
         """Return the views of images (B, C, H, W) besides that of the history, {name: (B,)}."""

@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,11 +36,12 @@ from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.data.rows import stretches
 from historyad.method.networks import Critic
+from historyad.progress import each
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
 from historyad.score.coreset import Cells, coreset, drawn, standardise
 from historyad.score.gaussian import Gaussian, principal_components
-from historyad.score.mapped import Mapped
+from historyad.score.mapped import Mapped, mean_parts
 from historyad.score.neighbours import Bank
 from historyad.score.places import Places
 from historyad.score.residuals import Residuals
@@ -198,6 +200,17 @@ class FeatureScore(Mapped):
             views.append(self.views_of(strip[None])[:, 0])
             sums, n = sums + strip.sum((1, 2)), n + strip.shape[1] * strip.shape[2]
         return [torch.cat(views, 1)], self.whole_of(sums[None] / n)
+
+    @torch.inference_mode()
+    def place(self, samples: NDArray[Any]) -> NDArray[np.float32] | None:
+        """Return the mean cells of a few parts of each image, as its cells are compared."""
+        if self.bank is None:
+            return None
+        bank, found = self.bank, []
+        for image in each(samples):
+            parts = mean_parts(torch.cat([*self.kind.strips(image, self.device)], 1))
+            found.append(bank.place(self.standard(parts).T).flatten())
+        return torch.stack(found).cpu().numpy()
 
     def whole_of(self, means: Tensor) -> Tensor:
         """Map the mean cells of images (N, features) to their view of the whole, (N,), or (0,)."""

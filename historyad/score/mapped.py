@@ -24,6 +24,8 @@ from historyad.score.score import Part, Score
 Rows = NDArray[np.intp]
 T = TypeVar("T")
 
+_PARTS = 4  # of an image, each way, by which whole images are compared
+
 
 class Mapped(Score):
     """Anomaly maps of images of any size, and the scores that their worst cells make.
@@ -171,6 +173,11 @@ def _thinned(parts: Sequence[tuple[Mapped, Rows]], most: int) -> Iterator[tuple[
     for score, rows in parts:
         yield score, rows[places[(places >= start) & (places < start + len(rows))] - start]
         start += len(rows)
+
+
+def mean_parts(cells: Tensor) -> Tensor:
+    """Return the means of a few parts of the cells (features, rows, columns), (features, parts)."""
+    return functional.adaptive_avg_pool2d(cells[None], _PARTS)[0].flatten(1)
 
 
 def enlarge(cells: Tensor, factor: int, height: int, width: int) -> Tensor:

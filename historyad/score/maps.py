@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.method.networks import Critic
+from historyad.progress import each
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.cells import (
     as_rows,
@@ -30,7 +31,7 @@ from historyad.score.cells import (
     normalised,
 )
 from historyad.score.gaussian import Gaussian, principal_components
-from historyad.score.mapped import Mapped, Rows, enlarge
+from historyad.score.mapped import Mapped, Rows, enlarge, mean_parts
 from historyad.score.neighbours import Bank
 from historyad.score.result import Map
 from historyad.score.scale import Scale
@@ -126,6 +127,23 @@ class MapScore(Mapped):
             in_tiles(level, self.kind.cell, floats, partial(self._views, scale=scale))
             for scale, level in enumerate(levels)
         ]
+
+    @torch.inference_mode()
+    def place(self, samples: NDArray[Any]) -> NDArray[np.float32] | None:
+        """Return the mean cells of a few parts of each image, at its finest scale."""
+        if not self.banks:
+            return None
+        bank, kind = cast(Bank, self.banks[0]), self.kind
+        floats = partial(kind.floats, device=self.device)
+
+        def features(tile: Tensor) -> Tensor:
+            return cell_features(self.d_tv, tile, kind.cell)[-1][0]
+
+        found = []
+        for image in each(samples):
+            cells = in_tiles(kind.pyramid(image[None])[0][0], kind.cell, floats, features)
+            found.append(bank.place(mean_parts(cells).T).flatten())
+        return torch.stack(found).cpu().numpy()
 
     def worst_of(self, cells: Tensor) -> Tensor:
         """Return the mean over the worst cells of a map (rows, columns)."""

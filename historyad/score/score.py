@@ -63,6 +63,13 @@ class Score(nn.Module, ABC):
         with torch.inference_mode():
             return in_batches(self, prepared, _Prepared(self.kind), self.device)
 
+    def place(self, samples: NDArray[Any]) -> NDArray[np.float32] | None:
+        """Return where samples lie among normal ones, (N, values): near are those that are alike.
+
+        None where the score compares with none.
+        """
+        return None
+
     def usual(self, sample: NDArray[Any]) -> NDArray[np.float32] | None:
         """Return what is usual in place of each prepared value of a sample, by its like, (F,).
 

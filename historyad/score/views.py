@@ -131,6 +131,15 @@ class Views(Score):
         return Scored(self.score(raw).cpu().numpy(), views=dict(found))
 
     @torch.inference_mode()
+    def place(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+        """Return where samples lie in what their neighbours are looked for in, (N, values)."""
+
+        def place(x: Tensor) -> Tensor:
+            return self.companions.place(x, self.d_tv.with_features(x)[0])
+
+        return in_batches(place, samples, self.kind, self.device)
+
+    @torch.inference_mode()
     def usual(self, sample: NDArray[Any]) -> NDArray[np.float32] | None:
         """Return what the nearest normal samples have in place of each prepared value, (F,)."""
         x = self.kind.floats(self.kind.prepare(sample[None]), self.device)[0]

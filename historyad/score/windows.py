@@ -106,6 +106,10 @@ class WindowCompanions(Companions):
             "bands": len(self.spectrum.components),
         }
 
+    def place(self, x: Tensor, features: Tensor) -> Tensor:
+        """Return windows by means of some steps each."""
+        return self.neighbours.place(self.look.coarse(x))
+
     def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
         """Return the views of windows (B, values) besides that of the history, {name: (B,)}."""
         # No distance may hide a value that is not a number.

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -57,8 +58,7 @@ def refused(capsys):
         assert main([str(argument) for argument in arguments]) == 2
         captured = capsys.readouterr()
         assert captured.out in ("", ",".join(COLUMNS) + "\n")
-        message = captured.err.splitlines()[-1]
-        assert message.startswith("historyad: ")
+        *_, message = (one for one in captured.err.splitlines() if one.startswith("historyad: "))
         assert "Traceback" not in captured.err
         return message.removeprefix("historyad: ")
 
@@ -290,14 +290,17 @@ def test_messages_spell_settings_as_options():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--preset", "papr"], "unknown preset 'papr': did you mean 'paper'?"),
+        (["--preset", "papr"], 'Invalid value "papr" for --preset. Choose from: "instant"'),
         (["--widht", "3"], "Unknown option: --widht. Did you mean --width?"),
         (["--width", "two"], 'unable to convert "two" into int'),
         (["--width", "1"], "width is 1: it must be at least 4 and at most 256"),
         (["--learning-rate", "7"], "--learning-rate is 7.0: it must be at least 1e-06"),
         (["--decay", "nan"], "decay is nan: it must be"),
         (["--image-size", "9"], "--image-size is 9: take 0, 8, 16, 32, 64 or 128"),
-        (["--detector-start", "day"], "--detector-start is 'day': choose one of average, random"),
+        (
+            ["--detector-start", "day"],
+            '"day" for --detector-start. Choose from: "average", "random"',
+        ),
         (["--augment", "mirror"], "unknown augmentation 'mirror': choose flip"),
         (["--device", "abacus"], "device 'abacus' cannot be used here: take auto or cpu"),
         (
@@ -316,6 +319,33 @@ def test_unknown_and_missing_words(refused, run):
     assert 'Unknown command "scor"' in refused("scor", run, "x")
     assert "--out" in refused("fit", "digits:train")
     assert '"score" parameter --source requires an argument' in refused("score", run)
+
+
+@pytest.mark.parametrize(
+    ("typed", "instead"),
+    [
+        ("fitt good --out run", "Type: historyad fit good --out run"),
+        ("fit good --ut run", "Type: historyad fit good --out run"),
+        (
+            "fit 'my good' --out r --preset quik",
+            "Type: historyad fit 'my good' --out r --preset quick",
+        ),
+        ("fit good --out r --views al", "Type: historyad fit good --out r --views all"),
+        ("fit", "For example: historyad fit good --out runs/parts"),
+        ("list nothing", "For example: historyad list presets"),
+        ("--nothing", "For example: historyad --help"),
+    ],
+)
+def test_a_command_that_is_refused_ends_with_what_to_type(capsys, typed, instead):
+    assert main(shlex.split(typed)) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == instead
+
+
+@pytest.mark.parametrize("choice", ["instant", "quick", "average", "companions", "local"])
+def test_help_and_completion_know_choices(capsys, choice):
+    assert main(["fit", "--help"]) == 0
+    assert choice in capsys.readouterr().out.partition("choices")[2]
+    assert choice in app.generate_completion(shell="bash")
 
 
 # --- input that cannot be used

@@ -20,6 +20,7 @@ from historyad.config import make_config
 from historyad.deploy.service.app import create_app
 from historyad.files import load_json
 from historyad.judge.metrics import auroc
+from historyad.model.examples import Examples
 from historyad.model.run import RunDirectory
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
@@ -235,7 +236,7 @@ def test_serve(fitted, table):
         body = {"files": form([(f"{i}.png", encoded(image)) for i, image in enumerate(samples)])}
 
     async def ask():
-        app = create_app(fitted.model)
+        app = create_app(fitted.model, examples=Examples.load(fitted.run))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
@@ -254,6 +255,7 @@ def test_serve(fitted, table):
         np.testing.assert_allclose(found, [float(value) for value in values], atol=1e-5)
     shown = ["map" in result for result in with_maps["results"]]
     assert shown == [fitted.name != "columns"] * 6
+    assert [len(one.get("near", "")) for one in with_maps["results"]] == [3 * one for one in shown]
     assert described["input"] == " x ".join(map(str, fitted.train.shape[1:]))
 
 

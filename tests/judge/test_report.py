@@ -159,8 +159,11 @@ def test_it_shows_what_can_be_seen_and_the_oddest_training_samples(full, fitted)
     found = suspicion(model.kind, samples, model.config)
     assert f"{EVIL} {found.argmax():03d}.pngsuspicion {found.max():.2f}, " in text
     shown = [attributes for tag, attributes in Page(html).elements if tag == "img"]
-    pictures = [image for image in shown if "latent" not in image["alt"]]
-    assert len(shown) == 1 + len(pictures)  # the film strip
+    near = [image for image in shown if image["alt"].startswith("normal: ")]
+    pictures = [image for image in shown if "latent" not in image["alt"] and image not in near]
+    assert len(shown) == 1 + len(pictures) + len(near)  # the film strip
+    assert len(near) == 3 * (24 + 3 * 6)
+    assert "against it: " in text
     assert len(pictures) == 2 * (24 + 3 * 6)  # training samples, and each end of the others
     for picture, where in zip(pictures[::2], pictures[1::2], strict=True):
         assert where["alt"] == f"{picture['alt']}: where it looks anomalous"
@@ -359,3 +362,13 @@ def test_images_of_any_channels_can_be_shown(channels, first):
     shown = as_picture(np.broadcast_to(image, (4, 4, channels)))
     assert shown.shape == (4, 4, 3)
     assert shown[0, 0, 0] == first
+
+
+def test_a_report_on_a_table_shows_rows_beside_normal_ones(columns, tmp_path):
+    normal, anomalous = (open_source(columns.source_of(part)) for part in ("normal", "anomalous"))
+    out = tmp_path / "report.html"
+    write_report(columns.run, out, model=columns.model, normal=normal, anomalous=anomalous)
+    text = " ".join(Page(out.read_text()).text.split())
+    assert text.count("column sample ") == 9  # the worst, the best and the most wrong, three each
+    assert text.count("normal: ") == 27
+    assert "against it: far from " in text

@@ -339,6 +339,7 @@ def test_fit_keeps_a_run_and_returns_a_finished_one_at_once(split, tmp_path):
         "training: telling them apart",
         "learning anew, with training",
         "setting the threshold anew",
+        "keeping some examples",
         "done",
     ]
     done = [record["done"] for record in records]

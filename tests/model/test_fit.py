@@ -259,7 +259,12 @@ def test_an_instant_fit_trains_nothing_and_finds_what_is_anomalous(request, tmp_
     told = []
     model = fit_model(open_source(fitted.train), config, run, on_progress=told.append)
     phases = dict.fromkeys(record["phase"] for record in told)
-    assert [*phases] == ["learning what is normal", "setting the threshold", "done"]
+    assert [*phases] == [
+        "learning what is normal",
+        "setting the threshold",
+        "keeping some examples",
+        "done",
+    ]
     assert not run.history.exists()
     assert not run.log.exists()
     assert set(fitted.model.view_names) - set(model.view_names) == {"history"}

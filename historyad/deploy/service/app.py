@@ -42,6 +42,7 @@ from historyad.deploy.service.metrics import CountRequests, Metrics
 from historyad.deploy.service.schema import REQUEST_BODY, Answer
 from historyad.deploy.service.scorer import Scorer
 from historyad.errors import InputError
+from historyad.model.examples import Examples
 from historyad.model.model import Model
 
 _T = TypeVar("_T")
@@ -71,16 +72,19 @@ WithMap = Annotated[
     bool,
     Query(
         alias="map",
-        description="Add to each image a picture of where it is anomalous. It takes as long as "
-        "many scores, so ask for few images at a time.",
+        description="Add to each image a picture of where it is anomalous, what is against it, and "
+        "the normal images that are nearest to it. It takes as long as many scores, so ask for few "
+        "images at a time.",
     ),
 ]
 
 
-def create_app(model: Model, limits: Limits | None = None) -> FastAPI:
-    """Return the ASGI application that scores with ``model``."""
+def create_app(
+    model: Model, limits: Limits | None = None, examples: Examples | None = None
+) -> FastAPI:
+    """Return the ASGI application that scores with ``model``, and shows ``examples`` beside."""
     limits = limits or Limits()
-    scorer = Scorer(model, limits)
+    scorer = Scorer(model, limits, examples)
     metrics = Metrics(lambda: scorer.batcher.waiting)
 
     @contextlib.asynccontextmanager

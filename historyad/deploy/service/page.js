@@ -76,7 +76,7 @@ async function work() {
         break;
       }
       item.asked = true;
-      [item.map] = (await score([item.file], "?map=1")).map((result) => result.map);
+      [item.shown] = await score([item.file], "?map=1");
       show(item);
     }
   }
@@ -156,13 +156,28 @@ function show(item) {
     write("meaning", meaning(result.p_value));
     write("figures", `score ${signed(result.anomaly_score)} · p-value ${short(result.p_value)}`);
   }
-  if (item.map) {
+  if (item.shown && item.shown.map) {
     const map = card.querySelector(".map");
     map.onload = () => map.classList.toggle("small", map.naturalWidth < SMALL);
-    map.src = item.map;
+    map.src = item.shown.map;
     map.alt = `Where ${item.file.name} looks anomalous`;
     map.parentElement.hidden = false;
+    const against = item.shown.against.map(({ view, value }) => `${view} (${value.toFixed(1)})`);
+    write("against", against.length ? `Against it: ${against.join(", ")}.` : "");
+    showNear(card.querySelector(".near"), item.shown.near);
   }
+}
+
+function showNear(place, near) {
+  const pictures = near.map(({ name, picture }) => {
+    const image = new Image();
+    image.onload = () => image.classList.toggle("small", image.naturalWidth < SMALL);
+    image.src = picture;
+    image.alt = image.title = name;
+    return image;
+  });
+  place.firstElementChild.replaceChildren(...pictures);
+  place.hidden = !pictures.length;
 }
 
 function meaning(pValue) {
@@ -257,9 +272,11 @@ function describe() {
     model.kind === "vector"
       ? `vectors of ${model.input} numbers`
       : `${channels === "1" ? "grey" : "colour"} images, ${width} × ${height}`;
+  const others = `${model.held_out.toLocaleString("en")} more`;
+  const calibrated = model.folds ? `the same, in ${model.folds} folds` : others;
   return (
     `A model of normal data: trained on ${n} ${kind} (${model.source.description}), ` +
-    `calibrated on ${model.held_out.toLocaleString("en")} more.`
+    `calibrated on ${calibrated}.`
   );
 }
 

@@ -7,6 +7,20 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 
+class Objection(BaseModel):
+    """A view that finds a sample rare: 0 is typical, one normal sample in twenty exceeds 1."""
+
+    view: str
+    value: float
+
+
+class Normal(BaseModel):
+    """A normal image that a sample was compared with."""
+
+    name: str
+    picture: str = Field(description="A small PNG or JPEG as a data: URL.")
+
+
 class Verdict(BaseModel):
     """One sample: the three figures, or the error that its content gave."""
 
@@ -15,6 +29,8 @@ class Verdict(BaseModel):
     p_value: float | None = Field(None, description="Share of normal inputs at least as odd.")
     is_anomalous: bool | None = Field(None, description="anomaly_score > threshold.")
     map: str | None = Field(None, description="PNG as a data: URL, where it was asked for.")
+    against: list[Objection] | None = Field(None, description="Views that find it rare.")
+    near: list[Normal] | None = Field(None, description="Normal images nearest to it.")
     error: str | None = None
 
 

@@ -24,6 +24,7 @@ from historyad.deploy.service.budget import Budget
 from historyad.deploy.service.limits import Limits
 from historyad.deploy.service.reader import Reader
 from historyad.errors import InputError
+from historyad.model.examples import Examples
 from historyad.model.model import Model
 from historyad.score.calibration import Calibration
 from historyad.score.result import Scored, rows_of
@@ -38,8 +39,9 @@ _SECONDS_TO_CLOSE = 0.5
 class Scorer:
     """Decodes images with a `Reader` and scores in one thread; `close` ends both."""
 
-    def __init__(self, model: Model, limits: Limits) -> None:
+    def __init__(self, model: Model, limits: Limits, examples: Examples | None = None) -> None:
         self.model = model
+        self._examples = examples
         self._limits = limits
         self.max_work_pixels: int | None = None  # at any size, an image takes the same work
         if model.kind.work_pixels is not None:
@@ -129,8 +131,8 @@ class Scorer:
             images = [image for image in decoded if not isinstance(image, InputError)]
             verdicts = await self._score_images(images, calibration)
             if with_maps:
-                maps = await asyncio.gather(*map(self._map, images))
-                verdicts = [{**v, "map": m} for v, m in zip(verdicts, maps, strict=True)]
+                shown = await asyncio.gather(*map(self._shown, images))
+                verdicts = [{**v, **more} for v, more in zip(verdicts, shown, strict=True)]
         rest = iter(verdicts)
         return [
             {"name": name, **({"error": str(i)} if isinstance(i, InputError) else next(rest))}
@@ -186,14 +188,19 @@ class Scorer:
         scores = await asyncio.wrap_future(self.batcher.submit(samples))
         return list(rows_of(calibration.decide(Scored(scores)).columns()))
 
-    async def _map(self, image: Pixels) -> str:
-        """Return the anomaly map over the image as the URL of a PNG."""
+    async def _shown(self, image: Pixels) -> Result:
+        """Return the anomaly map over the image as the URL of a PNG, and what it stands beside."""
         from historyad.judge.explain import overlay
+        from historyad.judge.objections import nearest_pictures, objections
 
-        job = self.batcher.submit(image[None], lambda images: self.model.maps(images)[0])
-        values = await asyncio.wrap_future(job)
+        def look(images: Pixels) -> tuple[Any, list[tuple[str, float]], list[dict[str, str]]]:
+            near = nearest_pictures(self.model, self._examples, images[0])
+            return self.model.maps(images)[0], objections(self.model, images[0]), near
+
+        values, against, near = await asyncio.wrap_future(self.batcher.submit(image[None], look))
         full, _ = self.model.map_scale
-        return await self._reader.run(lambda: _png_url(overlay(image, values, full=full)))
+        url = await self._reader.run(lambda: _png_url(overlay(image, values, full=full)))
+        return {"map": url, "against": [{"view": v, "value": x} for v, x in against], "near": near}
 
 
 def _png_url(image: Pixels) -> str:

@@ -18,6 +18,7 @@ from historyad.deploy.service.app import create_app
 from historyad.deploy.service.connections import MOST_CONNECTIONS, Connections
 from historyad.deploy.service.limits import Limits
 from historyad.errors import InputError
+from historyad.model.examples import Examples
 from historyad.model.model import Model
 
 _MOST_HEADER_BYTES = 32 * 2**10
@@ -41,10 +42,10 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
     return listener, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def make_server(model: Model, limits: Limits) -> uvicorn.Server:
+def make_server(model: Model, limits: Limits, examples: Examples | None = None) -> uvicorn.Server:
     """Return a server of `create_app` that ends gracefully: it answers what it accepted."""
     # Twice the deadline, so that its answer comes first.
-    connections = Connections(create_app(model, limits), 2 * limits.deadline)
+    connections = Connections(create_app(model, limits, examples), 2 * limits.deadline)
     config = uvicorn.Config(
         connections,
         http=connections.protocol(),
@@ -74,7 +75,12 @@ class _Server(uvicorn.Server):
         end.start()
 
 
-def run_server(model: Model, limits: Limits, listener: socket.socket) -> None:
+def run_server(
+    model: Model,
+    limits: Limits,
+    listener: socket.socket,
+    examples: Examples | None = None,
+) -> None:
     """Serve on ``listener`` until SIGTERM or Ctrl-C, and exit with status 0."""
     # What is odd about a request is answered to the one who sent it, and must not fill the log.
     warnings.filterwarnings("ignore", module="PIL")
@@ -82,4 +88,4 @@ def run_server(model: Model, limits: Limits, listener: socket.socket) -> None:
     # The server ends gracefully on both signals, and then raises them again.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    make_server(model, limits).run(sockets=[listener])
+    make_server(model, limits, examples).run(sockets=[listener])

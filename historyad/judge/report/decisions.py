@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ from historyad.data.sources import Source
 from historyad.judge import charts
 from historyad.judge.evaluation import judge
 from historyad.judge.probe import probe_model
-from historyad.judge.report.samples import Seen, look_through, show
+from historyad.judge.report.beside import rows_beside
+from historyad.judge.report.samples import Entry, Seen, look_through, show
+from historyad.model.examples import Examples
 from historyad.model.model import Model
 
 Array = NDArray[Any]
 
+Entries = Sequence[Entry]
+
+_ROWS = 3  # of a table, from either end
 _SLIDER_SCORES = 1000  # quantiles that stand for the scores behind the slider
 
 
@@ -25,17 +31,26 @@ def decision_of(model: Model) -> dict[str, Any]:
     return {"smallest_p": model.calibration.smallest_p_value, "low": low, "high": high}
 
 
-def trial_of(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
+def trial_of(
+    model: Model, normal: Source, anomalous: Source, examples: Examples | None = None
+) -> dict[str, Any]:
     """Return figures, charts and examples of samples whose labels are known."""
     good, bad = look_through(model, normal), look_through(model, anomalous)
     negatives, positives = good.scores, bad.scores
-    threshold = model.calibration.threshold
+    threshold, is_picture = model.calibration.threshold, model.kind.is_picture
     n_false, n_found = int((negatives > threshold).sum()), int((positives > threshold).sum())
     at = {
         "falsePositives": n_false / len(negatives),
         "found": n_found / len(positives),
         "precision": n_found / max(1, n_false + n_found),
     }
+
+    def show_all(entries: Entries) -> list[dict[str, Any]]:
+        return show(model, entries, examples)
+
+    def rows(entries: Entries) -> list[dict[str, Any]]:
+        return rows_beside(model, examples, entries[:_ROWS])
+
     drawn = {
         "trial": charts.densities(
             "trial",
@@ -59,17 +74,20 @@ def trial_of(model: Model, normal: Source, anomalous: Source) -> dict[str, Any]:
         "names": (normal.description, anomalous.description),
         "reused": n_used_of(normal, model) > 0,
         "charts": drawn,
-        "examples": _examples(model, good, bad) if model.kind.is_picture else [],
+        "examples": _examples(good, bad, show_all) if is_picture else [],
+        "rows": [] if is_picture or normal.series is not None else _examples(good, bad, rows),
         "slider": _slider(model.calibration.threshold, at, negatives, positives, drawn),
     }
 
 
-def _examples(model: Model, good: Seen, bad: Seen) -> list[tuple[str, list[dict[str, Any]]]]:
+def _examples(
+    good: Seen, bad: Seen, shown: Callable[[Entries], list[dict[str, Any]]]
+) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return samples that say most of a detector, (what they are, samples)."""
     return [
-        ("Anomalous, with the highest scores", show(model, bad.highest)),
-        ("Anomalous, with the lowest scores", show(model, bad.lowest)),
-        ("Normal, with the highest scores", show(model, good.highest)),
+        ("Anomalous, with the highest scores", shown(bad.highest)),
+        ("Anomalous, with the lowest scores", shown(bad.lowest)),
+        ("Normal, with the highest scores", shown(good.highest)),
     ]
 
 

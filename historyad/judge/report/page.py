@@ -18,6 +18,7 @@ from historyad.judge.report.series import series_of
 from historyad.judge.report.settings import fit_command, settings_of
 from historyad.judge.report.training import training_of
 from historyad.method.history import History
+from historyad.model.examples import Examples
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
 from historyad.progress import Phases
@@ -63,6 +64,7 @@ def write_report(
     directory = RunDirectory(run)
     history = History(directory.history, model.config, model.kind.networks(model.config))
     record = load_json(directory.config) if directory.config.exists() else {}
+    examples = Examples.load(run)
     phases = Phases(dict.fromkeys(_PHASES, 1.0))
 
     def during(phase: str, part_of_page: Callable[..., T], *arguments: Any) -> T:
@@ -81,12 +83,12 @@ def write_report(
         "history": during(_HISTORY, history_of, history, model, train) if len(history) else None,
         "decision": decision_of(model),
         "probe": during(_PROBE, probe_of, model, train if normal is None else normal),
-        "series": during(_SERIES, series_of, model, (train, normal, anomalous)),
-        "trial": during(_TRIAL, trial_of, model, normal, anomalous)
+        "series": during(_SERIES, series_of, model, (train, normal, anomalous), examples),
+        "trial": during(_TRIAL, trial_of, model, normal, anomalous, examples)
         if normal and anomalous
         else None,
         "pixelated": model.kind.is_picture and max(model.kind.input_shape) <= 64,
-        "highest": None if train is None else during(_ODDEST, oddest, model, train),
+        "highest": None if train is None else during(_ODDEST, oddest, model, train, examples),
     }
     write_atomic(out, _render(page).encode())
 

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from historyad.data.sources import CHUNK, Source
 from historyad.judge.explain import map_over
+from historyad.judge.objections import nearest_pictures
+from historyad.judge.report.beside import against
 from historyad.judge.report.pictures import thumbnail
+from historyad.model.examples import Examples
 from historyad.model.model import Model
 from historyad.model.suspects import suspicion
 
@@ -47,7 +50,7 @@ def look_through(model: Model, source: Source, n: int = _EACH) -> Seen:
     return seen
 
 
-def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
+def oddest(model: Model, train: Source, examples: Examples | None = None) -> list[dict[str, Any]]:
     """Return the samples of a fit that look most suspicious, each judged by the others alone."""
     config = model.config
     found = suspicion(model.kind, train.samples, config, config.contamination)
@@ -60,12 +63,17 @@ def oddest(model: Model, train: Source) -> list[dict[str, Any]]:
     labels = [None if train.labels is None else train.labels[row] for row in rows]
     return [
         {**sample, "suspicion": float(found[row]), "label": label}
-        for sample, row, label in zip(show(model, entries), rows, labels, strict=True)
+        for sample, row, label in zip(show(model, entries, examples), rows, labels, strict=True)
     ]
 
 
-def show(model: Model, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return what the page says of samples, with a picture and a map of those that are images."""
+def show(
+    model: Model, entries: Sequence[Entry], examples: Examples | None = None
+) -> list[dict[str, Any]]:
+    """Return what the page says of samples, with a picture and a map of those that are images.
+
+    And with the normal ones that they are nearest to.
+    """
     scores, names, samples = zip(*entries, strict=True)
     is_picture = model.kind.is_picture
     return [
@@ -75,6 +83,8 @@ def show(model: Model, entries: Sequence[Entry]) -> list[dict[str, Any]]:
             "p_value": float(p_value),
             "suspicion": None,
             "label": None,
+            "against": against(model, sample),
+            "near": nearest_pictures(model, examples, sample, name) if is_picture else [],
             "picture": thumbnail(sample) if is_picture else None,
             "map": thumbnail(map_over(model, sample)) if is_picture else None,
         }
