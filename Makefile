@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Threads that spin for work make two busy processes on two cores much slower.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test lint format docs dist clean
 
 demo: $(VENV)/.package
 	$(BIN)/historyad demo
@@ -27,6 +27,21 @@ format: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict --site-dir site
 
+# Wheel and sdist, in an environment of their own: both hold every file of the package.
+dist: $(VENV)/.package
+	rm -rf dist .build
+	$(PYTHON) -m venv .build
+	.build/bin/python -m pip install --quiet --disable-pip-version-check 'hatchling>=1.24'
+	.build/bin/hatchling build
+	.build/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .build/wheel dist/*.whl
+	mkdir .build/sdist && tar xf dist/*.tar.gz -C .build/sdist --strip-components 1
+	git ls-files historyad | LC_ALL=C sort > .build/files
+	for made in wheel sdist; do \
+	  (cd .build/$$made && find historyad -type f ! -name '*.pyc' | LC_ALL=C sort) | diff .build/files - || exit 1; \
+	done
+	cd .build/sdist && ls README.md LICENSE CHANGELOG.md pyproject.toml tests docs > /dev/null
+	cd .build && PYTHONPATH=wheel $(abspath $(BIN))/python -m historyad --version
+
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 # The package and what it needs.
@@ -42,4 +57,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $(VENV)/.package $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov site
+	rm -rf $(VENV) .build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov site
