@@ -369,6 +369,6 @@ def test_a_report_on_a_table_shows_rows_beside_normal_ones(columns, tmp_path):
     out = tmp_path / "report.html"
     write_report(columns.run, out, model=columns.model, normal=normal, anomalous=anomalous)
     text = " ".join(Page(out.read_text()).text.split())
-    assert text.count("column sample ") == 9  # the worst, the best and the most wrong, three each
+    assert text.count("columnsample ") == 9  # the worst, the best and the most wrong, three each
     assert text.count("normal: ") == 27
     assert "against it: far from " in text
