@@ -368,7 +368,7 @@ def test_a_report_on_a_table_shows_rows_beside_normal_ones(columns, tmp_path):
     normal, anomalous = (open_source(columns.source_of(part)) for part in ("normal", "anomalous"))
     out = tmp_path / "report.html"
     write_report(columns.run, out, model=columns.model, normal=normal, anomalous=anomalous)
-    text = " ".join(Page(out.read_text()).text.split())
-    assert text.count("columnsample ") == 9  # the worst, the best and the most wrong, three each
-    assert text.count("normal: ") == 27
-    assert "against it: far from " in text
+    html = out.read_text()
+    assert html.count("<th>sample ") == 9  # the worst, the best and the most wrong, three each
+    assert html.count("<th>normal: ") == 27
+    assert "against it: far from " in Page(html).text
