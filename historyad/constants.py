@@ -149,6 +149,7 @@ class Constants:
     window_bands: int = 16  # of frequencies
     silent_band: float = 1e-3  # power
     # Columns
+    most_levels: int = 500  # different texts in a column of categories
     constant_step: float = 10.0  # of a value unlike a constant, by the root of how many columns
     # Local contrast; lengths are parts of a crop's side: 4 and 12 pixels for crops of 32
     contrast_detail: float = 1 / 8

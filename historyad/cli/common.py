@@ -159,6 +159,7 @@ def open_for(
         skip_unreadable=skip_unreadable,
         mixed=model.kind.grid,
         any_size=model.kind.takes_any_size,
+        texts=model.text_columns,
     )
     _mention_order(model, opened)
     return model.takes(opened)
@@ -184,7 +185,8 @@ def open_stream_for(model: Model, source: str, reading: Reading) -> Source:
     from historyad.data.datasets import open_stream
 
     mention_shadowed(source)
-    opened = open_stream(source, mixed=model.kind.grid, **vars(_as_fitted(reading, model)))
+    how = vars(_as_fitted(reading, model))
+    opened = open_stream(source, mixed=model.kind.grid, texts=model.text_columns, **how)
     _mention_order(model, opened)
     return model.takes(opened)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Columns = list[NDArray[Any]]
 
+_MISSING = ["", "nan", "NaN", "NA", "N/A", "null", "NULL", "None"]  # others are read cell by cell
 _BOOLEANS = [[word, word.lower(), word.upper()] for word in ("False", "True")]
 
 
@@ -20,7 +21,7 @@ def read_lines(
 ) -> Columns | None:
     """Return the columns of some lines, float64 or object (N,); None where that is for others.
 
-    ``types`` say what each column holds: bool, float or str.
+    ``types`` say what each column holds: bool, float or str. Missing is NaN, or None of booleans.
     """
     arrow = _arrow()
     text = "".join(lines)
@@ -36,7 +37,8 @@ def read_lines(
             csv.ParseOptions(delimiter=separator, quote_char=False, double_quote=False),
             csv.ConvertOptions(
                 column_types={n: kinds[held] for n, held in zip(names, types, strict=True)},
-                null_values=[],
+                null_values=_MISSING,
+                strings_can_be_null=False,
                 false_values=_BOOLEANS[0],
                 true_values=_BOOLEANS[1],
                 decimal_point=decimal,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from historyad.data.bulk import read_lines
-from historyad.data.tables import Table, date_error, text_error
+from historyad.data.tables import Levels, Table, Texts, as_text, date_error, text_error
 from historyad.errors import InputError
 
 Row = tuple[int, list[str]]  # the line on which it ends, and its cells
@@ -19,6 +19,7 @@ MISSING = {"", "na", "n/a", "#n/a", "nan", "null", "none", "-", "?", "."}
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(,\d{3})+\s*")
+_LIKE_NUMBER = re.compile(r"[$€£]?\s*[+-]?[\d.,_' ]+\s*[%$€£]?")  # and is none: a slip, no category
 _DATE = re.compile(
     r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|\d{1,2}:\d{2}(?!\d)"
     r"|\d{1,2}[ -]?(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))",
@@ -51,6 +52,7 @@ class Layout:
     id_place: int | None
     group_place: int | None
     empty: tuple[int, ...]
+    texts: tuple[int, ...] = ()  # of the values, those that are known to be texts
 
     def name(self, place: int) -> str:
         """Return what a message calls a column of values."""
@@ -67,20 +69,22 @@ class Cells:
         self._texts: dict[int, list[str]] = {
             place: [] for place in (layout.id_place, layout.group_place) if place is not None
         }
-        self._are_booleans: dict[int, bool] = {}  # by the place of the column
+        # By the place of the column; of neither is one in which nothing stands so far.
+        self._are_booleans: dict[int, bool] = {}
+        self._coded = {place: Texts() for place in layout.texts}
         self._decimal: tuple[str, str] | None = None  # the sign, and where it was seen first
         self._unclear = ""  # where there is a comma that may be one of thousands
         self._is_clear = separator == ";"
 
     def add(self, rows: list[Row]) -> None:
-        """Take the next rows; InputError names the cell that is no number."""
+        """Take the next rows; InputError names the cell that is not like the others."""
         if not rows:
             return
         self._check_widths(rows)
         cells = list(zip(*(cells for _, cells in rows), strict=True))
         block = np.empty((len(rows), len(self._layout.values)))
         for column, place in enumerate(self._layout.values):
-            block[:, column] = self._numbers(place, cells[place], rows)
+            block[:, column] = self._values_of(place, cells[place], rows)
         self._values.frombytes(block.tobytes())
         for place in self._layout.empty:
             self._check_empty(place, cells[place], rows)
@@ -94,16 +98,23 @@ class Cells:
             return False  # what decimals look like is still open
         types: list[type] = [str] * self._layout.width
         for place in self._layout.values:
-            types[place] = bool if self._are_booleans[place] else float
+            if place not in self._coded:
+                if place not in self._are_booleans:
+                    return False
+                types[place] = bool if self._are_booleans[place] else float
         columns = read_lines(lines, types, separator=self._separator, decimal=sign or ".")
         if columns is None or any(any(columns[place]) for place in self._layout.empty):
             return False
-        block = np.stack([columns[place] for place in self._layout.values], axis=1).astype(
-            np.float64
-        )
         texts = {place: [cell.strip() for cell in columns[place]] for place in self._texts}
-        if not (np.isfinite(block).all() and all(map(all, texts.values()))):
+        if not all(map(all, texts.values())):
             return False
+        numbers = [columns[place] for place in self._layout.values if place not in self._coded]
+        if any(np.isinf(column.astype(np.float64)).any() for column in numbers):
+            return False
+        block = np.empty((len(columns[0]), len(self._layout.values)))
+        for column, place in enumerate(self._layout.values):
+            coded, cells = self._coded.get(place), columns[place]
+            block[:, column] = coded.numbered(map(as_text, cells)) if coded else cells
         self._values.frombytes(block.tobytes())
         for place, found in texts.items():
             self._texts[place].extend(found)
@@ -121,7 +132,14 @@ class Cells:
             () if place is None else self._texts[place]
             for place in (self._layout.id_place, self._layout.group_place)
         )
-        return Table(values, self._layout.columns, names, groups)
+        return Table(values, self._layout.columns, names, groups, self._levels)
+
+    @property
+    def _levels(self) -> Levels:
+        if not self._coded:
+            return ()
+        none = Texts()
+        return tuple(self._coded.get(place, none).levels for place in self._layout.values)
 
     def _check_widths(self, rows: list[Row]) -> None:
         width = self._layout.width
@@ -151,37 +169,44 @@ class Cells:
 
     # Numbers as Python reads them come first, since nearly all columns are that.
 
-    def _numbers(self, place: int, cells: Sequence[str], rows: list[Row]) -> NDArray[np.float64]:
+    def _values_of(self, place: int, cells: Sequence[str], rows: list[Row]) -> NDArray[np.float64]:
         joined = "".join(cells)
-        if self._are_booleans.get(place) or "_" in joined:
+        if place in self._coded or self._are_booleans.get(place) or "_" in joined:
             return self._other_values(place, cells, rows)
         try:
             values = np.fromiter(map(float, cells), np.float64, len(cells))
         except ValueError:
             return self._other_values(place, cells, rows)
-        if not np.isfinite(values).all():
+        if np.isinf(values).any():
             self._refuse(place, cells, rows)
         if "." in joined:
             self._note_decimal(".", place, cells, rows)
-        self._are_booleans[place] = False
+        if not np.isnan(values).all():
+            self._are_booleans[place] = False
         return values
 
     def _other_values(
         self, place: int, cells: Sequence[str], rows: list[Row]
     ) -> NDArray[np.float64]:
-        """Return booleans, or numbers with decimal commas."""
-        lowered = [cell.strip().lower() for cell in cells]
-        if self._are_booleans.get(place, True) and all(cell in _BOOLEANS for cell in lowered):
-            self._are_booleans[place] = True
-            return np.array([_BOOLEANS[cell] for cell in lowered])
-        usable = (_is_number(cell) or _DECIMAL_COMMA.fullmatch(cell) for cell in cells)
-        if self._are_booleans.get(place) or not all(usable):
+        """Return texts by their numbers, booleans, or numbers with decimal commas or holes."""
+        if place not in self._coded and place not in self._are_booleans and _are_texts(cells):
+            self._coded[place] = Texts()
+        if place in self._coded:
+            return self._coded[place].numbered(map(as_text, cells))
+        cells = ["" if cell.strip().lower() in MISSING else cell for cell in cells]
+        known = [cell for cell in cells if cell]
+        if self._are_booleans.get(place, True) and all(map(_is_boolean, known)):
+            if known:
+                self._are_booleans[place] = True
+            values = {**_BOOLEANS, "": np.nan}
+            return np.array([values[cell.strip().lower()] for cell in cells])
+        if self._are_booleans.get(place) or not all(map(_is_finite, known)):
             self._refuse(place, cells, rows)
         self._are_booleans[place] = False
-        self._note_decimal(",", place, cells, rows)
-        if any("." in cell for cell in cells):
-            self._note_decimal(".", place, cells, rows)
-        return np.array([float(cell.replace(",", ".")) for cell in cells])
+        for sign in ",.":
+            if any(sign in cell for cell in known):
+                self._note_decimal(sign, place, cells, rows)
+        return np.array([float(cell.replace(",", ".") or "nan") for cell in cells])
 
     def _note_decimal(self, sign: str, place: int, cells: Sequence[str], rows: list[Row]) -> None:
         """Note what decimals are written with; InputError where both signs are used."""
@@ -205,25 +230,32 @@ class Cells:
 
     def _refuse(self, place: int, cells: Sequence[str], rows: list[Row]) -> NoReturn:
         """Raise the InputError for the first cell of a column that is no value."""
-        of_booleans = self._are_booleans.get(place, cells[0].strip().lower() in _BOOLEANS)
+        first = next(cell for cell in cells if cell.strip().lower() not in MISSING)
+        of_booleans = self._are_booleans.get(place, _is_boolean(first))
         is_fine = _is_boolean if of_booleans else _is_finite
-        row = next(row for row, cell in enumerate(cells) if not is_fine(cell))
-        at, cell = self._at(place, rows[row][0]), cells[row]
-        shown = repr(cell[:40])
-        if cell.strip().lower() in MISSING:
-            raise InputError(
-                f"{at}: the value is missing ({shown}): fill it, or leave out the row or the column"
-            )
+        row, cell = next(
+            (row, cell)
+            for row, cell in enumerate(cells)
+            if cell.strip().lower() not in MISSING and not is_fine(cell)
+        )
+        at, shown = self._at(place, rows[row][0]), repr(cell[:40])
         if of_booleans:
             raise InputError(f"{at}: {shown} stands in a column of True and False: write all alike")
         if _DATE.match(cell):
             raise date_error(at, shown)
-        if row == 0 and place not in self._are_booleans and cell.strip()[0].isalpha():
+        if cell is first and place not in self._are_booleans and cell.strip()[0].isalpha():
             raise text_error(at, shown)  # no number stands above it
         raise InputError(
             f"{at}: {shown} is not a finite number: write it plainly, without a unit or signs "
             "between thousands, or leave out the row"
         )
+
+
+def _are_texts(cells: Sequence[str]) -> bool:
+    """Whether most cells of a column that are not empty are neither numbers nor dates."""
+    known = [cell for cell in cells if cell.strip().lower() not in MISSING]
+    texts = (not (is_value(cell) or _LIKE_NUMBER.fullmatch(cell.strip())) for cell in known)
+    return 2 * sum(texts) > len(known)
 
 
 def _is_boolean(cell: str) -> bool:

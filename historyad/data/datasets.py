@@ -10,8 +10,8 @@ SOURCE                         meaning
 ``x.npy``                      array: (N, F) vectors; (N, H, W), (N, H, W, C) or (N, C, H, W) images
 ``x.npz``, ``x.npz:KEY``       the same, by name where the file holds several arrays
 ``x.npz:KEY:LABELS``           the rows whose entry in the file's ``y`` or ``labels`` is selected
-``x.csv``, ``.tsv``, ``.txt``  table of numbers, also ``.gz``; see `historyad.data.delimited`
-``x.parquet``, ``.feather``    table of numbers; needs pyarrow
+``x.csv``, ``.tsv``, ``.txt``  table, also ``.gz``; see `historyad.data.delimited`
+``x.parquet``, ``.feather``    table; needs pyarrow
 ``NAME[:SPLIT[:LABELS]]``      a named set, see ``SETS``; the split is ``train`` unless given
 array, nested lists, tensor    as ``x.npy``
 generator, iterator            what it gives, one sample at a time, all held in memory
@@ -29,7 +29,7 @@ memory-mapped. `historyad.data.streams` has the details.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def open_source(
     id_column: str | None = None,
     time_column: str | None = None,
     group_column: str | None = None,
+    texts: Collection[str] = (),
 ) -> Source:
     """Open any SOURCE of the table above, whole.
 
@@ -85,10 +86,11 @@ def open_source(
     ``any_size``, and no ``mixed``, images that come one by one are `Images`, of as many sizes as
     there are. Of tables, ``id_column`` says what the rows are called, and ``group_column`` which of
     them belong together; neither is among the values then. ``time_column`` is such an id, too, of
-    which it is made sure that it rises without a gap. Raises InputError for whatever cannot be
+    which it is made sure that it rises without a gap. ``texts`` are columns whose values are texts,
+    whatever they look like. Raises InputError for whatever cannot be
     used, among it unreadable images in a folder unless ``skip_unreadable``.
     """
-    roles = Roles(_id_of(id_column, time_column), group_column)
+    roles = Roles(_id_of(id_column, time_column), group_column, texts)
     wanted = Wanted(roles, skip_unreadable, mixed, channels, any_size and mixed is None)
     return _in_time(_open(source, data_root, wanted), time_column)
 
@@ -101,12 +103,13 @@ def open_stream(
     channels: int | None = None,
     id_column: str | None = None,
     time_column: str | None = None,
+    texts: Collection[str] = (),
 ) -> Source:
     """Open any SOURCE for one pass of ``chunks``: no folder of images is held in memory.
 
     Arguments and errors are those of `open_source`; unreadable images are skipped and recorded.
     """
-    roles = Roles(_id_of(id_column, time_column))
+    roles = Roles(_id_of(id_column, time_column), texts=texts)
     wanted = Wanted(roles, True, mixed, channels, in_one_pass=True)
     return _in_time(_open(source, data_root, wanted), time_column)
 

@@ -1,13 +1,14 @@
 """Data frames: pandas, polars and pyarrow in Python, Parquet and Feather from files.
 
-Columns are numbers or booleans; what is neither is refused by name. The index of a pandas frame
-names the rows, unless it just counts them.
+Columns are numbers, booleans or texts; what is neither is refused by name. The index of a pandas
+frame names the rows, unless it just counts them.
 """
 
 from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.tables import UNNAMED, Roles, Table, date_error, refuse_doubles, text_error
+from historyad.data.tables import (
+    UNNAMED,
+    Roles,
+    Table,
+    Texts,
+    as_text,
+    date_error,
+    refuse_doubles,
+    text_error,
+)
 from historyad.errors import InputError
 from historyad.extras import require
 
@@ -36,9 +46,9 @@ def read_frame(frame: Any, roles: Roles) -> Table:
     index = _pandas_index(getattr(frame, "schema", None), columns)
     names = _index_names(frame, roles)
     if names and roles.id_column == getattr(frame.index, "name", None):
-        roles = Roles(None, roles.group_column)  # it is the index that was asked for
+        roles = replace(roles, id_column=None)  # it is the index that was asked for
     table = _read([frame], columns, index, roles, where)
-    return Table(table.values, table.columns, table.names or names, table.groups)
+    return replace(table, names=table.names or names)
 
 
 def read_arrow_file(path: Path, roles: Roles) -> Table:
@@ -83,25 +93,23 @@ def _read(
     if not places:
         raise InputError(f"{where} has no columns of numbers; give some")
     names_place = index_place if id_place is None else id_place
+    coded = {place: Texts() for place in places if columns[place] in roles.texts}
     blocks: list[NDArray[np.float64]] = []
     names: list[str] = []
     groups: list[str] = []
     for frame in frames:
-        blocks.append(_block(frame, places, columns, where))
+        block = np.empty((len(frame), len(places)))
+        for i, number in enumerate(places):
+            at = f"{where}, column '{columns[number]}'"
+            block[:, i] = _values(_column(frame, number), at, coded, number)
+        blocks.append(block)
         for found, place in ((names, names_place), (groups, group_place)):
             if place is not None:
                 found.extend(_texts(_column(frame, place), f"{where}, column '{columns[place]}'"))
     values = np.concatenate(blocks) if blocks else np.empty((0, len(places)))
-    return Table(values, tuple(columns[place] for place in places), names, groups)
-
-
-def _block(
-    frame: Any, places: Sequence[int], columns: Sequence[str], where: str
-) -> NDArray[np.float64]:
-    block = np.empty((len(frame), len(places)))
-    for i, place in enumerate(places):
-        block[:, i] = _numbers(_column(frame, place), f"{where}, column '{columns[place]}'")
-    return block
+    none = Texts()
+    levels = tuple(coded.get(place, none).levels for place in places) if coded else ()
+    return Table(values, tuple(columns[place] for place in places), names, groups, levels)
 
 
 def _column(frame: Any, place: int) -> Any:
@@ -113,20 +121,33 @@ def _column(frame: Any, place: int) -> Any:
     return frame.column(place)
 
 
-def _numbers(column: Any, place: str) -> NDArray[np.float64]:
-    """Return a column as float64 (N,), a missing value as NaN."""
-    kind = str(getattr(column, "dtype", getattr(column, "type", ""))).lower()
+def _values(column: Any, at: str, coded: dict[int, Texts], place: int) -> NDArray[np.float64]:
+    """Return a column as float64 (N,): numbers, or those of its texts; a missing value is NaN."""
     values = _to_numpy(column)
-    if kind.startswith(_CATEGORIES) or values.dtype.kind in "UST":
-        raise text_error(place, _first_of(values))
     if values.dtype.kind in "mM":
-        raise date_error(place, _first_of(values))
+        raise date_error(at, _first_of(values))
+    kind = str(getattr(column, "dtype", getattr(column, "type", ""))).lower()
+    are_texts = place in coded or kind.startswith(_CATEGORIES) or values.dtype.kind in "UST"
+    if are_texts or (values.dtype.kind == "O" and _are_texts(values.tolist(), at)):
+        return coded.setdefault(place, Texts()).numbered(map(as_text, values.tolist()))
     if values.dtype.kind == "O":
-        return np.array([_number(value, place) for value in values.tolist()], np.float64)
+        return np.array([_number(value, at) for value in values.tolist()], np.float64)
     if values.dtype.kind not in "buif":
-        raise InputError(f"{place} holds values of type {values.dtype}; give numbers")
+        raise InputError(f"{at} holds values of type {values.dtype}; give numbers or texts")
     found: NDArray[np.float64] = values.astype(np.float64)
     return found
+
+
+def _are_texts(values: list[Any], at: str) -> bool:
+    """Whether most values of a column of objects that are not missing are texts."""
+    known = [value for value in values if as_text(value) is not None]
+    for value in known:
+        if hasattr(value, "isoformat"):
+            raise date_error(at, repr(str(value)))
+        if not isinstance(value, str | numbers.Real | Decimal | np.bool_):
+            kind = type(value).__name__
+            raise InputError(f"{at} holds a {kind}: give numbers or texts, or leave the column out")
+    return 2 * sum(isinstance(value, str) for value in known) > len(known)
 
 
 def _to_numpy(column: Any) -> NDArray[Any]:
@@ -145,11 +166,11 @@ def _number(value: Any, place: str) -> float:
     """Return a value of a column of objects; NaN for a missing one."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return np.nan
-    if isinstance(value, numbers.Real | Decimal | np.bool_):
-        return float(value)
-    if hasattr(value, "isoformat"):
-        raise date_error(place, repr(str(value)))
-    raise text_error(place, repr(str(value)[:40]))
+    if isinstance(value, str):
+        if as_text(value) is None:
+            return np.nan
+        raise text_error(place, repr(value[:40]))
+    return float(value)
 
 
 def _texts(column: Any, place: str) -> Iterator[str]:

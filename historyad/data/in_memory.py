@@ -123,7 +123,7 @@ def from_table(table: Table, description: str) -> Source:
     """Return the source of a table; InputError for what float32 cannot hold."""
     if not len(table.values):
         raise InputError(f"{description} holds no rows; give at least one")
-    samples = _as_vectors(table.values, description, table.columns)
+    samples = _as_vectors(table.values, description, table.columns, with_holes=True)
     return Source(
         "vector",
         samples,
@@ -132,6 +132,7 @@ def from_table(table: Table, description: str) -> Source:
         imprecise=_lost_of(table.values, samples, description, table.columns),
         columns=table.columns,
         groups=table.groups,
+        levels=table.levels,
     )
 
 
@@ -139,20 +140,27 @@ def _called(column: int, columns: Sequence[str]) -> str:
     return f"column '{columns[column]}'" if columns else f"column {column} (from 0)"
 
 
-def _as_vectors(values: Samples, name: str, columns: Sequence[str] = ()) -> Samples:
-    """Float32 (N, F), not copied where it already is; every value finite, or InputError."""
+def _as_vectors(
+    values: Samples, name: str, columns: Sequence[str] = (), *, with_holes: bool = False
+) -> Samples:
+    """Float32 (N, F), not copied where it already is; every value finite, or InputError.
+
+    A table may have holes, NaN, where a value is missing.
+    """
     if values.dtype.kind not in "buif":
         raise InputError(f"{name} has values of type {values.dtype}; give numbers")
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, found below
         vectors = np.asanyarray(values, dtype=np.float32)
     step = max(1, CHUNK_BYTES // vectors[0].nbytes)
     for start in range(0, len(vectors), step):
-        bad = np.argwhere(~np.isfinite(vectors[start : start + step]))
+        part = vectors[start : start + step]
+        bad = np.argwhere(np.isinf(part) if with_holes else ~np.isfinite(part))
         if len(bad):
             row, column = bad[0] + (start, 0)
             raise InputError(
                 f"{name}: row {row}, {_called(column, columns)} is {values[row, column]}; NaN, "
-                "infinity and what float32 cannot hold must be filled or removed"
+                "infinity and what float32 cannot hold must be filled or removed; values that are "
+                "missing may be so in a data frame or a file such as .csv"
             )
     return vectors
 
@@ -169,13 +177,15 @@ def _lost_of(values: Samples, vectors: Samples, name: str, columns: Sequence[str
     step = max(1, CHUNK_BYTES // vectors[0].nbytes)
     for start in range(0, len(vectors), step):
         part = np.asarray(values[start : start + step], np.float64)
-        low, high = np.minimum(low, part.min(0)), np.maximum(high, part.max(0))
-        error = np.maximum(error, np.abs(part - vectors[start : start + step]).max(0))
+        lost = np.abs(part - vectors[start : start + step])
+        # All that pass over what is missing.
+        low, high = (f(edge, f.reduce(part)) for f, edge in ((np.fmin, low), (np.fmax, high)))
+        error = np.fmax(error, np.fmax.reduce(lost))
     range_, size = high - low, np.maximum(np.abs(low), np.abs(high))
-    lost = np.flatnonzero((error > range_ / _FEWEST_LEVELS) & (range_ > _FLOAT64_NOISE * size))
-    if not len(lost):
+    blurred = np.flatnonzero((error > range_ / _FEWEST_LEVELS) & (range_ > _FLOAT64_NOISE * size))
+    if not len(blurred):
         return ""
-    column = int(lost[0])
+    column = int(blurred[0])
     return (
         f"{name}: {_called(column, columns)} ranges from {low[column]:.12g} to "
         f"{high[column]:.12g}, of which float32, in which samples are held, keeps too little: "

@@ -90,7 +90,9 @@ def _with_names(names: list[str], columns: list[Column], where: str, roles: Role
         raise InputError(f"{where}: there is no column of numbers besides; give some")
     if id_place is None and unnamed:
         id_place = unnamed[0]
-    return Layout(len(names), tuple(names[i] for i in values), values, id_place, group_place, empty)
+    texts = tuple(place for place in values if names[place] in roles.texts)
+    called = tuple(names[place] for place in values)
+    return Layout(len(names), called, values, id_place, group_place, empty, texts)
 
 
 def _header(rows: list[Row], where: str, roles: Roles) -> tuple[Row | None, int]:

@@ -33,6 +33,7 @@ def in_windows(source: Source, length: int | str, stride: int) -> Source:
         return source
     if source.kind != "vector":
         raise InputError(f"{source.description} holds images, and window is for series: leave it 0")
+    _refuse_holes(source)
     length = usual_window(source.samples) if isinstance(length, str) else length
     n_steps = len(source)
     if n_steps < length:
@@ -51,6 +52,25 @@ def in_windows(source: Source, length: int | str, stride: int) -> Source:
         groups=(),
         series=Series(source.samples, source.names, length, stride, starts),
     )
+
+
+def _refuse_holes(source: Source) -> None:
+    """Raise InputError for a series with texts among its values, or with missing ones."""
+    names = source.columns or [f"{place} (from 0)" for place in range(source.samples.shape[1])]
+    for name, texts in zip(names, source.levels, strict=False):
+        if texts:
+            raise InputError(
+                f"{source.description}: column {name} holds text, such as '{texts[0][:40]}', and "
+                "a series is of numbers: leave the column out or, if it says when the rows were "
+                "measured, name it with --time-column"
+            )
+    holes = np.isnan(source.samples)
+    if holes.any():
+        row, column = np.argwhere(holes)[0].tolist()
+        raise InputError(
+            f"{source.description}: {int(holes.sum()):,} values are missing, the first of column "
+            f"{names[column]} at {source.names[row]}: fill them, as with the last value before"
+        )
 
 
 def apart(source: Source) -> Source:

@@ -17,6 +17,7 @@ from historyad.data.arrays import Labels, Samples
 from historyad.data.digests import digests
 from historyad.data.images import Check, Pixels
 from historyad.data.streams import ImageStream, any_shape
+from historyad.data.tables import Levels
 from historyad.errors import InputError
 
 SourceKind = Literal["image", "vector", "window"]
@@ -55,7 +56,8 @@ class Source:
     ``names`` are relative paths or row numbers, ``labels``
     int64 (N,) where the source has any, ``unreadable`` the (name, reason) of files left out;
     ``imprecise`` says what float32 loses of vectors, where that is too much to learn from.
-    ``columns`` are the names of the F columns of vectors, or of the channels of a series, and
+    ``columns`` are the names of the F columns of vectors, or of the channels of a series,
+    ``levels`` the texts that the values of a column number, where one of them is of texts, and
     ``groups`` the N keys of what each sample belongs to, empty where a table did not say.
     ``left_out`` counts by reason what else was in a folder. ``channels`` is what its images were
     made alike in: 1, all grey, or 3, all colour.
@@ -69,6 +71,7 @@ class Source:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     imprecise: str = ""
     columns: tuple[str, ...] = ()
+    levels: Levels = ()
     groups: Sequence[str] = ()
     left_out: dict[str, int] = field(default_factory=dict)
     channels: int | None = None

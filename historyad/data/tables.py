@@ -1,8 +1,9 @@
-"""What a table is once it is read: columns of numbers with names, and what its rows are called."""
+"""What a table is once it is read: columns of numbers or texts, and what its rows are called."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,29 +12,69 @@ from historyad.errors import InputError
 
 UNNAMED = "Unnamed: 0"  # what pandas calls a first column without a name: numbers of rows
 _LISTED = 20  # names of columns in a message
+_MISSING_TEXT = {"", "na", "n/a", "#n/a", "nan", "null", "?"}  # of a column of texts
+
+Levels = tuple[tuple[str, ...], ...]  # of each column, its texts; none of a column of numbers
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows of numbers.
 
-    ``values`` is float64 (N, F), in which a boolean is 0 or 1. ``columns`` are the names of the F
-    columns, none where the table has none. ``names`` say what each row is called, and ``groups``
-    what it belongs to: N each, or none.
+    ``values`` is float64 (N, F), in which a boolean is 0 or 1, a text its place among those of its
+    column, ``levels``, and NaN is missing. ``columns`` are the names of the F columns, none where
+    the table has none, and ``levels`` are there where a column is one of texts. ``names`` say what
+    each row is called, and ``groups`` what it belongs to: N each, or none.
     """
 
     values: NDArray[np.float64]
     columns: tuple[str, ...] = ()
     names: Sequence[str] = ()
     groups: Sequence[str] = ()
+    levels: Levels = ()
+
+
+class Texts:
+    """Numbers the texts of a column in the order in which they come; NaN is none."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, float] = {}
+
+    def numbered(self, texts: Iterable[str | None]) -> NDArray[np.float64]:
+        """Return the number of each text, (N,)."""
+        numbers = self._numbers
+        found = [
+            np.nan if text is None else numbers.setdefault(text, float(len(numbers)))
+            for text in texts
+        ]
+        return np.array(found, np.float64)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The texts, by their numbers."""
+        return tuple(self._numbers)
+
+
+def as_text(value: Any) -> str | None:
+    """Return what a value of a column of texts is called, 3 for 3.0; None for a missing one."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return None if text.lower() in _MISSING_TEXT else text
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Names of columns that hold no values: what a row is called, and what it belongs to."""
+    """Names of columns: of what a row is called, of what it belongs to, and of known ``texts``.
+
+    The values of the last are texts, whatever they look like: codes, for one.
+    """
 
     id_column: str | None = None
     group_column: str | None = None
+    texts: Collection[str] = ()
 
     def __bool__(self) -> bool:
         return self.id_column is not None or self.group_column is not None
@@ -94,8 +135,8 @@ def date_error(place: str, value: str) -> InputError:
 
 
 def text_error(place: str, value: str) -> InputError:
-    """Return the error for a column of text."""
+    """Return the error for a text among numbers."""
     return InputError(
-        f"{place}: {value} is text: leave the column out, write a column of 0 and 1 for each "
-        "category or, if it says what the rows are called, name it with --id"
+        f"{place}: {value} is text, and most of the column is not: mend it, leave out the row or "
+        "the column or, if it says what the rows are called, name it with --id"
     )

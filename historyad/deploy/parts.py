@@ -118,6 +118,7 @@ def open_for_parts(job: Job, model: Model) -> Source:
         channels=job.channels or model.channels,
         id_column=job.id_column,
         time_column=job.time_column,
+        texts=model.text_columns,
     )
     samples = model.takes(samples)
     if samples.series is not None:

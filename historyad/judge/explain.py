@@ -21,20 +21,23 @@ _COLOUR = np.array([213, 94, 0])  # vermillion of Okabe and Ito: no shade of gre
 
 
 class Reason(NamedTuple):
-    """A column that makes a vector anomalous, and what is usual there.
+    """A column that makes a vector anomalous, and what is usual there: a number or a text.
 
     ``fall`` is how much less far out the vector would be with the usual value: 1 is as far as from
     what is typical to the threshold.
     """
 
     column: str
-    value: float
-    usual: float
+    value: float | str
+    usual: float | str
     fall: float
 
     def __str__(self) -> str:
         """Return it as a person reads it."""
-        return f"{self.column} {self.value:.6g}, usually {self.usual:.6g}"
+        value, usual = (
+            one if isinstance(one, str) else f"{one:.6g}" for one in (self.value, self.usual)
+        )
+        return f"{self.column} {value}, usually {usual}"
 
 
 def anomaly_map(model: Model, image: Pixels) -> Map:
@@ -66,7 +69,12 @@ def reasons(model: Model, vector: NDArray[Any], most: int = _REASONS) -> list[Re
     names = model.feature_names or [f"column {i}" for i in range(len(falls))]
     order = np.argsort(-falls, kind="stable")[:most].tolist()
     return [
-        Reason(names[i], float(vector[i]), float(usual[i]), float(falls[i]))
+        Reason(
+            names[i],
+            model.kind.called(i, float(vector[i])),
+            model.kind.called(i, float(usual[i])),
+            float(falls[i]),
+        )
         for i in order
         if falls[i] > max(_SMALLEST_REASON, _WEAKEST_REASON * falls.max())
     ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from historyad.backbones.lite0 import is_installed
 from historyad.config import Config, sees_any_size
 from historyad.data.any_size import Images
+from historyad.data.tables import Levels
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.columns import Columns
@@ -38,8 +39,11 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
     return which_kind(samples, config).learnt_from(samples, rows)
 
 
-def which_kind(samples: Samples, config: Config) -> Kind:
-    """Return the kind that shapes and settings ask for, which has learnt nothing yet."""
+def which_kind(samples: Samples, config: Config, levels: Levels = ()) -> Kind:
+    """Return the kind that shapes and settings ask for, which has learnt nothing yet.
+
+    ``levels`` are the texts that the values of each column number, where there are any.
+    """
     shape = _shape_of(samples)
     if is_absurd(shape):  # which no model is loaded for
         raise InputError(
@@ -48,7 +52,7 @@ def which_kind(samples: Samples, config: Config) -> Kind:
         )
     if kind := _OF_NUMBERS.get(len(shape)):
         _refuse_images_settings(kind.noun, config)
-        return kind.choose(shape, config)
+        return kind.choose(shape, config, levels)
     if config.backbone == "auto":
         raise ConfigError("backbone is 'auto': call `settle` first, or take lite0 or none")
     parse_augmentations(config.augment)  # an unknown one is refused here, before anything is done

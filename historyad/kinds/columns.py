@@ -1,4 +1,4 @@
-"""Vectors, such as the rows of a table: each column is centred and scaled robustly."""
+"""Vectors, such as the rows of a table: each column is centred and scaled, or made dummies of."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from historyad.config import Config
-from historyad.constants import CONSTANTS
+from historyad.data.tables import Levels
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.as_one import AsOne
 from historyad.kinds.damages import Damage, vector_damages
+from historyad.kinds.encoding import Encoding
 from historyad.kinds.kind import Excess, Random, Samples, by, read_shape
+from historyad.kinds.scaling import constant_step, robust_scaling, rounding_of
 from historyad.method.networks import Critic, VectorNetworks
 from historyad.score.companions import Companions, VectorCompanions
 from historyad.score.score import Score
 
-_IQR_OF_NORMAL = 1.349  # interquartile range of N(0, 1)
-_ROUNDING = 1e-6  # of a value: some units in the last place of a float32
-_TINY, _HUGE = (float(getattr(np.finfo(np.float32), edge)) for edge in ("tiny", "max"))
 _BATCH = 128  # vectors with a value replaced, scored at a time
 
 
@@ -33,11 +32,12 @@ class Columns(AsOne):
     """Vectors (F,) with the median and the spread of each column over the training samples.
 
     The spread of a constant column is 0: that it varies at all has never been seen, whatever its
-    unit.
+    unit. The ``encoding`` says what becomes of texts and of missing values.
     """
 
     center: NDArray[np.float32]
     spread: NDArray[np.float32]
+    encoding: Encoding
 
     name: ClassVar[str] = "columns"
     noun: ClassVar[str] = "vector"
@@ -47,16 +47,34 @@ class Columns(AsOne):
     n_axes: ClassVar[int] = 1  # of a sample; the last is that of the columns
 
     @classmethod
-    def choose(cls, shape: tuple[int, ...], config: Config) -> Self:
+    def choose(cls, shape: tuple[int, ...], config: Config, levels: Levels = ()) -> Self:
         """Decide for vectors of ``shape``; ConfigError for settings that are for images."""
         if config.augment:
             raise ConfigError(f"augment is '{config.augment}', which is for images: leave it empty")
-        return cls(shape, np.zeros(shape[-1], np.float32), np.ones(shape[-1], np.float32))
+        center, spread = np.zeros(shape[-1], np.float32), np.ones(shape[-1], np.float32)
+        return cls(shape, center, spread, Encoding.unseen(levels, shape[-1]))
+
+    @property
+    def levels(self) -> Levels:
+        """The texts of each column; none where all are of numbers."""
+        return self.encoding.levels if len(self.encoding.texts) else ()
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether a value may be missing or a text, as some were in the fit."""
+        return not self.encoding.is_plain
+
+    def numbered(self, row: list[Any]) -> list[Any]:
+        """Return the values of a row with the numbers of its texts, and NaN for None."""
+        return self.encoding.numbered(row)
 
     def learnt_from(self, samples: Samples, rows: NDArray[np.intp] | None = None) -> Self:
-        """Return this kind with the scaling of the columns of ``rows`` of vectors."""
-        center, spread = robust_scaling(samples if rows is None else samples[rows])
-        return dataclasses.replace(self, center=center, spread=spread)
+        """Return this kind with what the columns of ``rows`` of vectors hold."""
+        vectors = samples if rows is None else samples[rows]
+        encoding = self.encoding.learnt_from(vectors)
+        center, spread = robust_scaling(vectors)
+        center[encoding.texts] = spread[encoding.texts] = 0
+        return dataclasses.replace(self, center=center, spread=spread, encoding=encoding)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError, naming both shapes, unless a vector of ``shape`` can be scored."""
@@ -73,12 +91,16 @@ class Columns(AsOne):
             raise InputError(f"the vectors are of type {samples.dtype}: give numbers")
 
     def prepare(self, samples: Samples) -> NDArray[np.float32]:
-        """Return asinh((x - center) / spread), float32 (N, F).
+        """Return asinh((x - center) / spread) of numbers, and dummies, float32 (N, G).
 
         asinh is linear near the centre and logarithmic far out: an outlier stays far, and finite.
         A new value of a constant column is as far from it as `constant_step` says, to either side.
         """
         self.check_samples(samples)
+        return self.encoding.encode(samples, self.scaled(samples))
+
+    def scaled(self, samples: Samples) -> NDArray[np.float32]:
+        """Return the numbers of samples, scaled, float32 (N, F) or (N, steps, channels)."""
         # In double precision, since a difference of two float32 may be too large for a third.
         difference = samples.astype(np.float64) - self.center
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -91,7 +113,7 @@ class Columns(AsOne):
     @property
     def rounding(self) -> NDArray[np.float64]:
         """How far from the value of a constant column rounding alone leads."""
-        return _rounding_of(self.center)
+        return rounding_of(self.center)
 
     def floats(self, prepared: Samples, device: torch.device | str = "cpu") -> Tensor:
         """Return the same numbers as a tensor."""
@@ -99,11 +121,11 @@ class Columns(AsOne):
 
     def networks(self, config: Config) -> VectorNetworks:
         """Return multilayer perceptrons."""
-        return VectorNetworks.of(self.input_shape, config)
+        return VectorNetworks.of((len(self.encoding.owners),), config)
 
     def fit_companions(self, d_tv: Critic, normal: Tensor) -> Companions:
         """Return what compares vectors with normal ones as they are."""
-        return VectorCompanions.fit(normal)
+        return VectorCompanions.fit(normal, math.prod(self.input_shape))
 
     def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
         """Return unfitted ones of these sizes."""
@@ -111,7 +133,7 @@ class Columns(AsOne):
 
     @property
     def _varies(self) -> NDArray[np.bool_]:
-        """Which columns are damaged: all that vary, and if there are none, all."""
+        """Which columns are damaged: all numbers that vary, and if there are none, all."""
         varies = self.spread > 0
         return varies if varies.any() else ~varies
 
@@ -122,24 +144,29 @@ class Columns(AsOne):
     def damage(self, damage: Damage, samples: Samples, strength: float, random: Random) -> Samples:
         """Return copies of vectors damaged in units of the spread seen in training.
 
-        Constant columns, whose least change is anomalous, stay as they are.
+        Constant columns, whose least change is anomalous, stay as they are, and so do texts, and
+        what is missing.
         """
         varies = self._varies
         center, spread = self.center[varies], np.where(self.spread > 0, self.spread, 1)[varies]
         damaged = samples.astype(np.float64)
-        z = (damaged[..., varies] - center) / spread
+        missing = np.isnan(damaged)
+        z = np.nan_to_num((damaged[..., varies] - center) / spread)
         damaged[..., varies] = center + spread * damage.apply(z, strength, random)
+        damaged[missing] = np.nan
         return damaged.astype(np.float32)
 
     def example(self, n: int, random: Random, shape: tuple[int, ...] | None = None) -> Samples:
         """Return normal draws and, every second, some that are a hundred times as far out.
 
-        In these, constant columns have other values.
+        In these, constant columns have other values, and columns of texts unknown ones.
         """
         z = random.standard_normal((n, *self.input_shape))
         z[1::2] *= 100
         found = self.center + self.spread * z
         found[1::2] += np.where(self.spread > 0, 0, z[1::2])
+        for i in self.encoding.texts:
+            found[::2, i] = random.integers(len(self.encoding.levels[i]), size=len(found[::2]))
         return found.astype(np.float32)
 
     def unusual(self, shape: tuple[int, ...]) -> list[Samples]:
@@ -173,11 +200,18 @@ class Columns(AsOne):
         That is the median of its nearest normal vectors, by all other columns, or of all training
         data where the score knows no neighbours.
         """
-        prepared = score.usual(np.asarray(vector, np.float32))
+        prepared = score.usual(np.asarray(vector, np.float32), self.encoding.owners)
         if prepared is None:
-            return self.center
-        steps = np.where(self.spread > 0, np.sinh(prepared.astype(np.float64)) * self.spread, 0)
-        return (self.center + steps).astype(np.float32)
+            return self.encoding.decode(
+                np.zeros(len(self.encoding.owners), np.float32), self.center
+            )
+        numbers, steps = self.encoding.numbers, np.zeros_like(self.center, np.float64)
+        steps[numbers] = np.sinh(prepared[: len(numbers)].astype(np.float64)) * self.spread[numbers]
+        return self.encoding.decode(prepared, (self.center + steps).astype(np.float32))
+
+    def called(self, column: int, value: float) -> float | str:
+        """Return what a person calls a value of a column: a number or a text."""
+        return self.encoding.called(column, value)
 
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:
         """Return `prepare` as a module."""
@@ -189,11 +223,12 @@ class Columns(AsOne):
 
     def to_json(self) -> dict[str, Any]:
         """Return what is to be read by `from_json`, besides the arrays."""
-        return {"input_shape": list(self.input_shape)}
+        return {"input_shape": list(self.input_shape), "levels": self.encoding.to_json()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return median and spread of the columns."""
-        return {"center": torch.from_numpy(self.center), "spread": torch.from_numpy(self.spread)}
+        """Return median and spread of the columns, and how often each text was seen."""
+        scaling = {name: torch.from_numpy(getattr(self, name)) for name in ("center", "spread")}
+        return {**scaling, "shares": self.encoding.tensor()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
@@ -202,11 +237,12 @@ class Columns(AsOne):
         center, spread = (tensors[name].numpy() for name in ("center", "spread"))
         if not center.shape == spread.shape == shape[-1:] or not (spread >= 0).all():
             raise ValueError(f"the scaling of {center.shape} columns of {shape}")
-        return cls(shape, center, spread)
+        encoding = Encoding.from_json(content["levels"], tensors["shares"], shape[-1])
+        return cls(shape, center, spread, encoding)
 
 
 class _Scaling(nn.Module):
-    """`Columns.prepare`, in double precision as there."""
+    """`Columns.prepare`, numbers in double precision as there."""
 
     center: Tensor
     spread: Tensor
@@ -215,11 +251,12 @@ class _Scaling(nn.Module):
     def __init__(self, kind: Columns) -> None:
         super().__init__()
         self.step = constant_step(len(kind.spread))
+        self.encoding = kind.encoding.onnx()
         for name in ("center", "spread", "rounding"):
             self.register_buffer(name, torch.tensor(getattr(kind, name), dtype=torch.float64))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Map float32 (N, F) to float32 (N, F)."""
+        """Map float32 (N, F) to float32 (N, G)."""
         difference = vectors.double() - self.center
         size = difference.abs()
         side = difference / size
@@ -227,47 +264,6 @@ class _Scaling(nn.Module):
         z = size / self.spread
         # asinh(z) spelled out, since onnxruntime has no asinh in double precision.
         scaled = difference.sign() * (z + (z * z + 1).sqrt()).log()
-        return torch.where(self.spread > 0, scaled, stepped).float()
-
-
-def constant_step(n_columns: int) -> float:
-    """Return what a new value of a constant column is worth, in spreads of a column that varies.
-
-    Normal rows differ by about the root of the number of columns: this is ten times as much.
-    """
-    return CONSTANTS.constant_step * math.sqrt(n_columns)
-
-
-def _rounding_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return how far rounding leads from values (F,): of large ones, less than to the next integer.
-
-    A number of a lot may be 1000001 where all others were 1000000.
-    """
-    rounding: NDArray[np.float64] = np.minimum(_ROUNDING * np.abs(values.astype(np.float64)), 0.5)
-    return rounding
-
-
-def robust_scaling(
-    vectors: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return median and spread of each column: interquartile range, else `_rare_spread`."""
-    low, center, high = np.quantile(vectors.astype(np.float64), [0.25, 0.5, 0.75], axis=0)
-    noise = _rounding_of(center)
-    spread = (high - low) / _IQR_OF_NORMAL
-    for column in np.flatnonzero(spread <= noise):
-        spread[column] = _rare_spread(vectors[:, column] - center[column], noise[column])
-    spread = np.where(spread > 0, np.clip(spread, _TINY, _HUGE), 0)
-    return center.astype(np.float32), spread.astype(np.float32)
-
-
-def _rare_spread(differences: NDArray[np.float64], noise: float) -> float:
-    """Return the spread of a column of which more than half is one value, 0 if all of it is.
-
-    It is the root of the share of other values times the median of how far these are: about their
-    root mean square, and one that is far out does not hide the others.
-    """
-    others = np.abs(differences)
-    others = others[others > noise]
-    if not len(others):
-        return 0.0
-    return math.sqrt(len(others) / len(differences)) * float(np.median(others))
+        numbers = torch.where(self.spread > 0, scaled, stepped).float()
+        encoded: Tensor = self.encoding(vectors, numbers)
+        return encoded

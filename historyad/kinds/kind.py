@@ -30,6 +30,7 @@ from historyad.config import Config
 from historyad.data.any_size import parts_of
 from historyad.data.images import Pixels
 from historyad.data.rows import ShuffledSamples
+from historyad.data.tables import Levels
 from historyad.errors import InputError
 from historyad.kinds.augment import parse_augmentations
 from historyad.kinds.damages import Damage
@@ -95,6 +96,20 @@ class Kind(ABC):
         return self.input_shape[0]
 
     # --- samples
+
+    @property
+    def levels(self) -> Levels:
+        """The texts that the values of each column of vectors number; mostly none."""
+        return ()
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether a value of a vector may be missing or a text, as some were in the fit."""
+        return False
+
+    def numbered(self, row: list[Any]) -> list[Any]:
+        """Return the values of a row with the numbers of its texts, and NaN for None."""
+        return row
 
     def from_rows(self, rows: Samples) -> Samples:
         """Return the samples whose values are ``rows`` (N, values), as a service gets them."""
@@ -218,6 +233,10 @@ class Kind(ABC):
     def usual(self, score: Score, vector: Samples) -> Samples:
         """Return what is usual in place of each value of a vector (F,); else InputError."""
         raise InputError(f"this detector scores {self.noun}s: use anomaly_map")
+
+    def called(self, column: int, value: float) -> float | str:
+        """Return what a person calls a value of a column of vectors."""
+        return value
 
     # --- elsewhere
 

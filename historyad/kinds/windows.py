@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from historyad.config import Config
 from historyad.errors import InputError
-from historyad.kinds.columns import Columns, robust_scaling
+from historyad.kinds.columns import Columns
 from historyad.kinds.damages import Damage, window_damages
 from historyad.kinds.kind import Samples
+from historyad.kinds.scaling import robust_scaling
 from historyad.method.networks import Critic, VectorNetworks
 from historyad.score.companions import Companions
 from historyad.score.windows import WindowCompanions
@@ -50,7 +51,8 @@ class Windows(Columns):
 
     def prepare(self, samples: Samples) -> NDArray[np.float32]:
         """Return the scaled values of windows, one step after the other, (N, steps * channels)."""
-        return super().prepare(samples).reshape(len(samples), -1)
+        self.check_samples(samples)
+        return self.scaled(samples).reshape(len(samples), -1)
 
     def networks(self, config: Config) -> VectorNetworks:
         """Return multilayer perceptrons for all values of a window."""

@@ -27,10 +27,9 @@ from historyad.config import (
     sees_any_size,
 )
 from historyad.data.datasets import open_source
-from historyad.data.frames import is_frame, read_frame
+from historyad.data.frames import is_frame
 from historyad.data.in_memory import plain_array
 from historyad.data.sources import Source
-from historyad.data.tables import Roles, refuse_doubles
 from historyad.errors import InputError
 from historyad.extras import require
 from historyad.kinds.choose import settle
@@ -242,26 +241,14 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
     def _config(self) -> Config:
         return make_config(self.preset, **given(self))
 
-    def _checked(self, X: Any) -> NDArray[Any]:
-        """Return an array by scikit-learn's checks; InputError names a column of a data frame."""
-        try:
-            array: NDArray[Any] = check_array(
-                X, allow_nd=True, ensure_all_finite=False, dtype="numeric", estimator=self
-            )
-        except (TypeError, ValueError):
-            if is_frame(X):
-                read_frame(X, Roles())
-            raise
-        if array.dtype == object and is_frame(X):  # of times with a zone
-            read_frame(X, Roles())
-        return array
-
     def _open(self, X: Any, *, reset: bool) -> Source:
         """Return ``X`` as a source; arrays go through scikit-learn's own checks."""
-        X = _with_texts_for_names(plain_array(X))
+        X = plain_array(X)
         is_array = _is_array(X)
         if is_array:
-            array = self._checked(X)
+            array = check_array(
+                X, allow_nd=True, ensure_all_finite=False, dtype="numeric", estimator=self
+            )
             # Of images, whose "features" are rows, some detectors take any size.
             if reset or array.ndim == 2:
                 validate_data(self, X, reset=reset, skip_check_array=True)
@@ -272,10 +259,10 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
             mixed=config.image_size or None,
             any_size=sees_any_size(config),
             channels=None if reset else self.model_.channels,
+            texts=() if reset else self.model_.text_columns,
         )
-        if is_array:
-            names = getattr(self, "feature_names_in_", ())  # which were compared
-            source = dataclasses.replace(source, columns=tuple(map(str, names)))
+        if source.columns == tuple(map(str, range(len(source.columns)))):  # as pandas counts them
+            source = dataclasses.replace(source, columns=())
         if not reset:
             return self.model_.takes(source)
         if is_array:
@@ -286,21 +273,6 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
         if source.columns:
             self.feature_names_in_: NDArray[Any] = np.array(source.columns, object)
         return source
-
-
-def _with_texts_for_names(X: Any) -> Any:
-    """Return a pandas frame whose columns have names of text, unless they just count them.
-
-    scikit-learn passes over names that are no texts, and so would not see that columns changed
-    places. InputError where two columns have one name.
-    """
-    if not (hasattr(X, "set_axis") and hasattr(X, "columns")):
-        return X
-    names = [str(name) for name in X.columns]
-    refuse_doubles(names, type(X).__name__)
-    counts = list(X.columns) == list(range(len(names)))
-    is_text = all(isinstance(name, str) for name in X.columns)
-    return X if counts or is_text else X.set_axis(names, axis=1)
 
 
 # `help(HistoryAD)` explains every setting.
@@ -322,4 +294,4 @@ def _is_array(X: Any) -> bool:
     """Whether ``X`` is for scikit-learn to check; a list of Pillow images is not."""
     if isinstance(X, list):
         return not (X and isinstance(X[0], Image.Image))
-    return hasattr(X, "__array__") or hasattr(X, "toarray")
+    return (not is_frame(X) and hasattr(X, "__array__")) or hasattr(X, "toarray")

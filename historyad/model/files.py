@@ -26,7 +26,7 @@ from historyad.kinds.kind import Kind
 from historyad.score.calibration import Calibration, samples_needed
 from historyad.score.score import Score
 
-_FORMAT, VERSION = "historyad-detector", 13
+_FORMAT, VERSION = "historyad-detector", 14
 _MOST_SAMPLES = 2**20  # that companions may hold
 _JSON, _TENSORS = "detector.json", "detector.safetensors"
 

@@ -105,8 +105,14 @@ class Model:
 
         Raises InputError where that cannot be.
         """
-        columns = align(source, self.feature_names)
+        columns = align(source, self.feature_names, self.kind.levels)
         return in_windows(columns, self.config.window, self.config.stride)
+
+    @property
+    def text_columns(self) -> dict[str, tuple[str, ...]]:
+        """The columns of texts by name, and what was seen in them."""
+        levels = zip(self.feature_names, self.kind.levels, strict=False)
+        return {name: texts for name, texts in levels if texts}
 
     def was_trained_on(self, source: Source) -> NDArray[np.bool_]:
         """Whether each sample of ``source`` is one that the model was trained on, (N,)."""
@@ -144,6 +150,7 @@ class Model:
         """Return what a person may want to know of this model, as JSON can hold it."""
         return {
             **self.kind.describe(),
+            "texts": {name: ", ".join(texts) for name, texts in self.text_columns.items()},
             "views": ", ".join(self.view_names),
             "parameters": count_parameters(self.score),
             "threshold": self.calibration.threshold,

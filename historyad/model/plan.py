@@ -13,6 +13,7 @@ import torch
 from historyad import ranks
 from historyad.config import Config, as_dict, validate
 from historyad.constants import CONSTANTS
+from historyad.data.columns import check_usable
 from historyad.data.copies import groups_of
 from historyad.data.digests import firsts
 from historyad.data.series import in_windows
@@ -76,7 +77,8 @@ def plan_fit(
     source, config = as_samples(source, config)
     groups = groups_of(source, config.group or None)
     ranks.agree_on_fit(config, source.fingerprint)
-    kind, suspects = which_kind(source.samples, config), []
+    check_usable(source)
+    kind, suspects = which_kind(source.samples, config, source.levels), []
     if config.contamination:  # what a run has set aside stays so
         suspects = list(known) or find_suspects(kind.learnt_from(source.samples), source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])

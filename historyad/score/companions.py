@@ -53,8 +53,11 @@ class Companions(nn.Module):
         """Return where samples (B, ...) lie in what neighbours are looked for in, (B, values)."""
         raise NotImplementedError
 
-    def usual(self, x: Tensor) -> Tensor | None:
-        """Return what is usual in place of each value of a sample (values,), if that is known."""
+    def usual(self, x: Tensor, owners: Tensor) -> Tensor | None:
+        """Return what is usual in place of each value of a sample (values,), if that is known.
+
+        ``owners`` (values,) number the column that each value belongs to.
+        """
         return None
 
 
@@ -76,10 +79,13 @@ class VectorCompanions(Companions):
         }
 
     @classmethod
-    def fit(cls, samples: Tensor) -> VectorCompanions:
-        """Fit to normal samples (N, values)."""
-        neighbours = Neighbours.of_vectors(samples)
-        return cls(neighbours, Gaussian.fit(samples, ridge=CONSTANTS.vector_ridge))
+    def fit(cls, samples: Tensor, n_columns: int) -> VectorCompanions:
+        """Fit to normal samples (N, values) of so many columns.
+
+        The ridge is a share of the mean variance of a column, which may have several values.
+        """
+        ridge = CONSTANTS.vector_ridge * samples.shape[1] / n_columns
+        return cls(Neighbours.of_vectors(samples), Gaussian.fit(samples, ridge=ridge))
 
     @classmethod
     def build(cls, n_values: int, *, bank: int, components: int) -> VectorCompanions:
@@ -96,9 +102,9 @@ class VectorCompanions(Companions):
         """Return vectors around their mean."""
         return self.neighbours.place(x)
 
-    def usual(self, x: Tensor) -> Tensor | None:
+    def usual(self, x: Tensor, owners: Tensor) -> Tensor | None:
         """Return what the nearest normal vectors have in place of each value of (values,)."""
-        return self.neighbours.usual(x)
+        return self.neighbours.usual(x, owners)
 
     def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
         """Return the views of samples (B, values) besides that of the history, {name: (B,)}."""

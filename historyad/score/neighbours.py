@@ -175,14 +175,17 @@ class Neighbours(Bank):
         distances, nearest = self.nearest(places, self.candidates(places), CONSTANTS.neighbours)
         return relative(distances, self.gaps[nearest])
 
-    def usual(self, x: Tensor) -> Tensor:
-        """Return the value that each of (values,) has in its nearest neighbours by all the others.
+    def usual(self, x: Tensor, owners: Tensor) -> Tensor:
+        """Return the value that each of (values,) has in its nearest neighbours by other columns.
 
         It is their median: one far value may hide from what the others say, but not from this.
+        ``owners`` (values,) number the column that each value belongs to.
         """
         bank = self.bank + self.mean
         squares = (bank - x).square()
-        others = squares.sum(1, keepdim=True) - squares
+        n_columns = int(owners.max()) + 1
+        of_columns = squares.new_zeros(len(bank), n_columns).index_add_(1, owners, squares)
+        others = squares.sum(1, keepdim=True) - of_columns[:, owners]
         nearest = others.topk(min(CONSTANTS.neighbours, len(bank)), dim=0, largest=False).indices
         return bank.gather(0, nearest).median(0).values
 

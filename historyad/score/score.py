@@ -70,10 +70,10 @@ class Score(nn.Module, ABC):
         """
         return None
 
-    def usual(self, sample: NDArray[Any]) -> NDArray[np.float32] | None:
+    def usual(self, sample: NDArray[Any], owners: NDArray[np.intp]) -> NDArray[np.float32] | None:
         """Return what is usual in place of each prepared value of a sample, by its like, (F,).
 
-        None where that is not known.
+        ``owners`` (F,) number the column that each of them belongs to. None where it is not known.
         """
         return None
 

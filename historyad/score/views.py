@@ -140,10 +140,10 @@ class Views(Score):
         return in_batches(place, samples, self.kind, self.device)
 
     @torch.inference_mode()
-    def usual(self, sample: NDArray[Any]) -> NDArray[np.float32] | None:
+    def usual(self, sample: NDArray[Any], owners: NDArray[np.intp]) -> NDArray[np.float32] | None:
         """Return what the nearest normal samples have in place of each prepared value, (F,)."""
         x = self.kind.floats(self.kind.prepare(sample[None]), self.device)[0]
-        found = self.companions.usual(x)
+        found = self.companions.usual(x, torch.from_numpy(owners).to(x.device))
         return None if found is None else found.cpu().numpy()
 
     @torch.inference_mode()

@@ -151,14 +151,9 @@ BAD = [
     ("a,b\n1,1_000\n", "'1_000' is not a finite number"),
     ("a,b\n1,2\n3,inf\n", "line 3, column 2 ('b'): 'inf' is not a finite number"),
     ("a;b\n1.234,5;2\n", "'1.234,5' is not a finite number"),
-    ("1,2\n3,\n", "line 2, column 2: the value is missing (''): fill it, or leave out the row"),
-    ("1,2\n3,nan\n", "line 2, column 2: the value is missing ('nan')"),
-    ("a,b\n1,2\nNA,4\n", "line 3, column 1 ('a'): the value is missing ('NA')"),
-    ("a,b\n1,2\n,\n3,4\n", "line 3, column 1 ('a'): the value is missing"),
-    ("a,b\n1,red\n2,blue\n", "line 2, column 2 ('b'): 'red' is text: leave the column out, write"),
-    ("x,0\ny,1\n", "line 1, column 1: 'x' is text"),
+    ("a,b\n1,red\n2,3\n4,5\n", "line 2, column 2 ('b'): 'red' is text, and most of the column is"),
+    ("a,b\n1,\n2,red\n2,3\n", "line 3, column 2 ('b'): 'red' is text, and most of the column is"),
     ("0,1\n2,3\n", "line 1: 0 to 1 looks like column numbers"),
-    ("s1,1,2\ns2,3,4\n", "line 1, column 1: 's1' is text"),
     ("a,b\n2024-01-01 10:00:00,2\n", "('a'): '2024-01-01 10:00:00' is a date or a time: leave"),
     ("a;b\n1;31.12.24\n", "('b'): '31.12.24' is a date"),
     ("a;b\n1;12 Jan 2024\n", "'12 Jan 2024' is a date"),
@@ -222,8 +217,7 @@ def test_a_column_that_says_what_rows_are_called(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("part,a,lot,b\np1,1.5,x,2\np2,3,y,-40\n")
     for opened in (open_source, open_stream):
-        with pytest.raises(InputError, match=r"'p1' is text: .* name it with --id"):
-            opened(path)
+        assert opened(path).levels == (("p1", "p2"), (), ("x", "y"), ())
     source = open_source(path, id_column="part", group_column="lot")
     assert source.samples.tolist() == AB
     assert source.columns == ("a", "b")
@@ -256,6 +250,56 @@ def test_a_column_for_names_that_is_not_there(tmp_path):
                 opened(source, id_column="part")
 
 
+# --- texts and missing values
+
+
+def test_texts_are_numbered_as_they_come_and_missing_values_are_nan(tmp_path):
+    path = tmp_path / "x.csv"
+    for text in (
+        "a,kind,ok\n1.5,red,True\n,blue,\nNA,,false\n2,red,True\n",
+        "a;kind;ok\n1,5;red;True\n;blue;\nnan;NA;false\n2; red ;True\n",
+    ):
+        table = read(path, text)
+        np.testing.assert_array_equal(
+            table.values, [[1.5, 0, 1], [np.nan, 1, np.nan], [np.nan, np.nan, 0], [2, 0, 1]]
+        )
+        assert table.levels == ((), ("red", "blue"), ())
+    assert read(path, "red,1\nblue,2\nred,3\n").levels == (("red", "blue"), ())
+    late = read(path, "a,b\n1,\n2,\n3,1\n", chunk_lines=3)  # nothing to go by at first
+    np.testing.assert_array_equal(late.values[:, 1], [np.nan, np.nan, 1])
+
+
+def test_columns_that_are_known_to_be_texts_are_whatever_they_look_like(tmp_path):
+    table = read(tmp_path / "x.csv", "code,a\n01,1\n1,2\n01,3\n", texts=("code",))
+    assert table.levels == (("01", "1"), ())
+    assert table.values.tolist() == [[0, 1], [1, 2], [0, 3]]
+
+
+def test_numbers_with_signs_are_no_texts(tmp_path):
+    for cell in ("5%", "$5", "1_000", "1.234,5", "1'000"):
+        with pytest.raises(InputError, match="is not a finite number: write it plainly"):
+            read(tmp_path / "x.csv", f"a;b\n1;{cell}\n2;{cell}\n")
+
+
+@pytest.mark.parametrize("with_arrow", [True, False])
+def test_texts_and_missing_values_of_a_long_table(tmp_path, monkeypatch, with_arrow):
+    if not with_arrow:
+        monkeypatch.setattr(bulk, "_arrow", lambda: None)
+    random = np.random.default_rng(0)
+    kinds, values = random.choice(["a", "b b", "c"], 60), random.normal(size=60)
+    oks = random.choice(["True", "False", ""], 60)
+    holes = random.random(60) < 0.3
+    lines = ["kind,x,ok"]
+    for kind, value, hole, ok in zip(kinds, values.tolist(), holes, oks, strict=True):
+        lines.append(f"{'' if hole else kind},{'' if hole else repr(value)},{ok}")
+    table = read(tmp_path / "x.csv", "\n".join(lines), chunk_lines=7)
+    np.testing.assert_array_equal(table.values[:, 1], np.where(holes, np.nan, values))
+    found = [None if np.isnan(n) else table.levels[0][int(n)] for n in table.values[:, 0]]
+    assert found == [None if hole else kind for kind, hole in zip(kinds, holes, strict=True)]
+    flags = {"True": 1.0, "False": 0.0, "": np.nan}
+    np.testing.assert_array_equal(table.values[:, 2], [flags[ok] for ok in oks])
+
+
 # --- large ones
 
 
@@ -284,14 +328,14 @@ def test_a_long_table_is_read_a_part_at_a_time(tmp_path, monkeypatch, with_arrow
     )
     for at, line, message in (
         (40, "r;1.5;x;3;", "line 41, column 3 ('b'): 'x' stands in a column of True and False"),
-        (40, "r;1.5;True;;", "line 41, column 4 ('c'): the value is missing"),
-        (40, "r;nan;True;3;", "line 41, column 2 ('a'): the value is missing ('nan')"),
+        (40, "r;1.5;True;x;", "line 41, column 4 ('c'): 'x' is not a finite number"),
+        (40, "r;inf;True;3;", "line 41, column 2 ('a'): 'inf' is not a finite number"),
         (40, ";1.5;True;3;", "line 41, column 1: the cell is empty"),
         (40, "r;1.5;True;3;4", "line 41, column 5: '4' stands in a column without a name"),
         (40, "r;1,5;True;3;", "line 41, column 2 ('a'): '1,5' has a comma, and other decimals"),
         (40, "r;1.5;True;3", "line 41: 4 cells, 5 expected"),
-        (14, ";;;;", "line 15, column 2 ('a'): the value is missing"),
-        (21, '"r\n";1.5;True;;', "line 23, column 4 ('c'): the value is missing"),
+        (14, ";;;;", "line 15, column 1: the cell is empty, but it says what the row is called"),
+        (21, '"r\n";1.5;True;x;', "line 23, column 4 ('c'): 'x' is not a finite number"),
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             read_parts(path, "\n".join([*lines[:at], line, *lines[at:]]), id_column="name")
@@ -374,9 +418,7 @@ CELLS = st.one_of(
     roles=st.sampled_from([{}, {"id_column": "x"}, {"group_column": "1"}]),
     chunk=st.sampled_from([1, 2, 99]),
 )
-def test_any_text_is_a_table_of_finite_numbers_or_an_input_error(
-    tmp_path_factory, rows, separator, roles, chunk
-):
+def test_any_text_is_a_table_or_an_input_error(tmp_path_factory, rows, separator, roles, chunk):
     path = tmp_path_factory.mktemp("tables") / "x.csv"
     text = "\n".join(separator.join(row) for row in rows)
     try:
@@ -385,7 +427,9 @@ def test_any_text_is_a_table_of_finite_numbers_or_an_input_error(
     except InputError:
         return
     assert table.values.ndim == 2
-    assert np.isfinite(table.values).all()
+    assert not np.isinf(table.values).any()
+    for column, texts in zip(table.values.T, table.levels, strict=False):
+        assert not texts or set(column[~np.isnan(column)]) == set(range(len(texts)))
     assert len(table.columns) in (0, table.values.shape[1])
     assert len(table.names) in (0, len(table.values))
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pandas
 import pytest
 from PIL import Image
 from tiny import TINY, tiny_config
 
-from historyad import Model, __version__
+from historyad import HistoryAD, Model, __version__
 from historyad.cli import main
 from historyad.deploy.onnx import TOLERANCE, Graph, export_onnx
 from historyad.errors import ConfigError, InputError, RunError
@@ -179,6 +180,19 @@ def of_vectors(images, tmp_path_factory):
     return model, path, vectors
 
 
+def test_texts_and_missing_values_are_in_the_graph(tmp_path):
+    """It takes texts by their numbers, and NaN for what is missing."""
+    random = np.random.default_rng(0)
+    frame = pandas.DataFrame({"kind": random.choice(["a", "b", "c"], 300), "flow": range(300)})
+    frame["heat"] = np.where(random.random(300) < 0.2, np.nan, random.normal(size=300))
+    model = HistoryAD(preset="instant").fit(frame).model_
+    export_onnx(model, tmp_path / "model.onnx")
+    samples = np.float32([[0, 5, 1], [2, 9, np.nan], [3, 9, 0], [np.nan, 9, 0], [1, np.nan, 0]])
+    score, _, is_anomalous = answers(tmp_path / "model.onnx", samples)
+    np.testing.assert_allclose(score, model.anomaly_score(samples), atol=1e-4)
+    assert is_anomalous[2:].all()
+
+
 def test_the_views_of_vectors_are_in_the_graph(of_vectors):
     model, path, vectors = of_vectors
     assert_same_answers(path, model, vectors[:50])
@@ -187,7 +201,7 @@ def test_the_views_of_vectors_are_in_the_graph(of_vectors):
 def test_a_vector_of_which_a_value_is_unknown_is_anomalous_in_the_graph_too(of_vectors):
     model, path, vectors = of_vectors
     vectors, bad = vectors[:64].copy(), np.arange(64) % 2 == 0
-    vectors[np.flatnonzero(bad), np.arange(32)] = np.resize([np.nan, np.inf, -np.inf], 32)
+    vectors[np.flatnonzero(bad), np.arange(32)] = np.resize([np.inf, -np.inf], 32)
     score, p_value, is_anomalous = answers(path, vectors)
     np.testing.assert_array_equal(np.isnan(score), bad)
     assert is_anomalous[bad].all()

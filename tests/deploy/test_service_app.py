@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import httpx
 import numpy as np
 import onnxruntime
+import pandas
 import pytest
 from PIL import Image
 from serving import HeldModel, encoded, form, serving
@@ -326,6 +327,25 @@ def test_vectors_that_are_none_are_refused(vectors, body, status):
     answer = vectors[0].post("/score", content=body, headers=JSON)
     assert answer.status_code == status
     assert answer.json()["detail"]
+
+
+def test_texts_and_what_is_missing_in_a_table():
+    random = np.random.default_rng(0)
+    frame = pandas.DataFrame(
+        {"kind": random.choice(["a", "b"], 300), "ok": random.random(300) < 0.7}
+    )
+    frame["heat"] = np.where(random.random(300) < 0.2, np.nan, random.normal(size=300))
+    detector = HistoryAD(preset="instant").fit(frame)
+    rows = [["a", True, 0.5], ["b", False, None], ["new", True, 0.5], ["a", None, 0.5]]
+    with serving(detector.model_) as client:
+        answer = client.post("/score", json={"vectors": rows}).json()
+        refused = client.post("/score", json={"vectors": [["a", "x", 1]]})
+    table = pandas.DataFrame(rows, columns=["kind", "ok", "heat"])
+    expected = detector.anomaly_score(table.astype({"heat": float}))
+    found = [result["anomaly_score"] for result in answer["results"]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert [result["is_anomalous"] for result in answer["results"]][2:] == [True, True]
+    assert (refused.status_code, "vector 0 holds str" in refused.text) == (422, True)
 
 
 def test_a_long_text_among_numbers_takes_no_memory(vectors):

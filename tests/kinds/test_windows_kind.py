@@ -87,7 +87,7 @@ def test_a_channel_contributes_what_the_score_falls_by(kind):
     class Sum:
         """Scores a window by the sum of its squares, in spreads."""
 
-        def usual(self, sample):
+        def usual(self, sample, owners):
             return None
 
         def of(self, samples):

@@ -127,6 +127,10 @@ def test_a_vector_of_which_a_value_is_unknown_is_anomalous(columns):
     expected = model(columns.normal[:9])
     for row, value in ((1, np.nan), (4, np.inf), (6, -np.inf)):
         rows[row, row % 5] = value
+    missing = model(rows[1:2])  # which it never was in the fit
+    assert missing.is_anomalous[0]
+    assert missing.anomaly_score[0] > expected.anomaly_score.max()
+    rows[1, 1] = np.inf
     scored, bad = model(rows, views=True), np.isin(np.arange(9), [1, 4, 6])
     np.testing.assert_array_equal(np.isnan(scored.anomaly_score), bad)
     assert scored.is_anomalous[bad].all()
@@ -291,7 +295,7 @@ def test_wrong_sizes_of_companions_are_refused(fitted, copied):
 
 
 def test_a_model_of_another_version_is_refused_with_the_remedy(fitted, copied):
-    assert VERSION == 13
+    assert VERSION == 14
     for version in (0, 6, 7, 8, 9, 10, 11, VERSION + 1, str(VERSION), None):
         refused(
             fitted,

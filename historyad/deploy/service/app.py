@@ -129,7 +129,9 @@ def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, limits: Limits) -
         calibration = scorer.calibration(false_positive_rate)
         with contextlib.ExitStack() as until_sent, received.counting() as count:
             if content_type(request) == "application/json":
-                vectors = await _by(end, read_vectors(request, limits, count), 408)
+                vectors = await _by(
+                    end, read_vectors(request, limits, count, scorer.model.kind), 408
+                )
                 with requests.taking(1):
                     results = await _by(end, scorer.score_vectors(vectors, calibration), 503)
             else:

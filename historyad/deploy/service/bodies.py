@@ -14,9 +14,12 @@ from starlette.datastructures import UploadFile
 from starlette.types import Message
 
 from historyad.data.datasets import open_source
+from historyad.data.in_memory import from_table
+from historyad.data.tables import Table
 from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.limits import Limits
 from historyad.errors import InputError
+from historyad.kinds.kind import Kind
 
 Files = list[tuple[str, bytes]]
 Count = Callable[[int], None]  # is told of bytes as they come; QueueFullError for too many
@@ -64,8 +67,10 @@ async def _named(file: UploadFile) -> tuple[str, bytes]:
     return file.filename or "image", content
 
 
-async def read_vectors(request: Request, limits: Limits, count: Count) -> NDArray[np.float32]:
-    """Return the vectors (N, F) of ``{"vectors": [[...], ...]}``.
+async def read_vectors(
+    request: Request, limits: Limits, count: Count, kind: Kind
+) -> NDArray[np.float32]:
+    """Return the vectors (N, F) of ``{"vectors": [[...], ...]}``, as a ``kind`` of them is held.
 
     Raises HTTPException: 400 (not JSON), 413 (too large), 422 (not such an object), 503 (there is
     no room).
@@ -81,15 +86,17 @@ async def read_vectors(request: Request, limits: Limits, count: Count) -> NDArra
         raise HTTPException(422, 'give {"vectors": [[...], ...]}: a list of lists of numbers')
     if len(rows) > limits.max_files:
         raise HTTPException(413, f"{len(rows)} vectors are more than {limits.max_files}")
-    return _as_vectors(rows)
+    return _as_vectors(rows, kind)
 
 
-def _as_vectors(rows: list[list[Any]]) -> NDArray[np.float32]:
+def _as_vectors(rows: list[list[Any]], kind: Kind) -> NDArray[np.float32]:
     """Return rows of numbers as float32 (N, F); InputError names the row that is none.
 
+    Where ``kind`` knows of texts and of missing values, these may be among them: null is missing.
     All are looked at before there is an array: one text among them would make numpy reserve as
     much room for every value.
     """
+    rows = [kind.numbered(row) for row in rows] if kind.may_miss else rows
     for i, row in enumerate(rows):
         if len(row) != len(rows[0]):
             raise InputError(
@@ -103,7 +110,7 @@ def _as_vectors(rows: list[list[Any]]) -> NDArray[np.float32]:
         array = np.array(rows, np.float64)
     except OverflowError as error:
         raise InputError("a vector holds a number that is too large: scale it") from error
-    return open_source(array).samples
+    return (from_table(Table(array), "vectors") if kind.may_miss else open_source(array)).samples
 
 
 def _bounded(request: Request, limit: int, count: Count) -> Request:
