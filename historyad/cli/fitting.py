@@ -133,6 +133,7 @@ def fit(
             _mention_dark(samples)
             _mention_unmatched(samples, config)
             _mention_counting(samples, config)
+            _mention_texts(samples)
         model = fit_model(
             samples,
             config,
@@ -286,12 +287,26 @@ def _mention_counting(samples: Source, config: Config) -> None:
     rows = samples.samples
     if config.window or not samples.columns or len(rows) < _FEWEST_COUNTED:
         return
-    for place, name in enumerate(samples.columns):
+    numbers = [place for place, texts in enumerate(samples.levels) if not texts]
+    for place in numbers if samples.levels else range(rows.shape[1]):
+        name = samples.columns[place]
         if (np.diff(rows[:, place]) == 1).all():
             note(
                 f"note: column '{name}' counts the rows, and is taken for a value: if it says what "
                 f"they are called, add --id '{name}', or leave it out"
             )
+
+
+def _mention_texts(samples: Source) -> None:
+    """Say which columns are taken for categories, and of how many texts each is."""
+    names = samples.columns or [str(place) for place in range(len(samples.levels))]
+    found = [
+        f"'{name}' of {len(texts)}"
+        for name, texts in zip(names, samples.levels, strict=False)
+        if texts
+    ]
+    if found:
+        note(f"note: texts are taken for categories: {', '.join(found)}")
 
 
 def _mention_unmatched(samples: Source, config: Config) -> None:

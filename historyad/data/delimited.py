@@ -19,6 +19,9 @@ a column without a name               names the rows if it is the first, also as
 a line of units                       passed over: the second, where it holds no number and the
                                       third does
 True, False                           1, 0, in any case, in a column that holds nothing else
+texts                                 categories, where most of a column are; also whatever is known
+                                      to be, as codes in a table that is scored
+an empty cell, NA, nan, null, ?, -    missing
 lines without any value               passed over at the end, as are empty ones everywhere
 anything else                         an InputError that names line and column
 ====================================  ============================================================
@@ -50,8 +53,7 @@ def read_delimited(path: Path, roles: Roles, chunk_lines: int = 1 << 14) -> Tabl
     """Read a table of text, perhaps compressed by gzip, by the rules above.
 
     So many lines are held as text at a time; the first of them tell what the columns are.
-    Raises InputError for what is no table of finite numbers, and for columns of ``roles`` that are
-    not there.
+    Raises InputError for what is no such table, and for columns of ``roles`` that are not there.
     """
     try:
         for encoding in _encodings(path):

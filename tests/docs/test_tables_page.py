@@ -1,5 +1,6 @@
 """The page on tables is executed: its scripts and commands show what the page shows."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def sessions(tmp_path_factory):
 
 
 def test_every_command_shows_what_the_page_shows(sessions):
-    assert len(sessions) == 6
+    assert len(sessions) == 10
     for command, shown, output in sessions:
         lines = iter([pattern(line) for line in output.splitlines()])
         for line in shown.splitlines():
@@ -39,8 +40,15 @@ def test_the_rates_are_those_that_the_page_shows(sessions):
 
 
 def test_the_columns_that_make_a_row_odd_are_those_of_the_page(sessions):
-    command, shown, output = sessions[-1]
-    assert command == "python why.py"
+    shown, output = next(rest for command, *rest in sessions if command == "python why.py")
     assert [line.split("  ")[1] for line in output.splitlines()] == [
         line.split("  ")[1] for line in shown.splitlines()
     ]
+
+
+def test_the_reasons_of_categories_are_those_of_the_page(sessions):
+    _, shown, output = sessions[-1]
+    rows, found = (list(csv.DictReader(text.splitlines())) for text in (shown, output))
+    for row, other in zip(rows, found, strict=True):
+        assert (row["path"], row["is_anomalous"]) == (other["path"], other["is_anomalous"])
+        assert row["because"].split(",")[0] == other["because"].split(",")[0]
