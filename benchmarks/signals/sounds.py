@@ -33,8 +33,14 @@ from historyad.research.peers import PEERS
 OUT = ROWS / "signals" / "sounds.jsonl"
 OURS = {"historyad, instant": {"preset": "instant"}, "historyad, quick": {"preset": "quick"}}
 SPECTRA = ("5 neighbours, mean spectra", "5 neighbours, mean and deviation of spectra")
-OTHERS = {"5 neighbours, spectrograms": "neighbours", "isolation forest": "isolation-forest"}
-METHODS = (*OURS, *SPECTRA, *OTHERS)
+OTHERS = {
+    "5 neighbours, spectrograms": "neighbours",
+    "PCA": "pca-residual",
+    "isolation forest": "isolation-forest",
+    "mean gradient": "mean-gradient",
+}
+LOUDNESS = "loudness"
+METHODS = (*OURS, *SPECTRA, *OTHERS, LOUDNESS)
 _TAKES = 5  # of each speaker and digit, scored
 _GREY = 255.0
 
@@ -93,6 +99,9 @@ def scorer(method: str, train: Array, seed: int) -> Callable[[Array], Array]:
             return fit_model(open_source(train), config, RunDirectory(folder)).anomaly_score
     if method in OTHERS:
         return PEERS[OTHERS[method]](seed).fit(train).anomaly_score
+    if method == LOUDNESS:
+        usual = np.median(train.mean((1, 2, 3)))
+        return lambda pictures: np.abs(pictures.mean((1, 2, 3)) - usual)
     with_deviation = method == SPECTRA[1]
     nearest = NearestNeighbors(n_neighbors=5).fit(spectra_of(train, with_deviation=with_deviation))
 

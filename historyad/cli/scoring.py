@@ -83,6 +83,17 @@ class Additions:
             if asked:
                 raise InputError(f"{said}: leave out --shard and --engine")
 
+    def refuse_of_logs(self, out: str) -> None:
+        """Raise InputError for what cannot be said of a log that has no end."""
+        if out != "-":
+            raise InputError("--follow writes as it goes: leave out --out, and add > FILE")
+        asked = (self.explain, self.maps, self.intervals, self.fdr)
+        if any(one not in (False, None) for one in asked):
+            raise InputError(
+                "--follow says score, p-value, verdict and, with --view-scores, views: leave out "
+                "--explain, --maps, --intervals and --fdr, and score the log once more for these"
+            )
+
     def refuse_of_series(self) -> None:
         """Raise InputError for what cannot be said of the steps of a series."""
         if self.fdr is not None:
@@ -109,6 +120,14 @@ def score(
     parts: Annotated[PartOptions, Parameter(name="*")] | None = None,
     reading: Reading = READING,
     device: Device = "auto",
+    follow: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Of a .csv that grows: score what is there and then, until you press Ctrl-C, each "
+            "row as it is written or, of a series, each step once all its windows are there.",
+        ),
+    ] = False,
     strict: Annotated[
         bool, Parameter(negative="", help="Exit with status 2 when a sample could not be read.")
     ] = False,
@@ -124,6 +143,8 @@ def score(
     parts, added = parts or PartOptions(), added or Additions()
     parts.check()
     keep_apart(source, files=(out, added.intervals), folder=added.maps)
+    if follow and parts.is_asked_for:
+        raise InputError("--follow scores in one process: leave out --shard and --engine")
     if parts.is_asked_for:
         from historyad.deploy.parts import Job
 
@@ -142,6 +163,12 @@ def score(
         )
         return score_parts(job, parts, device, strict=strict)
     model = load_model(run, device)
+    if follow:
+        from historyad.cli.following import follow as follow_log
+
+        added.refuse_of_logs(out)
+        follow_log(model, source, reading, view_scores=added.view_scores)
+        return 0
     samples = open_stream_for(model, source, reading)
     if samples.series is not None:
         added.refuse_of_series()

@@ -85,11 +85,12 @@ class Cells:
         block = np.empty((len(rows), len(self._layout.values)))
         for column, place in enumerate(self._layout.values):
             block[:, column] = self._values_of(place, cells[place], rows)
-        self._values.frombytes(block.tobytes())
         for place in self._layout.empty:
             self._check_empty(place, cells[place], rows)
-        for place, texts in self._texts.items():
-            texts.extend(self._some_texts(place, cells[place], rows))
+        found = {place: list(self._some_texts(place, cells[place], rows)) for place in self._texts}
+        self._values.frombytes(block.tobytes())
+        for place, texts in found.items():
+            self._texts[place].extend(texts)
 
     def add_lines(self, lines: list[str]) -> bool:
         """Take the next lines at once; False, with nothing taken, where cells must be looked at."""
@@ -133,6 +134,13 @@ class Cells:
             for place in (self._layout.id_place, self._layout.group_place)
         )
         return Table(values, self._layout.columns, names, groups, self._levels)
+
+    def take(self) -> Table:
+        """Return what was added since, and hold it no longer; errors are those of `table`."""
+        table = self.table()
+        self._values = array("d")
+        self._texts = {place: [] for place in self._texts}
+        return table
 
     @property
     def _levels(self) -> Levels:

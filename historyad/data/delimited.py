@@ -46,7 +46,7 @@ from historyad.data.tables import Roles, Table
 from historyad.errors import InputError
 
 _SEPARATORS = ("\t", ";", "|", ",", " ")
-_SAMPLE_LINES = 100  # on which the separator is judged
+SAMPLE_LINES = 100  # on which the separator is judged
 
 
 def read_delimited(path: Path, roles: Roles, chunk_lines: int = 1 << 14) -> Table:
@@ -98,8 +98,8 @@ def _encodings(path: Path) -> tuple[str, ...]:
 def _read(text: Iterable[str], where: str, roles: Roles, chunk_lines: int) -> Table:
     lines = iter(text)
     some = list(islice(lines, chunk_lines))
-    separator = _separator(some[:_SAMPLE_LINES])
-    rows = _Rows(separator)
+    separator = find_separator(some[:SAMPLE_LINES])
+    rows = Rows(separator)
     first = rows.parse(some, lines)
     layout, n_above = find_layout(first, where, roles, separator)
     cells = Cells(layout, separator, where)
@@ -112,20 +112,20 @@ def _read(text: Iterable[str], where: str, roles: Roles, chunk_lines: int) -> Ta
     return cells.table()
 
 
-def _separator(lines: list[str]) -> str:
+def find_separator(lines: list[str]) -> str:
     """Return what separates cells, judged by the first lines below the names of columns."""
     if lines and (told := re.fullmatch(r"sep=(.)\s*", lines[0])):  # Excel's
         return told[1]
     lines = [line for line in lines if line.strip() and not line.startswith("#")] or lines
     for separator in _SEPARATORS:
-        cells = _Rows(separator, strict=False).parse(lines[1:] or lines, iter(()))
+        cells = Rows(separator, strict=False).parse(lines[1:] or lines, iter(()))
         widths = Counter(len(row) for _, row in cells).most_common(1)
         if widths and widths[0][0] > 1 and 2 * widths[0][1] > len(cells):
             return separator
     return ","
 
 
-class _Rows:
+class Rows:
     """The rows of lines, but no empty ones, and none ``without`` a value below the last with one.
 
     ``n_lines`` is how many lines were read so far.

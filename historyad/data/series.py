@@ -6,6 +6,8 @@ mean over the windows that it is in.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,7 +21,8 @@ from historyad.data.sources import Series, Source
 from historyad.errors import InputError
 
 _AS_HIGH = 0.9  # as the highest peak: twice the period has one, too
-_GAP = 5.0  # usual steps of time, from which on some are missing
+GAP = 5.0  # usual steps of time, from which on some are missing
+_REMEMBERED = 99  # of them, by which the usual one is known
 
 
 def in_windows(source: Source, length: int | str, stride: int) -> Source:
@@ -41,7 +44,7 @@ def in_windows(source: Source, length: int | str, stride: int) -> Source:
             f"{source.description} holds {n_steps:,} step{'s' * (n_steps != 1)}, and a window has "
             f"{length:,}: give a longer series, or fit with a smaller window"
         )
-    stride = stride or max(1, length // CONSTANTS.windows_in_one)
+    stride = stride or usual_stride(length)
     windows = sliding_window_view(source.samples, length, axis=0).transpose(0, 2, 1)[::stride]
     starts = stride * np.arange(len(windows))
     return replace(
@@ -52,6 +55,11 @@ def in_windows(source: Source, length: int | str, stride: int) -> Source:
         groups=(),
         series=Series(source.samples, source.names, length, stride, starts),
     )
+
+
+def usual_stride(length: int) -> int:
+    """Return how many steps apart windows of so many begin, unless it is set."""
+    return max(1, length // CONSTANTS.windows_in_one)
 
 
 def _refuse_holes(source: Source) -> None:
@@ -68,8 +76,8 @@ def _refuse_holes(source: Source) -> None:
     if holes.any():
         row, column = np.argwhere(holes)[0].tolist()
         raise InputError(
-            f"{source.description}: {int(holes.sum()):,} values are missing, the first of column "
-            f"{names[column]} at {source.names[row]}: fill them, as with the last value before"
+            f"{source.description}: of column {names[column]} the value at {source.names[row]} is "
+            f"missing, {int(holes.sum()):,} in all: fill them, as with the last value before"
         )
 
 
@@ -156,12 +164,36 @@ def check_times(names: Sequence[str], where: str) -> None:
             "and leave out what is there twice"
         )
     usual, widest = float(np.median(steps)), int(steps.argmax())
-    if steps[widest] > _GAP * usual:
+    if steps[widest] > GAP * usual:
         raise InputError(
             f"{where}: from {names[widest]} to {names[widest + 1]} there is a gap of "
             f"{steps[widest] / usual:,.0f} usual steps: fill it, give the part before or after it, "
             "or name the column with --id in place of --time-column, to take it for one step"
         )
+
+
+class Clock:
+    """The times of steps that come one after the other."""
+
+    def __init__(self, where: str) -> None:
+        self._where, self._last = where, -math.inf
+        self._steps: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def step(self, name: str) -> float:
+        """Return how many usual steps have passed since the one before, 1 for the first few.
+
+        0 or less says that time did not go on, and then the step does not count. InputError for
+        what is no time.
+        """
+        now = _seconds(name, self._where)
+        step = now - self._last
+        if step <= 0:
+            return step
+        usual = float(np.median(self._steps)) if len(self._steps) > 2 else step
+        self._last = now
+        if math.isfinite(step):
+            self._steps.append(step)
+        return step / usual if math.isfinite(step) else 1.0
 
 
 def _seconds(name: str, where: str) -> float:

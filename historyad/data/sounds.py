@@ -35,6 +35,7 @@ _SHORTEST = 0.01
 _STEP = 10.0  # Hz between two frequencies of a spectrum, at most
 _QUIETEST = -100.0  # dB
 _MOST_CHANNELS = 64
+_FULL, _MOST_CLIPPED = 0.9999, 0.1  # of full scale, and the share of samples that may reach it
 _FRAMES_AT_ONCE = 1 << 10
 
 
@@ -58,6 +59,12 @@ def read_sound(stream: BinaryIO, name: str, *, max_samples: int) -> NDArray[np.u
         ) from error
     if not np.isfinite(samples).all():
         raise InputError(f"{name} holds values that are no numbers: save it again")
+    clipped = float((np.abs(samples) >= _FULL).mean())
+    if clipped > _MOST_CLIPPED:
+        raise InputError(
+            f"{name} is clipped: {clipped:.0%} of its samples are at full scale; record it more "
+            "quietly, or leave it out"
+        )
     return picture_of(samples.mean(1), rate)
 
 

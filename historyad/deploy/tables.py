@@ -46,7 +46,12 @@ def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Any:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(map(as_cell, columns))
 
-    return lambda row: writer.writerow(map(_cell, row.values()))
+    return lambda row: writer.writerow(as_row(row))
+
+
+def as_row(row: dict[str, Any]) -> list[str | int]:
+    """Return the cells of a row as CSV shows them."""
+    return [_cell(value) for value in row.values()]
 
 
 def _cell(value: str | float | bool) -> str | int:

@@ -131,7 +131,12 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path, capsys):
     assert "lacks columns that the detector was fitted on: 'heat'" in refused(
         spoilt(*without), *time
     )
-    assert "the value is missing" in refused(spoilt(*lines[:50], "49,,20\n", *lines[51:]), *time)
+    assert "of column flow the value at 49 is missing, 1 in all: fill" in refused(
+        spoilt(*lines[:50], "49,,20\n", *lines[51:]), *time
+    )
+    assert "column heat holds text, such as 'hot', and a series is of numbers" in refused(
+        spoilt("time,flow,heat\n", *(f"{i},1,hot\n" for i in range(60))), *time
+    )
     assert "has no column 'when'" in refused(folder / "spoilt.csv", "--time-column", "when")
     assert "give --id or --time-column" in refused(folder / "spoilt.csv", *time, "--id", "time")
     assert "steps of a series are not" in refused(folder / "spoilt.csv", *time, "--fdr", 0.1)

@@ -39,7 +39,7 @@ def write_table(path, n=120, seed=0):
 def test_the_id_column_of_a_table_is_carried_through(tmp_path, out_of, capsys):
     table, run = write_table(tmp_path / "x.csv"), tmp_path / "run"
     assert main(["fit", str(table), "--out", str(run), *TINY_OPTIONS]) == 2
-    assert "'part 0' is text: " in capsys.readouterr().err
+    assert "column 'part' holds 120 different texts in 120 rows" in capsys.readouterr().err
     out_of("fit", table, "--out", run, "--id", "part", *TINY_OPTIONS)
     named = ["--id", "part"]
     rows = list(csv.DictReader(out_of("score", run, table, *named).out.splitlines()))

@@ -89,6 +89,13 @@ def test_what_is_no_recording_is_refused(tmp_path):
         decode_image(content, max_pixels=9999)
     with pytest.raises(InputError, match="holds values that are no numbers: save it again"):
         decode_image(written(path, np.full(1000, np.nan), subtype="FLOAT"))
+    with pytest.raises(
+        InputError, match=r"a.wav is clipped: \d+% of its samples are at full scale"
+    ):
+        decode_image(written(path, np.clip(sine(1000, amplitude=3), -1, 1)))
+    assert decode_image(written(path, np.clip(sine(1000, amplitude=1.01), -1, 1))).shape[0] == SIDE
+    with pytest.raises(InputError, match=r"a.wav holds 0 samples at 16000 Hz.*: leave it out"):
+        decode_image(written(path, np.zeros(0)))
     for damaged in (content[:30], content[:12] + bytes(200)):
         with pytest.raises(InputError, match=r"cannot be read as a recording \(.*\); save it"):
             decode_image(damaged)

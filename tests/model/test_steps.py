@@ -74,6 +74,21 @@ def test_p_values_of_a_new_normal_series_keep_their_promise(detector):
     assert (p <= 0.5).mean() > 0.1
 
 
+def test_p_values_of_windows_are_uniform_in_every_block_of_time():
+    """Of windows that share no step, in quarters of new normal series, over ten detectors."""
+    found = []
+    for seed in range(10):
+        model = HistoryAD(window=20).fit(series(1600, seed=seed, period=20)).model_
+        fresh = model.takes(open_source(series(1600, seed=100 + seed, period=20)))
+        p = model(fresh.samples[:: fresh.reach]).p_value
+        found.append(np.array_split(p, 4))
+    for block in zip(*found, strict=True):
+        p = np.concatenate(block)  # some 200
+        assert abs(p.mean() - 0.5) < 0.09
+        for level in (0.1, 0.25, 0.5, 0.75):
+            assert abs((p <= level).mean() - level) < 0.11
+
+
 def test_nothing_is_trained_unless_it_is_asked_for(tmp_path):
     source = open_source(series(1000))
     config = make_config(window=20, epoch_images=512, n_epochs=2.0, views="all", hidden=16)

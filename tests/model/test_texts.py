@@ -177,5 +177,5 @@ def test_a_series_of_texts_or_with_holes_is_refused():
     frame = orders()
     with pytest.raises(InputError, match=r"column size holds text, such as .*, and a series is of"):
         HistoryAD(window=20).fit(frame)
-    with pytest.raises(InputError, match="values are missing, the first of column weight at "):
+    with pytest.raises(InputError, match=r"of column weight the value at .* is missing, .* in all"):
         HistoryAD(window=20).fit(frame[["price", "weight"]])
