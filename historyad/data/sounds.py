@@ -35,7 +35,7 @@ _SHORTEST = 0.01
 _STEP = 10.0  # Hz between two frequencies of a spectrum, at most
 _QUIETEST = -100.0  # dB
 _MOST_CHANNELS = 64
-_FULL, _MOST_CLIPPED = 0.9999, 0.1  # of full scale, and the share of samples that may reach it
+_FULL, _MOST_CLIPPED = 0.9999, 0.25  # of full scale, and the share of samples that may reach it
 _FRAMES_AT_ONCE = 1 << 10
 
 
@@ -52,6 +52,8 @@ def read_sound(stream: BinaryIO, name: str, *, max_samples: int) -> NDArray[np.u
             _check(name, file.frames, file.samplerate, file.channels, max_samples)
             samples = file.read(dtype="float32", always_2d=True)
             rate = file.samplerate
+    except InputError:
+        raise
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise InputError(
             f"{name} cannot be read as a recording ({getattr(error, 'error_string', error)}); "

@@ -134,7 +134,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path, capsys):
     assert "of column flow the value at 49 is missing, 1 in all: fill" in refused(
         spoilt(*lines[:50], "49,,20\n", *lines[51:]), *time
     )
-    assert "column heat holds text, such as 'hot', and a series is of numbers" in refused(
+    assert "column 'heat' holds text, such as 'hot', and the detector was fitted on" in refused(
         spoilt("time,flow,heat\n", *(f"{i},1,hot\n" for i in range(60))), *time
     )
     assert "has no column 'when'" in refused(folder / "spoilt.csv", "--time-column", "when")

@@ -83,7 +83,10 @@ def test_what_is_no_recording_is_refused(tmp_path):
     content = path.read_bytes()
     assert is_sound(content[:12])
     assert not is_sound(b"RIFF\0\0\0\0WEBP")
-    with pytest.raises(InputError, match=r"a.wav holds 100 samples at 16000 Hz, less than 0.01"):
+    with pytest.raises(
+        InputError,
+        match=r"a.wav holds 100 samples at 16000 Hz, less than 0.01 seconds: leave it out$",
+    ):
         decode_image(written(path, np.zeros(100)))
     with pytest.raises(InputError, match="more than 9,999 or 64 channels: cut it into pieces"):
         decode_image(content, max_pixels=9999)
@@ -93,8 +96,8 @@ def test_what_is_no_recording_is_refused(tmp_path):
         InputError, match=r"a.wav is clipped: \d+% of its samples are at full scale"
     ):
         decode_image(written(path, np.clip(sine(1000, amplitude=3), -1, 1)))
-    assert decode_image(written(path, np.clip(sine(1000, amplitude=1.01), -1, 1))).shape[0] == SIDE
-    with pytest.raises(InputError, match=r"a.wav holds 0 samples at 16000 Hz.*: leave it out"):
+    assert decode_image(written(path, sine(1000, amplitude=1))).shape[0] == SIDE
+    with pytest.raises(InputError, match=r"a.wav holds 0 samples at 16000 Hz.*: leave it out$"):
         decode_image(written(path, np.zeros(0)))
     for damaged in (content[:30], content[:12] + bytes(200)):
         with pytest.raises(InputError, match=r"cannot be read as a recording \(.*\); save it"):

@@ -75,7 +75,11 @@ def test_p_values_of_a_new_normal_series_keep_their_promise(detector):
 
 
 def test_p_values_of_windows_are_uniform_in_every_block_of_time():
-    """Of windows that share no step, in quarters of new normal series, over ten detectors."""
+    """Of windows that share no step, in quarters of new normal series, over ten detectors.
+
+    They err to the safe side: a detector that learnt from all calls new windows a little more
+    normal than those of the folds did, which learnt from less.
+    """
     found = []
     for seed in range(10):
         model = HistoryAD(window=20).fit(series(1600, seed=seed, period=20)).model_
@@ -86,7 +90,7 @@ def test_p_values_of_windows_are_uniform_in_every_block_of_time():
         p = np.concatenate(block)  # some 200
         assert abs(p.mean() - 0.5) < 0.09
         for level in (0.1, 0.25, 0.5, 0.75):
-            assert abs((p <= level).mean() - level) < 0.11
+            assert level - 0.16 < (p <= level).mean() < level + 0.08
 
 
 def test_nothing_is_trained_unless_it_is_asked_for(tmp_path):
