@@ -94,6 +94,10 @@ def test_what_is_encoded_is_decoded():
     rows = np.float32([[0.5, 0, 1], [0, 1, NAN], [0, 0, -2]])
     for row, encoded in zip(rows, kind.prepare(rows), strict=True):
         np.testing.assert_array_equal(kind.encoding.decode(encoded, row), row)
+    holed = rows.copy()
+    holed[:, 1] = NAN
+    others = kind_of(np.concatenate([table(), holed]))
+    assert np.isnan(others.encoding.decode(others.prepare(holed)[0], holed[0])[1])
     nothing = np.zeros(8, np.float32)
     assert kind.encoding.decode(nothing, rows[0])[1] == 0  # the most frequent
 
