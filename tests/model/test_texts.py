@@ -1,6 +1,7 @@
 """Tables as people have them: categories, booleans and missing values, from file to verdict."""
 
 import json
+import re
 
 import numpy as np
 import pandas
@@ -133,6 +134,20 @@ def test_it_is_saved_without_a_loss_and_can_be_looked_at(detector, tmp_path, cap
     assert content["kind"]["levels"][0] == list(dict.fromkeys(orders()["size"]))
     assert main(["inspect", str(tmp_path / "model")]) == 0
     assert "texts.size" in capsys.readouterr().out
+
+
+def test_a_report_says_what_was_read(tmp_path):
+    orders().to_csv(tmp_path / "orders.csv", index=False)
+    odd = pandas.concat([changed(size="XXL"), changed(height=None)], ignore_index=True)
+    odd.to_csv(tmp_path / "odd.csv", index=False)
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    command = ["fit", tmp_path / "orders.csv", "--preset", "instant", "--out", run, "--quiet"]
+    assert main([*map(str, command)]) == 0
+    command = ["report", run, "--normal", tmp_path / "orders.csv", "--out", page]
+    assert main([*map(str, command), "--anomalous", str(tmp_path / "odd.csv")]) == 0
+    text = page.read_text()
+    assert "something else" in text
+    assert re.search(r"<th>height</th>\s*<td><b>missing</b>", text)
 
 
 def test_codes_that_look_like_numbers_are_texts_where_the_fit_had_texts(tmp_path):

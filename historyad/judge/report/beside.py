@@ -47,7 +47,10 @@ def _row_beside(
         "p_value": float(model.calibration.p_value(np.array([score]))[0]),
         "against": against(model, row),
         "near": [examples.names[one] for one in near] if examples is not None else [],
-        "columns": [(titles[i], [float(one[i]) for one in [row, *values]]) for i in order],
+        "columns": [
+            (titles[i], [model.kind.called(i, float(one[i])) for one in [row, *values]])
+            for i in order
+        ],
         "n_hidden": len(row) - len(order),
     }
 
