@@ -6,8 +6,9 @@
 All see the same cells of the same images, which are kept in a folder. Ours is what `historyad fit
 --backbone lite0` makes, its sum of views as it is, without some of them, and each view alone; with
 all views, what `--views all` adds to these. Good
-training images are split as a fit splits them: peers are fitted on those that ours trains on. A row
-that is there is not measured again. Tiles are split by tile, their training images held out by it,
+training images are split as a fit splits them: peers are fitted on those that ours trains on. One
+number of an image is measured both ways: what is more of it, and what is less. A row that is there
+is not measured again. Tiles are split by tile, their training images held out by it,
 and the interval of their AUROC draws tiles again, not images.
 """
 
@@ -33,6 +34,7 @@ from benchmarks.features.peers import PEERS, PooledNeighbours
 from benchmarks.measuring import Row, keep, parser_for
 from benchmarks.pages import ROWS
 from historyad.config import Config, make_config
+from historyad.constants import CONSTANTS
 from historyad.data.datasets import open_source
 from historyad.data.sources import Source
 from historyad.files import read_rows
@@ -53,6 +55,8 @@ from historyad.score.scale import Scale
 SETS = {"tiles": "magnetic_tile_full", "cookies": "cookies", "screw": "mvtec_screw"}
 RATES = {"tiles": 0.01, "cookies": 0.2, "screw": 0.05}  # of false alarms that are asked for
 OURS = {"ours": "auto", "ours, all views": "all"}  # and what makes their score
+NUMBERS = "one number"  # of an image, which knows nothing of training
+METHODS = [*OURS, *PEERS, NUMBERS]
 _RESAMPLES = 200
 _UNIT = 1.0
 
@@ -68,6 +72,17 @@ class Images:
     cells: NDArray[np.float16]
     groups: NDArray[np.str_]
     masks: Mapping[int, Mask]
+    folder: Path
+
+    @cached_property
+    def numbers(self) -> NDArray[np.float32]:
+        """Brightness, mean absolute gradient and size of the file of each image, (N, 3)."""
+        found = []
+        for name, image in zip(self.source.names, self.source.samples, strict=True):
+            grey = image.mean(2)
+            steps = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)]
+            found.append([grey.mean(), sum(steps), (self.folder / name).stat().st_size])
+        return np.array(found, np.float32)
 
 
 @dataclass(frozen=True)
@@ -90,9 +105,9 @@ def main() -> None:
     parser = parser_for(__doc__, ROWS / "features" / "rows.jsonl")
     parser.add_argument("--set", nargs="+", choices=[*SETS], default=[*SETS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--method", nargs="+", choices=[*OURS, *PEERS], default=[*OURS, *PEERS])
+    parser.add_argument("--method", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--preset", choices=("default", "quick"), default="default")
-    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--side", type=int, default=CONSTANTS.backbone_side)
     parser.add_argument("--cells", type=Path, default=Path("cells"), help="folder to keep them in")
     root = os.environ.get("HISTORYAD_DATA", ".")
     parser.add_argument("--data-root", type=Path, default=Path(root))
@@ -100,7 +115,7 @@ def main() -> None:
     done = {
         (r["set"], r["fit"], r["seed"], r["side"])
         for r in read_rows(arguments.out)
-        if r["fit"] in PEERS or r["preset"] == arguments.preset
+        if r["fit"] not in OURS or r["preset"] == arguments.preset
     }
     for name, seed in itertools.product(arguments.set, arguments.seeds):
         wanted = [m for m in arguments.method if (name, m, seed, arguments.side) not in done]
@@ -129,6 +144,8 @@ def measured(method: str, data: Data, config: Config) -> list[Row]:
     if method in OURS:
         config = dataclasses.replace(config, views=OURS[method])
         return ours(data, config, groups, train, held_out)
+    if method == NUMBERS:
+        return of_numbers(data, config, held_out)
     started = time.perf_counter()
     detector = PEERS[method](config.seed).fit(_floats(data.train.cells[train]))
     fit_seconds = time.perf_counter() - started
@@ -139,7 +156,7 @@ def measured(method: str, data: Data, config: Config) -> list[Row]:
     scores = [detector.scores(_floats(part.cells)).numpy() for part in data.tested]
     seconds = time.perf_counter() - started
     maps = [detector.maps(_floats(part.cells)).numpy() for part in data.tested]
-    row = judged(data, scores, maps, threshold)
+    row = {**judged(data, scores, threshold), "pixel_auroc": pixel_auroc(data, maps)}
     return [{"method": method, **row, "fit_seconds": fit_seconds, "score_seconds": seconds}]
 
 
@@ -188,7 +205,8 @@ def ours(
         threshold = Calibration.fit(calibrated, config.false_positive_rate).threshold
         return {
             "method": " + ".join([*(names[i] for i in some), *beside]),
-            **judged(data, scores, maps[1:], threshold),
+            **judged(data, scores, threshold),
+            "pixel_auroc": pixel_auroc(data, maps[1:]),
             "train_seconds": train_seconds,
             "fit_seconds": fit_seconds,
         }
@@ -202,6 +220,22 @@ def ours(
     near = [pooled.scores(_floats(cells)) for cells in parts]
     last = [row((), {"whole": whole}), row((0, 1), {"whole": whole})]
     return [row(s, {}) for s in sums] + last + [row((0, 1), {"neighbours, pooled": near})]
+
+
+def of_numbers(data: Data, config: Config, held_out: NDArray[np.intp]) -> list[Row]:
+    """Return a row for each single number of an image, and for each direction of it."""
+    parts = [one.numbers for one in (data.train, *data.tested)]
+    rows = []
+    for (name, sign), column in zip(
+        itertools.product(("brightness", "mean gradient", "file size"), (1, -1)),
+        np.repeat(range(3), 2),
+        strict=True,
+    ):
+        held, *scores = (sign * part[:, column] for part in parts)
+        threshold = Calibration.fit(held[held_out], config.false_positive_rate).threshold
+        row = {**judged(data, scores, threshold), "pixel_auroc": None}
+        rows.append({"method": f"{name}, {'more' if sign > 0 else 'less'}", **row})
+    return rows
 
 
 def _trained(batches: CellBatches, config: Config) -> Critic:
@@ -244,13 +278,8 @@ def views_of(score: FeatureScore, cells: NDArray[np.float16]) -> NDArray[np.floa
     return found
 
 
-def judged(
-    data: Data,
-    scores: Sequence[NDArray[np.floating]],
-    maps: Sequence[NDArray[np.floating]],
-    threshold: float,
-) -> Row:
-    """Judge the scores (n,) and maps (n, places) of all parts of a set."""
+def judged(data: Data, scores: Sequence[NDArray[np.floating]], threshold: float) -> Row:
+    """Judge the scores (n,) of all parts of a set."""
     good, *bad = scores
     kinds = {
         kind: auroc(np.repeat([0, 1], [len(good), len(one)]), np.concatenate([good, one]))
@@ -270,7 +299,6 @@ def judged(
         "false_alarms": int((good > threshold).sum()),
         "n_good": len(good),
         "found": float((np.concatenate(bad) > threshold).mean()),
-        "pixel_auroc": pixel_auroc(data, maps),
     }
 
 
@@ -331,7 +359,7 @@ def read(name: str, root: Path, folder: Path, config: Config) -> Data:
         its = [groups.get("/".join((*where, one)), one) for one in source.names]
         masks = read_some_masks(root / "ground_truth" / where[-1], source)
         thick = {row: mask for row, mask in masks.items() if mask.any()}
-        return Images(source, np.load(file), np.array(its), thick)
+        return Images(source, np.load(file), np.array(its), thick, root.joinpath(*where))
 
     train = part("train", "good")
     return Data(name, train, part("test", "good"), {kind: part("test", kind) for kind in defects})

@@ -28,9 +28,13 @@ def levelled(images: Tensor, side: int) -> Tensor:
     """
     x = images.permute(0, 3, 1, 2).float()
     x = _weights(x.shape[2], side).to(x.device) @ x @ _weights(x.shape[3], side).to(x.device).T
+    return on_level(x, *levels(x))
+
+
+def levels(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of each channel (N, C, 1, 1), and the deviation of all, (N, 1, 1, 1)."""
     mean = x.mean((2, 3), keepdim=True)
-    deviation = (x - mean).square().mean((1, 2, 3), keepdim=True).sqrt()
-    return on_level(x, mean, deviation)
+    return mean, (x - mean).square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
 def on_level(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

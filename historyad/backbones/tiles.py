@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from historyad.backbones.backbone import Backbone
-from historyad.backbones.cells import level_of, on_level
+from historyad.backbones.cells import level_of, levels, on_level
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.errors import InputError
@@ -60,6 +61,52 @@ class Tiling:
                 strip[:, : held.shape[1]] += held
             yield strip[:, : following - top, :columns]
             held = strip[:, following - top :].clone()
+
+
+class TilesOfImages(nn.Module):
+    """The tiles of images of one size, and the cells of the image from theirs: for a graph.
+
+    As `Tiling.strips`, but all at once.
+    """
+
+    def __init__(self, tiling: Tiling, height: int, width: int) -> None:
+        super().__init__()
+        n = tiling.side // tiling.stride
+        self.grid = tiling.grid(height, width)
+        self.down, self.across = (shares(length, n) for length in self.grid)
+        self.n_tiles = len(self.down) * len(self.across)
+        self.rows, self.columns = (
+            [torch.from_numpy(mirrored(at * tiling.stride, tiling.side, length)) for at in starts]
+            for starts, length in ((self.down, height), (self.across, width))
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 (N, H, W, C) to squares (N, tiles, 3, side, side) of one level."""
+        x = images.permute(0, 3, 1, 2).float()
+        x = on_level(x, *levels(x))
+        strips = [x.index_select(2, rows) for rows in self.rows]
+        return torch.stack([s.index_select(3, c) for s in strips for c in self.columns], 1)
+
+    def joined(self, tiles: Tensor) -> Tensor:
+        """Map the cells of tiles (N, tiles, features, n, n) to those of images, as `cells_of`."""
+        rows, columns = (max(length, tiles.shape[3]) for length in self.grid)
+        strips = [
+            _side_by_side(tiles[:, start : start + len(self.across)], self.across, columns)
+            for start in range(0, self.n_tiles, len(self.across))
+        ]
+        turned = torch.stack(strips, 1).transpose(3, 4)
+        return _side_by_side(turned, self.down, rows).transpose(2, 3)[
+            :, :, : self.grid[0], : self.grid[1]
+        ]
+
+
+def _side_by_side(tiles: Tensor, starts: dict[int, NDArray[np.float32]], length: int) -> Tensor:
+    """Return tiles (N, tiles, features, rows, n) as one, (N, features, rows, length)."""
+    found = tiles.new_zeros(*tiles.shape[:1], *tiles.shape[2:4], length)
+    for number, (start, share) in enumerate(starts.items()):
+        after = length - start - len(share)
+        found = found + functional.pad(tiles[:, number] * torch.from_numpy(share), (start, after))
+    return found
 
 
 def tiling_of(backbone: Backbone) -> Tiling:

@@ -183,7 +183,7 @@ def _to_onnx(model: Model, shape: tuple[int, ...], opset: int) -> ModelProto:
         maps = [f"map_{number}" for number in range(len(foreign.outputs))]
         before = _exported(foreign.before, (example,), given, ["seen"], opset)
         graph = Graph(model, shape, foreign.after)
-        after = _exported(graph, foreign.examples, maps, found, opset)
+        after = _exported(graph, foreign.examples, maps, found, opset, foreign.n_seen)
         proto = _around(foreign, before, after)
     _strip_metadata(proto)
     onnx.helper.set_model_props(proto, _metadata(model))
@@ -197,9 +197,12 @@ def _exported(
     given: list[str],
     found: list[str],
     opset: int,
+    n_seen: int = 1,
 ) -> ModelProto:
-    """Return a module as a graph, for any number of samples."""
-    sizes = tuple({0: torch.export.Dim("N")} for _ in examples)
+    """Return a module as a graph, for any number of samples, of which each is so many inputs."""
+    # Of a multiple, torch takes the name for a formula, and N for a function.
+    n = torch.export.Dim("N") if n_seen == 1 else n_seen * torch.export.Dim("samples")
+    sizes = tuple({0: n} for _ in examples)
     with quiet_exporter():
         program = torch.onnx.export(
             module.eval(),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from historyad.backbones.backbone import Backbone
 from historyad.backbones.cells import cells_of, levelled
 from historyad.backbones.graphs import GraphBackbone
+from historyad.backbones.tiles import TilesOfImages
 from historyad.data.rows import ShuffledSamples
 from historyad.method.batches import Batches
 from historyad.method.networks import VectorNetworks
@@ -58,21 +59,50 @@ class CellsOfImages(nn.Module):
         return cells_of(self.backbone(levelled(images, self.backbone.side)))
 
 
-class SeenImages(nn.Module):
-    """What a backbone in a file sees of several images of one size."""
+class CellsOfTiles(nn.Module):
+    """`Features.cells` of several images of one size, seen in tiles, a row of these at a time."""
 
-    def __init__(self, backbone: GraphBackbone) -> None:
+    def __init__(self, backbone: Backbone, tiles: TilesOfImages) -> None:
         super().__init__()
         self.backbone = backbone
+        self.network = getattr(backbone, "network", None)
+        self.tiles = tiles
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 (N, H, W, C) to float32 (N, 3, side, side), normalised as it expects."""
+        """Map uint8 (N, H, W, C) to float32 (N, features, rows, columns)."""
+        n = len(self.tiles.across)
+        cells = []
+        for row in self.tiles(images).split(n, 1):
+            found = cells_of(self.backbone(row.flatten(0, 1)))
+            cells.append(found.view(-1, n, *found.shape[1:]))
+        return self.tiles.joined(torch.cat(cells, 1))
+
+
+class SeenImages(nn.Module):
+    """What a backbone in a file sees of several images of one size, or of their ``tiles``."""
+
+    def __init__(self, backbone: GraphBackbone, tiles: TilesOfImages | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tiles = tiles
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 (N, H, W, C) to float32 (M, 3, side, side), normalised as it expects."""
+        if self.tiles is not None:
+            return self.backbone.normalised(self.tiles(images).flatten(0, 1))
         return self.backbone.normalised(levelled(images, self.backbone.side))
 
 
 class CellsOfMaps(nn.Module):
-    """`cells_of`, as a module."""
+    """`cells_of`, as a module, which joins those of ``tiles``."""
+
+    def __init__(self, tiles: TilesOfImages | None = None) -> None:
+        super().__init__()
+        self.tiles = tiles
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """Map maps (N, c, h, w) to cells (N, features, rows, columns)."""
-        return cells_of(maps)
+        """Map maps (M, c, h, w) to cells (N, features, rows, columns)."""
+        cells = cells_of(maps)
+        if self.tiles is None:
+            return cells
+        return self.tiles.joined(cells.view(-1, self.tiles.n_tiles, *cells.shape[1:]))

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from historyad.backbones.backbone import Backbone, open_backbone, read_backbone
 from historyad.backbones.cells import cells_of, levelled
 from historyad.backbones.graphs import GraphBackbone
-from historyad.backbones.tiles import Tiling, tiling_of
+from historyad.backbones.tiles import TilesOfImages, Tiling, tiling_of
 from historyad.config import Config
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.errors import InputError
-from historyad.kinds.cells import CellBatches, CellsOfImages, CellsOfMaps, SeenImages
+from historyad.kinds.cells import CellBatches, CellsOfImages, CellsOfMaps, CellsOfTiles, SeenImages
 from historyad.kinds.kind import Foreign, Samples, by, read_shape
 from historyad.kinds.mapped import MappedKind
 from historyad.method.batches import Batches
@@ -113,10 +113,10 @@ class Features(MappedKind):
         """Whether all images have the same places, in which cells can be compared."""
         return self.tiling is None
 
-    def covered(self, rows: int, columns: int, image: Pixels) -> tuple[int, int]:
+    def covered(self, rows: int, columns: int, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return the height and width of what so many cells of an image cover, in pixels."""
         if self.tiling is None:
-            return image.shape[0], image.shape[1]
+            return shape[0], shape[1]
         return rows * self.tiling.stride, columns * self.tiling.stride
 
     def _look(self, images: Samples, device: torch.device | str = "cpu") -> Tensor:
@@ -210,26 +210,22 @@ class Features(MappedKind):
         return FeatureScore.build(self, d_tv, sizes or {})
 
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:
-        """Return the way from images of ``shape`` to cells; InputError for images seen in tiles."""
-        self._refuse_tiles()
-        return CellsOfImages(self.backbone)
+        """Return the way from images of ``shape`` to cells."""
+        tiles = self._tiles(shape)
+        return CellsOfImages(self.backbone) if tiles is None else CellsOfTiles(self.backbone, tiles)
 
     def within(self, shape: tuple[int, ...]) -> Foreign | None:
         """Return the graph of a backbone in a file, and what is before and after it."""
         if not isinstance(self.backbone, GraphBackbone):
             return None
-        self._refuse_tiles()
-        backbone = self.backbone
-        examples = backbone(torch.zeros(2, 3, self.side, self.side))
-        before, after = SeenImages(backbone), CellsOfMaps()
-        return Foreign(before, backbone.graph, backbone.outputs, after, tuple(examples))
+        backbone, tiles = self.backbone, self._tiles(shape)
+        n = 1 if tiles is None else tiles.n_tiles
+        examples = backbone(torch.zeros(2 * n, 3, self.side, self.side))
+        before, after = SeenImages(backbone, tiles), CellsOfMaps(tiles)
+        return Foreign(before, backbone.graph, backbone.outputs, after, tuple(examples), n)
 
-    def _refuse_tiles(self) -> None:
-        if self.tiling is not None:
-            raise InputError(
-                "a detector that sees images in tiles cannot be exported: score with historyad "
-                "score, historyad serve or Model.anomaly_score, or fit with --resize 1024"
-            )
+    def _tiles(self, shape: tuple[int, ...]) -> TilesOfImages | None:
+        return None if self.tiling is None else TilesOfImages(self.tiling, *shape[:2])
 
     def describe(self) -> dict[str, Any]:
         """Return shape, kind, and what the backbone is and sees."""

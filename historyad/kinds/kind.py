@@ -51,7 +51,8 @@ _MOST_CHANNELS = 1024  # of an image: each has a Gaussian of its own
 class Foreign:
     """An ONNX ``graph`` that maps what ``before`` makes of samples to what ``after`` takes.
 
-    ``outputs`` are those of its outputs that are taken, of which there are ``examples``.
+    ``outputs`` are those of its outputs that are taken, of which there are ``examples``. Of each
+    sample it sees ``n_seen``.
     """
 
     before: nn.Module
@@ -59,6 +60,7 @@ class Foreign:
     outputs: tuple[str, ...]
     after: nn.Module
     examples: tuple[Tensor, ...]
+    n_seen: int = 1
 
 
 @dataclass(frozen=True, eq=False)

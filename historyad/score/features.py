@@ -73,8 +73,8 @@ class CellSource(Input, Protocol):
     def aligned(self) -> bool | None:
         """Whether images show the same in the same place, if that is known."""
 
-    def covered(self, rows: int, columns: int, image: Pixels) -> tuple[int, int]:
-        """Return the height and width of what so many cells cover, at least those of the image."""
+    def covered(self, rows: int, columns: int, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the height and width of what so many cells cover, at least those of ``shape``."""
 
 
 class FeatureScore(Mapped):
@@ -245,7 +245,7 @@ class FeatureScore(Mapped):
     def in_graph(self, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Return the scores of cells (N, features, rows, columns), and maps at pixels."""
         scores, maps = self(x)
-        return scores, stretched(maps, *shape[:2])
+        return scores, self._stretched(maps, shape)
 
     def worst_of(self, cells: Tensor) -> Tensor:
         """Return the mean over the worst ten cells of maps (..., rows, columns), (...)."""
@@ -254,11 +254,13 @@ class FeatureScore(Mapped):
 
     def at_pixels(self, cells: Tensor, image: Pixels) -> Map:
         """Return a map of cells at the resolution of their image, (H, W)."""
-        height, width = image.shape[:2]
-        rows, columns = cells.shape
-        covered = self.kind.covered(rows, columns, image)
-        found: Map = stretched(cells[None], *covered)[0, :height, :width].cpu().numpy()
+        found: Map = self._stretched(cells[None], image.shape)[0].cpu().numpy()
         return found
+
+    def _stretched(self, cells: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return maps of cells (N, rows, columns) at the pixels of images of ``shape``."""
+        covered = self.kind.covered(cells.shape[1], cells.shape[2], shape)
+        return stretched(cells, *covered)[:, : shape[0], : shape[1]]
 
 
 def stretched(cells: Tensor, height: int, width: int) -> Tensor:

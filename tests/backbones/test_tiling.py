@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from historyad.backbones.cells import level_of, levelled, on_level
-from historyad.backbones.tiles import Tiling, mirrored, shares, tiling_of
+from historyad.backbones.tiles import TilesOfImages, Tiling, mirrored, shares, tiling_of
 from historyad.errors import InputError
 
 TILING = Tiling(side=32, stride=4)
@@ -33,6 +33,17 @@ def test_what_depends_on_a_cell_alone_is_that_of_the_whole_image():
         rows, columns = expected.shape[1:]  # those that are whole
         torch.testing.assert_close(found[:, :rows, :columns], expected, atol=1e-3, rtol=1e-4)
         assert max(strip.shape[1] for strip in strips) <= 8
+
+
+def test_a_graph_sees_the_same_tiles_and_joins_them_alike():
+    for height, width in ((100, 64), (33, 200), (10, 7)):
+        images = np.stack([image_of(height, width, seed=seed) for seed in (0, 1)])
+        tiles = TilesOfImages(TILING, height, width)
+        squares = tiles(torch.from_numpy(images))
+        assert squares.shape == (2, tiles.n_tiles, 3, 32, 32)
+        cells = means(squares.flatten(0, 1)).view(2, -1, 3, 8, 8)
+        expected = [torch.cat(list(TILING.strips(one, means, "cpu")), 1) for one in images]
+        torch.testing.assert_close(tiles.joined(cells), torch.stack(expected), atol=1e-3, rtol=1e-4)
 
 
 def test_a_small_image_is_mirrored_up_to_a_tile():

@@ -127,6 +127,11 @@ def test_images_of_several_sizes_are_seen_in_tiles(tiny_backbone, tmp_path):
     assert shown[mask].mean() > shown[~mask].mean() + 1
     row, column = np.unravel_index(shown.argmax(), shown.shape)
     assert mask[row, column]
+    export_onnx(model, tmp_path / "x.onnx", size=fresh.shape[1:3])
+    graph = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    scores, *_, maps = graph.run(None, {"images": bad})
+    np.testing.assert_allclose(scores, scored.anomaly_score, atol=1e-4)
+    np.testing.assert_allclose(maps, np.stack(scored.maps), atol=1e-3, rtol=1e-3)
 
 
 def test_places_are_chosen_where_images_are_aligned(constants):
@@ -158,5 +163,7 @@ def test_auto_takes_lite0_for_images_of_several_sizes_and_one_graph_has_all_of_i
     *_, maps = graph.run(None, {"images": some})
     expected = detector.model_(some, maps=True).maps
     np.testing.assert_allclose(maps, np.stack(expected), rtol=1e-3, atol=1e-3)
+    tiled = HistoryAD(**settings, backbone_side=64, resize=0).fit(images)
+    export_onnx(tiled.model_, tmp_path / "y.onnx", size=(40, 130))
     with pytest.raises(InputError, match="the images have several sizes, and no backbone suits"):
         HistoryAD(**settings).fit([image.crop((0, 0, image.width, 40)) for image in images[::-1]])
