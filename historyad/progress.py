@@ -72,7 +72,7 @@ class _Job:
             self._tell({**(more or {}), **told, **label, "seconds": now - self._begun})
 
     def _left(self, now: float) -> float | None:
-        if self._since is None or self._done - self._since[0] < _KNOWN:
+        if self._since is None or self._done - self._since[0] < _KNOWN or self.phase == DONE:
             return None
         return (now - self._since[1]) * (1 - self._done) / (self._done - self._since[0])
 

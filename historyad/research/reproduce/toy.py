@@ -29,6 +29,9 @@ from historyad.method.history import History, effective_snapshots
 from historyad.method.losses import detector_loss, total_variation_estimate
 from historyad.method.networks import Critic, Generator, VectorNetworks
 from historyad.method.theory import minimum_loss, optimal_detector, total_variation
+from historyad.model.phases import IMITATE as _IMITATE
+from historyad.model.phases import TELL as _TELL
+from historyad.progress import Phases
 from historyad.randomness import Stream, numpy_generator
 from historyad.research.reproduce.drawing import (
     BLACK,
@@ -77,6 +80,7 @@ _SIZES: dict[str, dict[str, Any]] = {
     "quick": {"detector_epochs": 5.0},
 }
 _FRESH = 2**40  # position of history samples that step 3 does not come to
+_MEASURE = "comparing with closed forms"
 _SAMPLES = {"full": 200_000, "quick": 40_000}
 
 
@@ -122,7 +126,9 @@ def reproduce_toy(
     config = make_config(**{**_SETTINGS, **_SIZES[size], **settings}, seed=seed)
     with TemporaryDirectory(prefix="historyad-toy-") as folder:
         history = History(Path(folder), config, VectorNetworks.of((1,), config))
-        detector = _train(history, width)
+        phases = Phases({_IMITATE: 2.0, _TELL: 1.0, _MEASURE: 1.0})
+        detector = _train(history, width, phases)
+        phases.begin(_MEASURE)
         toy = _observe(history, detector, _SAMPLES[size])
         estimates = _estimate(history, detector, _SAMPLES[size])
     row = {
@@ -143,7 +149,7 @@ def reproduce_toy(
     return row
 
 
-def _train(history: History, width: float | None) -> Critic:
+def _train(history: History, width: float | None, phases: Phases) -> Critic:
     """Run the three steps, from a generator that starts beside the data."""
     config = history.config
     numbers = _draw_data(config, round(2 * config.epoch_images), position=0)
@@ -151,7 +157,9 @@ def _train(history: History, width: float | None) -> Critic:
     batches = Batches(reader, history.networks, seed=config.seed)
     gan = build_gan(history.networks, config, "cpu")
     _place(gan.generator, config, width)
+    phases.begin(_IMITATE)
     record_history(batches, history, gan=gan)
+    phases.begin(_TELL)
     return train_detector(batches, history)
 
 
