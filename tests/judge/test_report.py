@@ -21,7 +21,7 @@ from historyad.config import make_config
 from historyad.errors import InputError
 from historyad.judge.evaluation import judge
 from historyad.judge.report import write_report
-from historyad.judge.report.pictures import as_picture
+from historyad.judge.report.pictures import as_picture, thumbnail
 from historyad.judge.report.samples import oddest
 from historyad.judge.report.settings import fit_command, nearest_preset
 from historyad.judge.report.training import seconds_of
@@ -354,6 +354,13 @@ def test_the_nearest_preset_leaves_the_fewest_settings_to_name(fitted):
 def test_time_is_counted_over_interruptions():
     assert seconds_of([1.0, 2.0, 5.0, 0.5, 3.0]) == 8.0
     assert seconds_of([]) == 0
+
+
+@pytest.mark.parametrize(("side", "kind"), [(64, "png"), (65, "jpeg"), (900, "jpeg")])
+def test_a_large_picture_takes_little_room_in_the_page(side, kind):
+    shown = thumbnail(np.zeros((side, side, 1), np.uint8))
+    assert shown.startswith(f"data:image/{kind};base64,")
+    assert len(shown) < 3000
 
 
 @pytest.mark.parametrize(("channels", "first"), [(1, 10), (2, 15), (3, 10), (5, 30)])

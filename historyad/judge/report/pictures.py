@@ -13,6 +13,7 @@ from PIL import Image
 Array = NDArray[Any]
 
 _THUMBNAIL = 160  # pixels
+_EXACT = 64  # up to this side, without loss
 
 
 def as_picture(images: Array) -> Array:
@@ -30,7 +31,11 @@ def thumbnail(image: Array) -> str:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """Return a picture as a PNG that stands in the page itself."""
-    data = io.BytesIO()
-    picture.save(data, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    """Return a picture as a file that stands in the page itself.
+
+    A small one, or one with transparent parts, is kept as it is.
+    """
+    data, exact = io.BytesIO(), max(picture.size) <= _EXACT or picture.mode != "RGB"
+    picture.save(data, "PNG" if exact else "JPEG", optimize=True, quality=90)
+    kind = "png" if exact else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
