@@ -3,7 +3,8 @@
     python -m benchmarks.signals.measure [--set 'nab/*' ...] [--method NAME ...] [--seeds 0 1 2]
 
 Series of NAB and SKAB: AUROC, AUPRC and VUS-PR over the steps that were not learnt from. Bearings:
-normal windows of .2 s against those of each fault, as loud as they are and all of one loudness.
+normal windows of .2 s against those of each fault, as loud as they are and all of one loudness;
+with --stride, of windows that begin so many steps apart.
 Every method has the same windows, and its scores are averaged over steps in the same way. A row
 that is there is not measured again.
 """
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=["*"])
     parser.add_argument("--method", nargs="+", default=["historyad", *PEERS], choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--stride", type=int, default=BEARING_STRIDE)
     parser.add_argument("--data-root", type=Path, default=os.environ.get("HISTORYAD_DATA"))
     options = parser.parse_args()
     known = read_rows(options.out) if options.out.exists() else []
@@ -74,8 +76,12 @@ def main() -> None:
     for one in series_of(options.data_root):
         measure(one.name, partial(measure_series, one))
     signals = bearings_of(options.data_root)
+    apart = f", {options.stride} steps apart" if options.stride != BEARING_STRIDE else ""
     for loudness in LOUDNESS:
-        measure(f"bearings, {loudness}", partial(measure_bearings, signals, loudness))
+        measure(
+            f"bearings, {loudness}{apart}",
+            partial(measure_bearings, signals, loudness, options.stride),
+        )
 
 
 def measure_series(data: Labelled, method: str, seed: int) -> list[Row]:
@@ -108,11 +114,13 @@ def measure_series(data: Labelled, method: str, seed: int) -> list[Row]:
     return [found]
 
 
-def measure_bearings(signals: Bearings, loudness: str, method: str, seed: int) -> list[Row]:
+def measure_bearings(
+    signals: Bearings, loudness: str, stride: int, method: str, seed: int
+) -> list[Row]:
     """Return how well ``method`` tells windows of each fault from normal ones."""
 
     def opened(signal: Array) -> Source:
-        source = in_windows(open_source(signal), BEARING_WINDOW, BEARING_STRIDE)
+        source = in_windows(open_source(signal), BEARING_WINDOW, stride)
         if loudness == "equal":
             equal = z_normalised(source.samples).astype(np.float32)
             return source.__class__(**{**vars(source), "samples": equal})
