@@ -94,7 +94,7 @@ class Constants:
     map_scale_images: int = 100  # held-out images that put the views of a cell on one scale
     worst_pixels: int = 256  # area of the map that makes the score of an image: 16 x 16 pixels
     # Cells of a backbone's maps
-    backbone_side: int = 224  # of the square that lite0 sees, unless set
+    backbone_side: int = 320  # of the square that lite0 sees, unless set
     largest_whole: int = 1024  # pixels of the longer side of images that are brought to that square
     tile_side: int = 512  # of the squares that lite0 sees of larger images, unless set
     tile_overlap: float = 0.125  # of neighbouring ones, at least, as a share of the side
@@ -124,6 +124,8 @@ class Constants:
     wide_start: float = 1.5  # deviation of what their generator makes at first
     bent_share: float = 0.1  # of what it makes that is no linear map of the latents
     worst_cells: int = 10  # that make the score of an image
+    whole_ridge: float = 0.1  # of the Gaussian of whole images
+    smallest_cell_spread: float = 0.05  # deviation of a feature over an image, on its scale
     crop_bytes: int = 2**28  # of all crops that are trained on
     # Suspects among the samples of a fit
     suspects_share: float = 0.01  # of them that may be wrong, at least

@@ -69,7 +69,7 @@ class Config:
     backbone_side: int = _setting(
         0,
         "Side of the square that the backbone sees of an image, in pixels, 32 to 1024. 0 takes "
-        "224 for lite0, and for a file what it says.",
+        "320 for lite0, and for a file what it says.",
         low=0,
         high=1024,
     )

@@ -20,7 +20,7 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,7 @@ from historyad.model.split import split_rows
 from historyad.score.calibration import Calibration
 from historyad.score.features import FeatureScore, stretched
 from historyad.score.scale import Scale
+from historyad.score.spread import sums_of
 
 SETS = {"tiles": "magnetic_tile_full", "cookies": "cookies", "screw": "mvtec_screw"}
 RATES = {"tiles": 0.01, "cookies": 0.2, "screw": 0.05}  # of false alarms that are asked for
@@ -255,7 +256,8 @@ def _total(scale: Scale, values: NDArray[np.float32], some: Sequence[int]) -> ND
 @torch.inference_mode()
 def whole_of(score: FeatureScore, cells: NDArray[np.float16]) -> Tensor:
     """Return what the view of whole images says of cells (N, places, features), (N,)."""
-    return score.whole_of(torch.from_numpy(cells.mean(1, dtype=np.float32)))
+    each = [score.whole_of(*sums_of(x), x.shape[1]) for x in standardised(score, cells)]
+    return torch.cat(each)
 
 
 @torch.inference_mode()
@@ -266,16 +268,21 @@ def views_of(score: FeatureScore, cells: NDArray[np.float16]) -> NDArray[np.floa
     trained.
     """
     parts = []
-    for start in range(0, len(cells), 64):
-        x = _floats(cells[start : start + 64]).transpose(1, 2)[..., None]
-        views = score.views_of(x)[..., 0]
+    for x in standardised(score, cells):
+        views = score.views_of(x)
         if score.residuals is not None:
-            standard = score.standard(x.movedim(1, 0).flatten(1)).T
-            residual = score.residuals(standard).norm(dim=1).view(1, len(x), -1)
+            residual = score.residuals(x.flatten(0, 1)).norm(dim=1).view(1, *x.shape[:2])
             views = torch.cat([views, residual])
         parts.append(views)
     found: NDArray[np.float32] = torch.cat(parts, 1).numpy()
     return found
+
+
+def standardised(score: FeatureScore, cells: NDArray[np.float16]) -> Iterator[Tensor]:
+    """Yield cells (N, places, features) on their scale, of some images at a time."""
+    for start in range(0, len(cells), 64):
+        x = _floats(cells[start : start + 64]).transpose(1, 2)[..., None]
+        yield score.standardised(x)
 
 
 def judged(data: Data, scores: Sequence[NDArray[np.floating]], threshold: float) -> Row:

@@ -54,7 +54,7 @@ class Lite0Backbone:
     network: Lite0
 
     name: ClassVar[str] = "lite0"
-    n_features: ClassVar[int] = 112 + 192
+    n_features: ClassVar[int] = 80 + 112 + 192
 
     @classmethod
     def of(cls, side: int, weights: dict[str, Tensor]) -> Self:
@@ -74,7 +74,7 @@ class Lite0Backbone:
         return n, n
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        """Map grey values (N, 3, side, side) to maps of strides 16 and 32."""
+        """Map grey values (N, 3, side, side) to two maps of stride 16 and one of 32."""
         if self.network.stem.weight.device != x.device:
             self.network.to(x.device)
         x = ((x - 127) / 128).contiguous(memory_format=torch.channels_last)

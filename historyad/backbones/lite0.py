@@ -35,14 +35,14 @@ _BLOCKS = (
     *((5, 2, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192)),
 )
 _STEM = 32  # channels of the first convolution
-_USED = (10, 14)  # the last blocks of strides 16 and 32
+_USED = (7, 10, 14)  # two blocks of stride 16, and the last of stride 32
 # Of the three convolutions of a block: its name here, and in the file, with the norm after it.
 _PARTS = (("widen", "_expand_conv", "_bn0"), ("filter", "_depthwise_conv", "_bn1"))
 _LAST = ("narrow", "_project_conv", "_bn2")
 
 
 class Lite0(nn.Module):
-    """Images, normalised, (N, 3, H, W), to two maps: 112 channels at stride 16, 192 at 32."""
+    """Images, normalised, (N, 3, H, W), to maps: 80 and 112 channels at stride 16, 192 at 32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Lite0(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return both maps, the finer one first."""
+        """Return the maps, the finer ones first."""
         x = functional.relu6(self.stem(x), inplace=True)
         found = []
         for number, block in enumerate(self.blocks):

@@ -11,8 +11,8 @@ view           what it says of a cell
 `gaussian`     distance to one Gaussian of all good cells, where they are not
 =============  =================================================================================
 
-The mean of all cells of an image says what is spread over it and nowhere strange: how far that is
-from those of good images, by a Gaussian, is a view of the whole, `whole`, beside the map.
+What is spread over an image and nowhere strange shows in the mean and the deviation of all its
+cells: how far they are from those of good images is a view of the whole, `whole`, beside the map.
 
 Whether images are aligned is decided without labels: by what explains some good images better that
 neither Gaussian was fitted on. Each view is standardised by cells of further good images, and a
@@ -48,6 +48,7 @@ from historyad.score.residuals import Residuals
 from historyad.score.result import Map
 from historyad.score.scale import Scale
 from historyad.score.score import Input
+from historyad.score.spread import Whole, sums_of
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class FeatureScore(Mapped):
         residuals: Residuals | None = None,
         bank: Bank | None = None,
         gaussian: Gaussian | Places | None = None,
-        whole: Gaussian | None = None,
+        whole: Whole | None = None,
     ) -> None:
         super().__init__()
         self.kind: CellSource = kind
@@ -133,8 +134,7 @@ class FeatureScore(Mapped):
             gaussian = _aligned(cells, standard, bank, seed)
         if gaussian is None:
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
-        means = torch.from_numpy(cells.mean(1, dtype=np.float32)).T
-        whole = Gaussian.fit(standard.cpu()(means).T.to(device), ridge=CONSTANTS.map_ridge)
+        whole = Whole.fit(cells, standard)
         return cls(kind, d_tv, standard, residuals, bank, gaussian, whole).to(device)
 
     @classmethod
@@ -151,7 +151,7 @@ class FeatureScore(Mapped):
             if "places" in sizes
             else Gaussian(n, sizes["components"])
         )
-        whole = Gaussian(n, sizes["whole"])
+        whole = Whole(n, sizes["whole"])
         return cls(kind, d_tv, standard, residuals, bank, gaussian, whole)
 
     @property
@@ -160,7 +160,7 @@ class FeatureScore(Mapped):
         found = {} if self.residuals is None else self.residuals.sizes
         if self.bank is None or self.gaussian is None or self.whole is None:
             return found
-        found = {**found, "bank": len(self.bank.bank), "whole": len(self.whole.components)}
+        found = {**found, "bank": len(self.bank.bank), "whole": self.whole.n_components}
         if isinstance(self.gaussian, Places):
             return {**found, "places": len(self.gaussian.means)}
         return {**found, "components": len(self.gaussian.components)}
@@ -194,12 +194,13 @@ class FeatureScore(Mapped):
 
     @torch.inference_mode()
     def looked(self, image: Pixels) -> tuple[list[Tensor], Tensor]:
-        """Return that, and how far the mean cell is from those of good images."""
-        views, sums, n = [], self.standard.center.new_zeros(len(self.standard.center)), 0
+        """Return that, and how far the image as a whole is from good ones, (1,), or (0,)."""
+        views, sums, n = [], torch.zeros(2, 1, self.kind.n_features, device=self.device), 0
         for strip in self.kind.strips(image, self.device):
-            views.append(self.views_of(strip[None])[:, 0])
-            sums, n = sums + strip.sum((1, 2)), n + strip.shape[1] * strip.shape[2]
-        return [torch.cat(views, 1)], self.whole_of(sums[None] / n)
+            x = self.standardised(strip[None])
+            views.append(self.views_of(x).view(-1, *strip.shape[1:]))
+            sums, n = sums + torch.stack(sums_of(x)), n + x.shape[1]
+        return [torch.cat(views, 1)], self.whole_of(sums[0], sums[1], n)
 
     @torch.inference_mode()
     def place(self, samples: NDArray[Any]) -> NDArray[np.float32] | None:
@@ -212,34 +213,39 @@ class FeatureScore(Mapped):
             found.append(bank.place(self.standard(parts).T).flatten())
         return torch.stack(found).cpu().numpy()
 
-    def whole_of(self, means: Tensor) -> Tensor:
-        """Map the mean cells of images (N, features) to their view of the whole, (N,), or (0,)."""
+    def whole_of(self, sums: Tensor, squares: Tensor, n: int) -> Tensor:
+        """Map `sums_of` n cells of images to their view of the whole, (N,), or (0,)."""
         if self.whole is None:
-            return means.new_empty(0)
-        found: Tensor = self.whole(self.standard(means.T).T)
+            return sums.new_empty(0)
+        found: Tensor = self.whole(sums, squares, n)
         return found
 
-    def views_of(self, cells: Tensor) -> Tensor:
-        """Map cells (N, features, rows, columns) to their views, (views, N, rows, columns)."""
-        n, _, rows, columns = cells.shape
-        x = self.standard(cells.movedim(1, 0).flatten(1)).T
-        found = [] if self.residuals is None else [self.d_tv(self.residuals(x))]
+    def standardised(self, cells: Tensor) -> Tensor:
+        """Map cells (N, features, rows, columns) to their scale, (N, places, features)."""
+        x: Tensor = self.standard(cells.movedim(1, 0).flatten(1)).T
+        return x.view(cells.shape[0], -1, cells.shape[1])
+
+    def views_of(self, x: Tensor) -> Tensor:
+        """Map standardised cells (N, places, features) to their views, (views, N, places)."""
+        flat = x.flatten(0, 1)
+        found = [] if self.residuals is None else [self.d_tv(self.residuals(flat))]
         if self.bank is not None:
-            found.append(self.bank.closest(x))
+            found.append(self.bank.closest(flat))
         if isinstance(self.gaussian, Places) and self.bank is not None:
-            found.append(self.gaussian(self.bank.place(x).view(n, rows * columns, -1)).flatten())
+            found.append(self.gaussian(self.bank.place(flat).view(*x.shape[:2], -1)).flatten())
         elif self.gaussian is not None:
-            found.append(self.gaussian(x))
-        return torch.stack(found).view(-1, n, rows, columns)
+            found.append(self.gaussian(flat))
+        return torch.stack(found).view(-1, *x.shape[:2])
 
     def forward(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Map cells (N, features, rows, columns) to scores (N,) and maps (N, rows, columns)."""
-        values = self.views_of(cells)
+        x = self.standardised(cells)
+        values = self.views_of(x)
         (scale,) = self.cell_scales
-        maps = scale(values.flatten(1)).view(values.shape).sum(0)
+        maps = scale(values.flatten(1)).view(values.shape).sum(0).view(-1, *cells.shape[2:])
         totals = [self.worst_of(maps)]
         if self.whole is not None:
-            totals.append(self.whole_of(cells.mean((2, 3))))
+            totals.append(self.whole_of(*sums_of(x), x.shape[1]))
         return self.score_of(torch.stack(totals)), maps
 
     def in_graph(self, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:

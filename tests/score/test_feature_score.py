@@ -41,8 +41,11 @@ def test_the_score_is_that_of_the_map_and_of_its_image_alone(model, features):
     np.testing.assert_array_equal(scores[::-1], model.anomaly_score(fresh[::-1]))
     score = model.score
     worst = [score.cell_map(image).flatten().topk(10).values.mean() for image in fresh]
-    means = torch.stack([model.kind.cells(image).mean((1, 2)) for image in fresh])
-    whole = score.whole(score.standard(means.T).T)
+    cells = [score.standard(model.kind.cells(image).flatten(1)) for image in fresh]
+    spread = torch.stack(
+        [torch.cat([x.mean(1), x.std(1, correction=0).clamp(0.05).log()]) for x in cells]
+    )
+    whole = score.whole.gaussian(score.whole.standard(spread.T).T)
     both = score.total_scale(torch.stack([torch.stack(worst), whole]))
     total = score.sum_scale(both.sum(0)[None])[0]
     np.testing.assert_allclose(scores, bounded_score(total), atol=1e-4)
@@ -81,7 +84,7 @@ def test_views_of_a_cell_are_on_one_scale(model):
 
 def test_what_is_spread_over_an_image_and_nowhere_strange_is_seen_as_a_whole(model, features):
     fresh, other = features.normal, textures(15, seed=5)
-    other[:, ::2, ::2] = np.clip(other[:, ::2, ::2].astype(int) + 100, 0, 255)
+    other[:, ::2, ::2] = np.clip(other[:, ::2, ::2].astype(int) + 160, 0, 255)
     both = [model(some, views=True).views for some in (fresh, other)]
     y = np.repeat([0, 1], 15)
     found = {name: auroc(y, np.concatenate([v[name] for v in both])) for name in both[0]}
