@@ -63,7 +63,8 @@ CLASSES = """### One class of CIFAR-10
 
 Each class in turn is normal, and the AUROC is the mean over the ten. Only test images of CIFAR-10
 were at hand: 200 of a class are fitted on, where published figures take 5,000 training images, and
-100 of each class tested with. Nothing was chosen here.
+100 of each class tested with. Nothing was chosen here. These rows are of the features *before*, at
+224 pixels.
 """
 
 PUBLISHED = """
