@@ -30,6 +30,7 @@ class Constants:
     held_out_share: float = 0.15  # where none is asked for
     held_out_of_few: float = 0.4  # at most, of samples that are too few for the rate
     usual_folds: int = 10  # of samples that are too few to hold a share out
+    few_samples: int = 2000  # of 15 % of fewer, one or two alone decide on a threshold for 1 %
     # What training brings, by damaged samples
     fewest_to_train: int = 2000  # images seen whole, where D_TV is not asked for
     criterion_samples: int = 100  # held-out ones that are looked at, at most
@@ -45,6 +46,7 @@ class Constants:
     score_zero: float = 0.99  # quantile of normal samples where the score is 0
     score_steepness: float = 4.0  # of the score at its 0, per unit of the scale
     smallest_spread: float = 1e-6
+    fewest_for_a_scale: int = 30  # new normal samples, of a detector that has one
     # A detector that is all but constant on normal samples has no scale of its own.
     smallest_history_spread: float = 0.05
     # Views that count only from a place on their scale; the others count as they are

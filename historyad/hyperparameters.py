@@ -112,8 +112,9 @@ class Config:
         0,
         "Parts into which samples are cut for the threshold and the p-values, each scored by a "
         "detector of all the others, so that every sample is learnt from and calibrated on. It is "
-        "for fits that train no network. 0 takes 10 where 15 % of the samples would be too few "
-        "for the false-positive rate, and holds a share out else; 1 always holds a share out.",
+        "for fits that train no network. 0 takes 10 of fewer than 2,000 samples, or where 15 % of "
+        "them would be too few for the false-positive rate (of images seen in parts only there), "
+        "and holds a share out else; 1 always holds a share out.",
         low=0,
         high=1000,
     )

@@ -47,11 +47,9 @@ def _fit_and_evaluate(anomaly: int, out: Path | None) -> list[tuple[str, str]]:
 
     started = time.monotonic()
     normal = open_source(f"digits:train:!{anomaly}")
-    # There are few digits: of more that are held out, one odd digit decides less.
-    config = make_config(calibration_share=0.3)
     with tempfile.TemporaryDirectory(prefix="historyad-") as temporary:
         run = RunDirectory(temporary if out is None else out)
-        model = fit_model(normal, config, run, command="historyad demo")
+        model = fit_model(normal, make_config(), run, command="historyad demo")
     seconds = time.monotonic() - started
     figures = evaluate_model(
         model, open_source(f"digits:test:!{anomaly}"), open_source(f"digits:test:{anomaly}")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from historyad.model.model import Model
     from historyad.score.calibration import Calibration
 
+_LOOKED_AT = 300  # samples of a new calibration that are compared with those before
 _SO_NORMAL = 1e-3  # chance that samples look so normal to a detector that has not seen them
 _FEWEST_COUNTED = 10  # rows
 _ALONE = 2.0  # times as far out as the next held-out sample
@@ -372,17 +373,21 @@ def calibrate(
             ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
         ]
     )
-    _mention_so_normal(before, after)
+    _mention_so_normal(model, model.takes(samples))
 
 
-def _mention_so_normal(before: Calibration, after: Calibration) -> None:
+def _mention_so_normal(model: Model, samples: Source) -> None:
     """Say where samples look more normal than those that a detector has not seen."""
+    import numpy as np
+
     from historyad.score.calibration import chance_of_so_normal
 
-    low, chance = chance_of_so_normal(after.scores, before.scores)
+    new = np.flatnonzero(~model.was_trained_on(samples))[:_LOOKED_AT]
+    scores = model.score.of_rows(samples.samples, new)
+    low, chance = chance_of_so_normal(scores, model.calibration.scores)
     if chance < _SO_NORMAL:
         note(
-            f"note: {low:,} of {len(after.scores):,} samples look more normal than nearly all of "
+            f"note: {low:,} of {len(scores):,} samples look more normal than nearly all of "
             "those that it was calibrated on before: where they are what it was trained on, saved "
             "again or rounded, there will be more false alarms; calibrate on others"
         )

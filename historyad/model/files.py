@@ -1,8 +1,8 @@
 """The two files of a model, which can be copied anywhere, and how they are read without trust.
 
 ``detector.safetensors`` holds the weights and the scaling of columns; ``detector.json`` what they
-mean, the held-out scores, and the checksum of both. A new calibration replaces the JSON alone, so
-that a reader finds the old decision or the new one.
+mean, the held-out scores, and the checksum of both. A new calibration replaces the JSON alone, with
+the scale of the views that it brings, so that a reader finds the old decision or the new one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from historyad.files import load_json, load_tensors, save_json, save_tensors
 from historyad.kinds.choose import read_kind, write_kind
 from historyad.kinds.kind import Kind
 from historyad.score.calibration import Calibration, samples_needed
+from historyad.score.scale import scales_of
 from historyad.score.score import Score
 
 _FORMAT, VERSION = "historyad-detector", 14
@@ -58,19 +59,31 @@ def write_model(
         "constants": CONSTANTS.to_json(),
         "source": source,
         "calibration": _calibration_json(calibration, calibration_source),
+        "scale": {},  # that of the tensors
         "feature_names": list(feature_names),
     }
     _save_content(folder / _JSON, content)
 
 
 def replace_calibration(
-    folder: Path, calibration: Calibration, source: dict[str, Any] | None, config: Config
+    folder: Path,
+    score: Score,
+    calibration: Calibration,
+    source: dict[str, Any] | None,
+    config: Config,
 ) -> None:
-    """Replace the calibration in the JSON alone; errors are those of `read_model` about it."""
+    """Replace the calibration, and the scale of ``score``, in the JSON alone.
+
+    Errors are those of `read_model` about it.
+    """
     path = folder / _JSON
     content = load_json(path)
     _check_content(path, content)
-    renewed = {"config": as_dict(config), "calibration": _calibration_json(calibration, source)}
+    renewed = {
+        "config": as_dict(config),
+        "calibration": _calibration_json(calibration, source),
+        "scale": {name: _shortest(values) for name, values in scales_of(score).items()},
+    }
     _save_content(path, {**content, **renewed})
 
 
@@ -90,6 +103,7 @@ def read_model(folder: Path, device: torch.device | str) -> dict[str, Any]:
         kind = read_kind(content["kind"], _under("kind.", tensors))
         _check_names(tensors, kind)
         score = _score(kind, content["companions"], config, _under("score.", tensors))
+        _set_scales(score, content["scale"])
         return {
             "score": score.to(device).eval(),
             "calibration": _calibration(content["calibration"], config),
@@ -104,8 +118,13 @@ def read_model(folder: Path, device: torch.device | str) -> dict[str, Any]:
 
 
 def _calibration_json(calibration: Calibration, source: dict[str, Any] | None) -> dict[str, Any]:
-    scores = [float(str(score)) for score in calibration.scores]  # shortest
+    scores = _shortest(calibration.scores)
     return {"source": source, "scores": scores, "reach": calibration.reach}
+
+
+def _shortest(values: Any) -> list[float]:
+    """Return float32 values as JSON writes them shortest and exactly."""
+    return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -133,7 +152,7 @@ def _check_content(path: Path, content: Any) -> None:
     checksum = content.pop("sha256", None)
     if checksum != _checksum(content):
         raise RunError(f"{path} was altered (its checksum differs): restore it or fit again")
-    for name in ("tensors_sha256", "config", "kind", "source", "calibration"):
+    for name in ("tensors_sha256", "config", "kind", "source", "calibration", "scale"):
         if not isinstance(content.get(name), str if name == "tensors_sha256" else dict):
             raise RunError(f"{path} is damaged (its {name} is missing): restore it or fit again")
 
@@ -170,6 +189,18 @@ def _score(kind: Kind, sizes: Any, config: Config, weights: dict[str, Tensor]) -
     score = build()
     score.load_state_dict(weights)
     return score
+
+
+def _set_scales(score: Score, scales: dict[str, Any]) -> None:
+    """Put the views on the scale of a later calibration, if there was one."""
+    known = scales_of(score)
+    for name, values in scales.items():
+        found = torch.tensor(values, dtype=torch.float32)
+        if name not in known or found.shape != known[name].shape or not found.isfinite().all():
+            raise ValueError(f"a scale {name}")
+        if name.endswith("spread") and not (found > 0).all():
+            raise ValueError(f"a scale {name} that is not positive")
+        known[name].copy_(found)
 
 
 def _calibration(content: dict[str, Any], config: Config) -> Calibration:

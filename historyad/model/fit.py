@@ -25,7 +25,7 @@ from historyad.model.plan import plan_fit
 from historyad.model.run import RunDirectory
 from historyad.model.split import counting_copies, promised_rate
 from historyad.score.calibration import check_number
-from historyad.score.decide import calibrate
+from historyad.score.decide import decide_anew
 
 
 def fit_model(
@@ -116,7 +116,8 @@ def calibrate_model(
 ) -> Model:
     """Return ``model`` with threshold and p-values from new normal samples, without training.
 
-    The scores of ``source`` replace the held-out ones; ``false_positive_rate`` and ``confidence``
+    The views are standardised by them, too, where they are at least 30. The scores of ``source``
+    replace the held-out ones; ``false_positive_rate`` and ``confidence``
     stay unless given. Samples that the detector was trained on look too normal to it: they are left
     out and counted.
     Raises ConfigError for a rate out of range, and InputError when the samples that are left are
@@ -141,9 +142,11 @@ def calibrate_model(
     with counting_copies(int(is_new.sum()), len(rows)):
         config = dataclasses.replace(config, false_positive_rate=promised_rate(config, n))
         check_number(n, config.false_positive_rate, config.confidence)
+    score, calibration = decide_anew(model.score, source.samples, rows, config, source.reach)
     return dataclasses.replace(
         model,
-        calibration=calibrate(model.score, source.samples, rows, config, source.reach),
+        score=score,
+        calibration=calibration,
         config=config,
         calibration_source={**source.describe(), "known": n_known},
     )

@@ -170,11 +170,13 @@ class Model:
         write_model(folder, **_fields(self))
 
     def save_calibration(self, folder: Path) -> None:
-        """Replace the calibration of this model in ``folder``, and nothing else: one file.
+        """Replace the calibration of this model in ``folder``, with the scale: one file.
 
         Errors are those of `load` about that file.
         """
-        replace_calibration(folder, self.calibration, self.calibration_source, self.config)
+        replace_calibration(
+            folder, self.score, self.calibration, self.calibration_source, self.config
+        )
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Model:

@@ -86,7 +86,9 @@ def plan_fit(
         config = dataclasses.replace(config, views="companions")
     trains, reach = kind.trains(config), source.reach
     once = kept if source.series is not None else kept[firsts(source.digests[kept])]
-    split, config = split_samples(kept, once, groups, config, trains=trains, reach=reach)
+    # Maps of large images take too long to be made ten times, unless the rate needs it.
+    few = CONSTANTS.few_samples if kind.work_pixels is None else 0
+    split, config = split_samples(kept, once, groups, config, trains=trains, few=few, reach=reach)
     kind = kind.learnt_from(source.samples, split.train)
     config = resolve(config, len(split.train))
     if history is not None and as_dict(history.config) != as_dict(config):

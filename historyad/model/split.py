@@ -39,20 +39,27 @@ class Split:
 
 
 def split_samples(
-    rows: Rows, once: Rows, groups: Rows, config: Config, *, trains: bool, reach: int = 1
+    rows: Rows,
+    once: Rows,
+    groups: Rows,
+    config: Config,
+    *,
+    trains: bool,
+    few: int = 0,
+    reach: int = 1,
 ) -> tuple[Split, Config]:
     """Return how ``rows`` of samples are split, and the settings with what that decides.
 
     ``once`` are the rows that are no copies of one before: the promise rests on these alone, as ten
     copies say no more than one. ``groups`` (N,) number what each sample belongs to, ``trains`` says
-    whether networks are trained, and ``reach`` is that of `split_rows`. Raises ConfigError, and
-    InputError for too few samples.
+    whether networks are trained, fewer samples than ``few`` are cut into folds, and ``reach`` is
+    that of `split_rows`. Raises ConfigError, and InputError for too few samples.
     """
 
     def with_copies(part: Rows) -> Rows:
         return rows[np.isin(groups[rows], groups[once[part]])]
 
-    n_folds = number_of_folds(len(once), config, trains=trains, reach=reach)
+    n_folds = number_of_folds(len(once), config, trains=trains, few=few, reach=reach)
     with counting_copies(len(rows), len(once)):
         if n_folds > 1:
             parts = split_folds(len(once), n_folds, config, groups[once], reach)
@@ -137,10 +144,11 @@ def usual_share(n: int, config: Config, reach: int = 1) -> float:
     return min(max(share, CONSTANTS.held_out_share), CONSTANTS.held_out_of_few)
 
 
-def number_of_folds(n: int, config: Config, *, trains: bool, reach: int = 1) -> int:
+def number_of_folds(n: int, config: Config, *, trains: bool, few: int = 0, reach: int = 1) -> int:
     """Return into how many parts ``n`` samples are cut; 1: a share is held out.
 
-    ConfigError where folds are asked for and networks are trained, which takes too long for each.
+    Fewer than ``few`` are, and those of which a share would not do for the rate. ConfigError where
+    folds are asked for and networks are trained, which takes too long for each.
     """
     if trains and config.folds > 1:
         raise ConfigError(
@@ -149,8 +157,8 @@ def number_of_folds(n: int, config: Config, *, trains: bool, reach: int = 1) -> 
         )
     if trains or config.folds or config.calibration_share:
         return max(1, config.folds)
-    few = reach * _needed(config) > CONSTANTS.held_out_share * n
-    return CONSTANTS.usual_folds if few else 1
+    are_few = n < few or reach * _needed(config) > CONSTANTS.held_out_share * n
+    return CONSTANTS.usual_folds if are_few else 1
 
 
 def split_folds(n: int, n_folds: int, config: Config, groups: Rows, reach: int = 1) -> list[Rows]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from historyad.config import Config
+from historyad.constants import CONSTANTS
 from historyad.score.calibration import Calibration
 from historyad.score.score import Part, Score
 
@@ -28,9 +30,17 @@ def decide(
     return Calibration.fit(found, config.false_positive_rate, config.confidence, reach)
 
 
-def calibrate(
+def decide_anew(
     score: Score, samples: NDArray[Any], rows: NDArray[np.intp], config: Config, reach: int = 1
-) -> Calibration:
-    """Set the threshold of ``score``, as it is, by ``rows`` of what may be on the disk."""
+) -> tuple[Score, Calibration]:
+    """Return a copy of ``score`` with its views on a new scale, and a threshold for it.
+
+    ``rows`` are normal samples of what may be on the disk. What has changed for all of them, such
+    as the light, would else outweigh every other view. Few say too little of a scale: it stays.
+    Errors are those of `Calibration.fit`.
+    """
+    if len(rows) // reach >= CONSTANTS.fewest_for_a_scale:
+        score = copy.deepcopy(score)
+        return score, decide(score, samples, [(score, rows)], config, reach)
     found = score.of_rows(samples, rows)
-    return Calibration.fit(found, config.false_positive_rate, config.confidence, reach)
+    return score, Calibration.fit(found, config.false_positive_rate, config.confidence, reach)

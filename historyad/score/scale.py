@@ -58,6 +58,16 @@ class Scale(nn.Module):
         )
 
 
+def scales_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return center and spread of each `Scale` in ``module``, by their names in its state."""
+    return {
+        f"{name}.{buffer}": value
+        for name, part in module.named_modules()
+        if isinstance(part, Scale)
+        for buffer, value in part.named_buffers()
+    }
+
+
 def quantile(values: Tensor, q: float) -> Tensor:
     """Return a quantile of each row, (n, N) to (n,), between two values if need be.
 

@@ -12,6 +12,7 @@ from historyad.errors import ConfigError, InputError, RunError
 from historyad.judge.metrics import auroc
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.crops import Crops
+from historyad.method import gan
 from historyad.method.detector import start_detector
 from historyad.method.history import History
 from historyad.method.networks import Critic
@@ -199,10 +200,17 @@ def test_columns_that_float32_does_not_hold_are_refused_with_the_remedy(tmp_path
     assert np.isfinite(model.calibration.threshold)
 
 
-def test_a_training_that_diverged_is_a_run_error(normal, tmp_path):
-    """Numbers beyond all bounds, which no `Source` has, in place of an unstable network."""
+def test_a_training_that_diverged_is_a_run_error(normal, tmp_path, monkeypatch):
     source = open_source(normal[:300].reshape(300, 64).astype(np.float32))
-    source.samples[:, 3] = np.nan
+    build = gan.build_gan
+
+    def unstable(*arguments):
+        built = build(*arguments)
+        with torch.no_grad():
+            next(built.critic.parameters()).fill_(np.nan)
+        return built
+
+    monkeypatch.setattr(gan, "build_gan", unstable)
     run = RunDirectory(tmp_path / "run")
     for _ in range(2):
         with pytest.raises(RunError, match=r"step 1 diverged at epoch .* lower learning_rate"):

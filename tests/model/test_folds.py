@@ -5,6 +5,7 @@ import torch
 from historyad import HistoryAD, Model
 from historyad.cli import main
 from historyad.config import make_config
+from historyad.constants import CONSTANTS
 from historyad.data.datasets import open_source
 from historyad.data.digests import are_among, digests
 from historyad.errors import ConfigError, InputError
@@ -75,6 +76,10 @@ def test_folds_are_taken_where_a_share_would_be_too_few():
     ):
         config = make_config("instant", **settings)
         assert number_of_folds(n, config, trains=trains) == folds, (n, settings, trains)
+    few = CONSTANTS.few_samples
+    assert number_of_folds(few - 1, INSTANT, trains=False, few=few) == 10
+    assert number_of_folds(few, INSTANT, trains=False, few=few) == 1
+    assert number_of_folds(few - 1, INSTANT, trains=True, few=few) == 1
     with pytest.raises(ConfigError, match="folds is 5, and a network is trained: take --preset"):
         number_of_folds(60, make_config("default", folds=5), trains=True)
     with pytest.raises(ConfigError, match=r"folds is 5 and calibration_share 0\.2"):
@@ -169,7 +174,7 @@ def test_calibration_afterwards_takes_new_samples_alone(tmp_path):
     assert renewed.n_folds is None
     assert renewed.calibration.false_positive_rate == model.calibration.false_positive_rate
     np.testing.assert_array_equal(
-        renewed.calibration.scores, np.sort(model.anomaly_score(few_rows(500, seed=1)))
+        renewed.calibration.scores, np.sort(renewed.anomaly_score(few_rows(500, seed=1)))
     )
 
 

@@ -301,8 +301,8 @@ def test_a_model_of_another_version_is_refused_with_the_remedy(fitted, copied):
             fitted,
             copied,
             lambda content, version=version: content.update(version=version),
-            rf"detector.json has version {version!r}, this program reads 13: fit again, in a new "
-            r"--out$",
+            rf"detector.json has version {version!r}, this program reads {VERSION}: fit again, "
+            r"in a new --out$",
         )
 
 

@@ -121,9 +121,11 @@ def test_columns_come_by_name(spoilt):
 
 def test_a_series_may_be_calibrated_anew(detector):
     fresh = HistoryAD(window=40).fit(series(4000))
-    before = fresh.threshold_
+    louder = 1.3 * series(4000, seed=6)
+    before = (fresh.predict(louder) == -1).mean()
     fresh.calibrate(1.3 * series(6000, seed=5))
-    assert fresh.threshold_ > before
+    assert before > 0.2
+    assert (fresh.predict(louder) == -1).mean() < 0.05
     assert fresh.model_.calibration.reach == 8
 
 
