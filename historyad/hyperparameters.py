@@ -221,9 +221,10 @@ class Config:
     # Step 3 (section 4.4)
     detector_start: str = _setting(
         "average",
-        "Start of D_TV: the averaged critic of eq. 14, random weights, or the averaged critic "
+        "Start of D_TV: the averaged critic of eq. 14; the same, its output brought to mean 0 and "
+        "deviation 1 on data and history ('standardised'); random weights; or the averaged critic "
         "without any training ('untrained').",
-        choices=("average", "random", "untrained"),
+        choices=("average", "standardised", "random", "untrained"),
     )
     detector_epochs: float = _setting(0.75, "Length of step 3, in epochs.", low=0.001, high=1000.0)
     detector_learning_rate: float = _setting(
@@ -265,15 +266,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "latent_dim": 128,
         "n_epochs": 5.0,
         "epoch_images": 0,
-        # With Adam's own, house numbers come out as printed, and digits do not: docs/choices.md.
-        "detector_momentum": 0.5,
+        # Adam's own in step 1; what section 4.4 leaves open of step 3: docs/choices.md.
+        "momentum": 0.9,
+        "square_momentum": 0.999,
+        "detector_momentum": 0.9,
         "detector_square_momentum": 0.9,
         "penalty_interval": 1,
         "skip_epochs": 1.0,
         "mass_tolerance": 0.0,
         "wide_share": 0.0,
-        "detector_start": "average",
-        "detector_epochs": 5.0,
+        "detector_start": "standardised",
+        "detector_epochs": 2.0,
         "detector_learning_rate": 5e-4,
         "views": "history",
     },

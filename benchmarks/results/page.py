@@ -19,8 +19,9 @@ HEAD = """# Results of the paper
 **In short.** Every table and figure of the paper was reproduced with the paper's own method, from a
 text that leaves some settings open. Its picture holds: the history lies around the data, and the
 detector follows its optimum where that is known. Not all of it does: the average critic is no "v",
-and house numbers against photos [come out lower](#table-1-and-figure-1-svhn-as-normal), where a
-linear method does better. Our default, which adds views of its own, stands beside it.
+and house numbers against photos [come out as printed](#table-1-and-figure-1-svhn-as-normal) only
+where step 3 starts and ends as the text does not say, and a linear method does better. Our default,
+which adds views of its own, stands beside it.
 
 Every section names the command that gave it. Data are looked for under `HISTORYAD_DATA`. Scores are
 better when higher; the anomalous class is the positive one of AUPRC, and its share is the

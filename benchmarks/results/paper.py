@@ -23,6 +23,11 @@ machine: CPU time is what to compare. Fits that several figures need are counted
 in the whole.
 """
 
+PRESET_SINCE = 14  # version of the model's files from which the preset `paper` has today's step 3
+OLD_PRESET = """The paper's method was measured here with the step 3 that the preset `paper` had
+[before](choices.md#step-3-at-full-size), and momenta (.5, .9) in both steps.
+
+"""
 INTERRUPTED = """Some of them were interrupted, and the time until then is missing.
 """
 
@@ -63,8 +68,11 @@ def _section(name: str, folder: Path) -> str:
 
 def _earlier(rows: list[Row]) -> str:
     ours = [row for row in rows if row.get("method") == "default"]
-    said = f"The default was measured here {BEFORE}.\n\n"
-    return said if of_before(ours) else ""
+    said = f"The default was measured here {BEFORE}.\n\n" if of_before(ours) else ""
+    papers = [row for row in rows if row.get("method") not in ("default", "pca-residual")]
+    if any(row.get("model_version", 0) < PRESET_SINCE for row in papers):
+        said += OLD_PRESET
+    return said
 
 
 def _commands(rows: list[Row]) -> str:

@@ -299,7 +299,7 @@ def test_messages_spell_settings_as_options():
         (["--image-size", "9"], "--image-size is 9: take 0, 8, 16, 32, 64 or 128"),
         (
             ["--detector-start", "day"],
-            '"day" for --detector-start. Choose from: "average", "random"',
+            '"day" for --detector-start. Choose from: "average", "standardised"',
         ),
         (["--augment", "mirror"], "unknown augmentation 'mirror': choose flip"),
         (["--device", "abacus"], "device 'abacus' cannot be used here: take auto or cpu"),

@@ -9,7 +9,13 @@ from torch import nn
 from historyad.config import make_config
 from historyad.errors import RunError
 from historyad.judge.metrics import auroc
-from historyad.method.detector import Pool, detector_step, start_detector, train_detector
+from historyad.method.detector import (
+    Pool,
+    detector_step,
+    put_on_scale,
+    start_detector,
+    train_detector,
+)
 from historyad.method.gan import make_adam, record_history
 from historyad.method.history import History
 from historyad.method.loop import Session
@@ -86,14 +92,50 @@ def test_where_each_start_begins(problem):
     average = history.average_critic()
     starts = {
         start: start_detector(with_config(history, detector_start=start))
-        for start in ("average", "random", "untrained")
+        for start in ("average", "standardised", "random", "untrained")
     }
     assert same_weights(starts["average"], average)
+    assert same_weights(starts["standardised"], average)  # until it is shown samples
     assert same_weights(starts["untrained"], average)
     assert not same_weights(starts["random"], average)
     assert not same_weights(
         starts["random"], start_detector(with_config(history, detector_start="random", seed=1))
     )
+
+
+def test_training_starts_on_the_scale_of_d_tv(problem):
+    """Mean 0 and deviation 1 of data and history together, whatever a critic says of them."""
+    batches, history = problem
+    pool, starts = Pool(history, 640), [0, 64, 128]
+    shown = torch.cat([of.at(start, 64, slice(None)) for start in starts for of in (batches, pool)])
+    critic = history.average_critic()
+    with torch.no_grad():
+        before = critic(shown)
+        critic.head[-1].weight.mul_(30)
+        critic.head[-1].bias.mul_(30).sub_(500)
+        put_on_scale(critic, batches, pool, starts)
+        after = critic(shown)
+    expected = (before - before.mean()) / before.std()
+    np.testing.assert_allclose(after.numpy(), expected.numpy(), atol=2e-3)
+
+
+def test_training_starts_near_its_bounds(problem):
+    """What is far outside [-1, 1] costs Adam's memory of squares most of its steps."""
+    batches, history = problem
+    shifted = with_config(history, detector_epochs=0.1, detector_start="standardised")
+    usual = shifted.average_critic
+
+    def far_outside():
+        critic = usual()
+        with torch.no_grad():
+            critic.head[-1].bias.sub_(1000)
+        return critic
+
+    trained = train_detector(batches, shifted)
+    shifted.average_critic = far_outside
+    same = train_detector(batches, shifted)
+    for one, other in zip(trained.parameters(), same.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=5e-3, rtol=0)
 
 
 def test_untrained_is_the_averaged_critic(problem):
@@ -117,7 +159,7 @@ def estimates(detector, batches, history):
     return total_variation_estimate(real, generated), detector_loss(real, generated, BOUND_WEIGHT)
 
 
-@pytest.mark.parametrize("start", ["average", "random"])
+@pytest.mark.parametrize("start", ["average", "standardised", "random"])
 def test_training_lowers_the_loss_and_keeps_scores_apart(problem, start):
     batches, history = problem
     history = with_config(history, detector_start=start)
