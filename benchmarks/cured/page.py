@@ -12,6 +12,8 @@ HEAD = """# What once went wrong
 
 <!-- Written by `python -m benchmarks.cured.page` from the rows in docs/rows/cured; do not edit. -->
 
+**In short.** Six faults that users would have met, each with what it did then and what it does now.
+
 Things that an earlier version got wrong without a word, and what is measured now, with the preset
 `quick` and short fits.
 """
