@@ -39,9 +39,10 @@ def rows_of_samples(
     from historyad.score.result import rows_of
 
     for names, chunk in chunks_of(model, samples):
-        if maps is not None:
-            _write_maps(model, names, chunk, maps)
-        rows = rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
+        if maps is None:
+            rows = rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
+        else:
+            rows = _rows_with_maps(model, names, chunk, maps, view_scores)
         for row, sample in zip(rows, chunk, strict=True):
             if explain:
                 found = reasons(model, sample) if row["is_anomalous"] else []
@@ -49,22 +50,30 @@ def rows_of_samples(
             yield row
 
 
-def _write_maps(model: Model, names: Sequence[str], images: Any, folder: Path) -> None:
+def _rows_with_maps(
+    model: Model, names: Sequence[str], images: Any, folder: Path, view_scores: bool
+) -> Iterator[Row]:
+    """Yield the row of each image once its map is written: one at a time, since maps are large."""
     import io
 
     from PIL import Image
 
+    from historyad.deploy.parts import columns_of
     from historyad.files import write_atomic
     from historyad.judge.explain import picture
     from historyad.names import within
+    from historyad.score.result import rows_of
 
     for name, image in zip(names, images, strict=True):
+        found = model(image[None], views=view_scores, maps=True)
+        assert found.maps is not None
         drawn = io.BytesIO()
-        Image.fromarray(picture(model, image)).save(drawn, "PNG")
+        Image.fromarray(picture(model, image, found.maps[0])).save(drawn, "PNG")
         # The whole name, since a.bmp and a.jpg are two images.
         write_atomic(
             within(folder, name if name.endswith(".png") else f"{name}.png"), drawn.getvalue()
         )
+        yield from rows_of(columns_of([name], found))
 
 
 def with_discoveries(rows: Iterator[Row], rate: float) -> Iterator[Row]:

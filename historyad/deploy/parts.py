@@ -36,7 +36,7 @@ from historyad.extras import require
 from historyad.files import load_json, save_json, write_atomic
 from historyad.model.model import Model
 from historyad.ranks import choose_device
-from historyad.score.result import FIGURES, Columns, rows_of
+from historyad.score.result import FIGURES, Columns, Scored, rows_of
 
 FileFormat = Literal["parquet", "csv", "jsonl"]
 OnOpen = Callable[[Source], None]
@@ -233,7 +233,11 @@ def score_chunk(
     ``path`` (N,) str, ``anomaly_score`` float32, ``p_value`` float64, ``is_anomalous`` bool and,
     with ``view_scores``, one float32 column for each view.
     """
-    found = model(samples, views=view_scores)
+    return columns_of(names, model(samples, views=view_scores))
+
+
+def columns_of(names: Sequence[str], found: Scored) -> Columns:
+    """Return the columns of samples that were scored, as `score_chunk` does."""
     paths = np.array([printable(name) for name in names], dtype=object)
     return {"path": paths, **found.columns()}
 

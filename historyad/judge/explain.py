@@ -97,23 +97,24 @@ def overlay(
     return shown
 
 
-def picture(model: Model, image: Pixels) -> Pixels:
+def picture(model: Model, image: Pixels, values: Map | None = None) -> Pixels:
     """Return ``image`` beside its anomaly map, as wide as both, uint8 (H, 2 W + gap, 3).
 
-    The hue over the right half begins at what is typical of normal images and is full at
-    `Model.map_scale`. Of a detector of crops, what lies above the threshold has an outline.
+    ``values`` (H, W) are those of the map, where they are known. The hue over the right half begins
+    at what is typical of normal images and is full at `Model.map_scale`. Of a detector of crops,
+    what lies above the threshold has an outline.
     """
     image = _with_channels(image)
-    shown = map_over(model, image)  # first, since it refuses what has no map
+    shown = map_over(model, image, values)  # first, since it refuses what has no map
     nothing = np.zeros(image.shape[:2], np.float32)
     plain = overlay(image, nothing) if image.shape[2] != 3 else image
     gap = np.full((len(image), _GAP, 3), 255, np.uint8)
     return np.concatenate([plain, gap, shown], axis=1)
 
 
-def map_over(model: Model, image: Pixels) -> Pixels:
+def map_over(model: Model, image: Pixels, values: Map | None = None) -> Pixels:
     """Return the right half of `picture`, uint8 (H, W, 3)."""
-    values = anomaly_map(model, image)
+    values = anomaly_map(model, image) if values is None else values
     full, threshold = model.map_scale
     shown = overlay(image, values, full=full)
     if threshold is not None:
