@@ -142,7 +142,8 @@ def fit(
             command=command_line(),
             seconds=math.inf if limit is None else limit - (time.monotonic() - started),
         )
-    if not ranks.is_main():
+        is_main = ranks.is_main()  # as long as there is a group
+    if not is_main:
         return
     skipped = f" ({len(samples.unreadable)} could not be read)" if samples.unreadable else ""
     say(

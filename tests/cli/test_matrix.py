@@ -185,8 +185,8 @@ def test_report(fitted, tmp_path, cell):
         assert all(f"<h2>{title}" in page for page in pages)
     more = ("How well it finds anomalies", "What it can see", "Training samples that look most")
     assert all((f"<h2>{title}" in pages[1], f"<h2>{title}" in pages[0]) == (1, 0) for title in more)
-    # A strip of what the networks make, and samples beside their maps.
-    pictures = 0 if fitted.name == "columns" else 2 * (24 + 3 * 6)
+    # Samples beside their maps, and the three normal ones that each is compared with.
+    pictures = 0 if fitted.name == "columns" else (2 + 3) * (24 + 3 * 6)
     assert pages[1].count("<img ") == pictures + (fitted.name in ("whole", "crops"))
 
 
@@ -197,10 +197,10 @@ def test_calibrate(fitted, tmp_path, cell):
         shutil.copy(fitted.run / name, run)
     options = ["--false-positive-rate", 0.2]
     assert cell("calibrate", "calibrate", run, fitted.source_of("normal"), *options)
-    found = Model.load(run).calibration
-    scores = np.sort(fitted.model.anomaly_score(fitted.normal))
-    np.testing.assert_allclose(found.scores, scores, atol=1e-6)
-    assert found.false_positive_rate == 0.2
+    found = Model.load(run)
+    scores = np.sort(found.anomaly_score(fitted.normal))
+    np.testing.assert_allclose(found.calibration.scores, scores, atol=1e-6)
+    assert found.calibration.false_positive_rate == 0.2
 
 
 def test_drift(fitted, tmp_path, cell):
