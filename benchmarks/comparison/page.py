@@ -76,7 +76,8 @@ chosen are not reported.
 `historyad` is the default with all its views; on vectors, where today's default trains no network,
 its rows are those of `--views all`. `historyad-paper` is the paper's recipe alone; on digits
 and house numbers, for which it has its own settings, its rows are those of the
-[reproduction of the paper](results.md).
+[reproduction of the paper](results.md). Rows on house numbers and on digits against another set are
+of today's preset, the others of the step 3 that it had [before](choices.md#step-3-at-full-size).
 
 Scores are better when higher, the best of a column is **bold**; the anomalous class is the positive
 one of AUPRC, and its share is the prevalence. Numbers are means over the seeds; methods that draw
