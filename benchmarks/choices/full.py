@@ -40,7 +40,7 @@ def _way(
     if start != "average":
         name += f"; {start}"
     if epochs != 5.0:
-        name += f"; {epochs:g} epochs"
+        name += f"; {epochs:g} epoch{'s' * (epochs != 1)}"
     return name, {**of_both, "detector_start": start, "detector_epochs": epochs}
 
 

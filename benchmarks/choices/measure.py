@@ -182,11 +182,19 @@ def _recipe(values: dict[str, Any], seed: int, every: int = 1) -> Recipe:
 
 
 def judge(runs: Runs, recipe: Recipe) -> Row:
-    """Return what a detector makes of digits, of what is none, of noise, and of its history."""
+    """Return what a detector makes of digits, of what is none, of noise, and of its history.
+
+    The total variation is the estimate of eq. 7, on test images and on samples of the history.
+    """
     model, seed = runs.model(recipe), recipe.config.seed
     digits = runs.split(recipe.split, seed).normal.samples[:MOST_IMAGES]
     normal = model.anomaly_score(digits)
-    row: Row = {"total_variation": _total_variation(model, normal, runs.history(recipe))}
+    made = _told_of_history(model, runs.history(recipe))
+    row: Row = {
+        "total_variation": float(np.clip(made, -1, 1).mean() - np.clip(normal, -1, 1).mean()) / 2,
+        "mean_of_digits": float(normal.mean()),
+        "mean_of_history": float(made.mean()),
+    }
     for name, split in SPLITS.items():
         others = model.anomaly_score(runs.split(split, seed).anomalous.samples[:MOST_IMAGES])
         y = np.repeat([0, 1], [len(normal), len(others)])
@@ -203,11 +211,10 @@ def _mean_score(model: Model, images: NDArray[np.uint8], sigma: float, seed: int
     return float(model.anomaly_score(noisy).mean())
 
 
-def _total_variation(model: Model, normal: Scores, history: History) -> float:
-    """Return the estimate of eq. 7, on test images and on samples of the history."""
+def _told_of_history(model: Model, history: History) -> Scores:
+    """Return what D_TV says of samples of the history."""
     made = history.sample(HISTORY_IMAGES, 2**40)  # none that step 3 has seen
-    told = np.concatenate([_output(model, part) for part in np.split(made, 8)])
-    return float(np.clip(told, -1, 1).mean() - np.clip(normal, -1, 1).mean()) / 2
+    return np.concatenate([_output(model, part) for part in np.split(made, 8)])
 
 
 @torch.inference_mode()

@@ -26,9 +26,9 @@ from benchmarks.signals.data import Array
 from historyad import Source, fit_model, open_source
 from historyad.config import make_config
 from historyad.files import read_rows
-from historyad.judge.metrics import auprc, auroc
 from historyad.model.run import RunDirectory
 from historyad.research.peers import PEERS
+from historyad.research.reproduce.figure import separation
 
 OUT = ROWS / "signals" / "sounds.jsonl"
 OURS = {"historyad, instant": {"preset": "instant"}, "historyad, quick": {"preset": "quick"}}
@@ -77,15 +77,9 @@ def measure(source: Source, is_left_out: Array, takes: Array, method: str, seed:
     started = time.perf_counter()
     scores_of = scorer(method, train, seed)
     seconds = time.perf_counter() - started
-    scores = np.concatenate([scores_of(normal), scores_of(anomalous)])
-    labels = np.repeat([0, 1], [len(normal), len(anomalous)])
     return {
         "n_train": len(train),
-        "n_normal": len(normal),
-        "n_anomalous": len(anomalous),
-        "auroc": auroc(labels, scores),
-        "auprc": auprc(labels, scores),
-        "prevalence": float(labels.mean()),
+        **separation(scores_of(normal), scores_of(anomalous)),
         "seconds": seconds,
     }
 

@@ -33,8 +33,8 @@ from historyad.config import make_config
 from historyad.data.in_memory import from_table
 from historyad.data.tables import Table
 from historyad.files import read_rows
-from historyad.judge.metrics import auprc, auroc
 from historyad.model.run import RunDirectory
+from historyad.research.reproduce.figure import separation
 from historyad.research.splits import find_splits, load_split
 
 OUT = ROWS / "signals" / "tables.jsonl"
@@ -77,14 +77,10 @@ def measure(name: str, method: str, seed: int, holes: float, root: Path | None) 
     started = time.perf_counter()
     scores_of = scorer(method, train, seed)
     seconds = time.perf_counter() - started
-    scores = np.concatenate([scores_of(normal), scores_of(anomalous)])
-    labels = np.repeat([0, 1], [len(normal), len(anomalous)])
     return {
         "n_train": len(train),
         "n_columns": train.shape[1],
-        "auroc": auroc(labels, scores),
-        "auprc": auprc(labels, scores),
-        "prevalence": float(labels.mean()),
+        **separation(scores_of(normal), scores_of(anomalous)),
         "seconds": seconds,
     }
 

@@ -28,6 +28,7 @@ from historyad.cli.common import (
     report_unreadable,
 )
 from historyad.cli.console import note, print_table, progress, say
+from historyad.cli.remarks import about_calibration, about_samples
 from historyad.config import PRESETS, Config, given, make_config, overrides, sees_any_size, settings
 from historyad.constants import CONSTANTS
 from historyad.progress import opening
@@ -37,11 +38,7 @@ if TYPE_CHECKING:
     from historyad.model.model import Model
     from historyad.score.calibration import Calibration
 
-_LOOKED_AT = 300  # samples of a new calibration that are compared with those before
-_SO_NORMAL = 1e-3  # chance that samples look so normal to a detector that has not seen them
-_FEWEST_COUNTED = 10  # rows
 _ALONE = 2.0  # times as far out as the next held-out sample
-_TWELVE_BITS = 16  # what 4095 of 65535 becomes of 255
 
 
 _SETTINGS = Group("Settings (defaults are those of the preset 'default')")
@@ -130,11 +127,7 @@ def fit(
                 note(f"backbone {backbone}: {why}")
         if ranks.is_main():
             report_unreadable(samples)
-            _mention_crops(samples, config)
-            _mention_dark(samples)
-            _mention_unmatched(samples, config)
-            _mention_counting(samples, config)
-            _mention_texts(samples)
+            about_samples(samples, config)
         model = fit_model(
             samples,
             config,
@@ -273,70 +266,6 @@ def _normal_source(source: str, category: str | None) -> str:
     return str(part)
 
 
-def _mention_crops(samples: Source, config: Config) -> None:
-    """Say before a fit takes its time that images are reduced, and what sees small defects."""
-    from historyad.kinds.choose import hint
-
-    said = hint(samples.samples, config)
-    if said:
-        note(f"note: {said}")
-
-
-def _mention_counting(samples: Source, config: Config) -> None:
-    """Say that a column counts the rows, which is no measurement: new rows will look far out."""
-    import numpy as np
-
-    rows = samples.samples
-    if config.window or not samples.columns or len(rows) < _FEWEST_COUNTED:
-        return
-    numbers = [place for place, texts in enumerate(samples.levels) if not texts]
-    for place in numbers if samples.levels else range(rows.shape[1]):
-        name = samples.columns[place]
-        if (np.diff(rows[:, place]) == 1).all():
-            note(
-                f"note: column '{name}' counts the rows, and is taken for a value: if it says what "
-                f"they are called, add --id '{name}', or leave it out"
-            )
-
-
-def _mention_texts(samples: Source) -> None:
-    """Say which columns are taken for categories, and of how many texts each is."""
-    names = samples.columns or [str(place) for place in range(len(samples.levels))]
-    found = [
-        f"'{name}' of {len(texts)}"
-        for name, texts in zip(names, samples.levels, strict=False)
-        if texts
-    ]
-    if found:
-        note(f"note: texts are taken for categories: {', '.join(found)}")
-
-
-def _mention_unmatched(samples: Source, config: Config) -> None:
-    """Say of how many samples --group knows no group."""
-    from historyad.data.copies import n_unmatched
-
-    if config.group and (n := n_unmatched(samples, config.group)):
-        note(
-            f"note: --group '{config.group}' matches no part of {n:,} of {len(samples):,} names: "
-            "those are taken to belong to no other"
-        )
-
-
-def _mention_dark(samples: Source) -> None:
-    """Say that images are nearly black, as those of 12 bits in files of 16 are when they come."""
-    import numpy as np
-
-    pixels = samples.samples
-    if pixels.ndim != 4 or not isinstance(pixels, np.ndarray):  # of shards, only a part was seen
-        return
-    highest = int(pixels.max())
-    if highest <= _TWELVE_BITS:
-        note(
-            f"note: values reach only {highest} of 255: scale 12-bit data to 0..65535, which "
-            "16-bit files hold, and 8-bit data to 0..255"
-        )
-
-
 def calibrate(
     run: Run,
     source: SourceName,
@@ -374,24 +303,7 @@ def calibrate(
             ("threshold", f"{after.threshold:+.4f}, before {before.threshold:+.4f}"),
         ]
     )
-    _mention_so_normal(model, model.takes(samples))
-
-
-def _mention_so_normal(model: Model, samples: Source) -> None:
-    """Say where samples look more normal than those that a detector has not seen."""
-    import numpy as np
-
-    from historyad.score.calibration import chance_of_so_normal
-
-    new = np.flatnonzero(~model.was_trained_on(samples))[:_LOOKED_AT]
-    scores = model.score.of_rows(samples.samples, new)
-    low, chance = chance_of_so_normal(scores, model.calibration.scores)
-    if chance < _SO_NORMAL:
-        note(
-            f"note: {low:,} of {len(scores):,} samples look more normal than nearly all of "
-            "those that it was calibrated on before: where they are what it was trained on, saved "
-            "again or rounded, there will be more false alarms; calibrate on others"
-        )
+    about_calibration(model, model.takes(samples))
 
 
 def _left_out(model: Model) -> str:

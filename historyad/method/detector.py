@@ -84,10 +84,10 @@ def put_on_scale(detector: Critic, batches: Batches, pool: Pool, positions: Sequ
     """Give the detector's output mean 0 and deviation 1 on data and history samples together.
 
     A critic of eq. 1 is known but for a constant, and its unit is that of distances: on digits, the
-    average of eq. 14 says about -42 of data and -18 of their history. D_TV has its values in
-    [-1, 1]. Where training starts far outside, the first gradients of the bound (eq. 10) are some
-    thousand times those that follow, and Adam's mean of squares, which remembers them, all but
-    stops the steps that should tell data and history apart.
+    average of eq. 14 says about -41 of data and -23 of their history. D_TV has its values in
+    [-1, 1]. The bound (eq. 10) has a gradient of lambda times the distance to it: some 400 there,
+    beside the 1 of what tells data and history apart. Adam's mean of squares remembers the first
+    steps, and all but stops those that follow.
     """
     size, everyone = pool.batch_size, slice(None)
     both = (batches, pool)

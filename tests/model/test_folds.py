@@ -11,6 +11,7 @@ from historyad.data.digests import are_among, digests
 from historyad.errors import ConfigError, InputError
 from historyad.kinds.choose import choose_kind
 from historyad.model.fit import calibrate_model, fit_model
+from historyad.model.plan import plan_fit
 from historyad.model.run import RunDirectory
 from historyad.model.split import number_of_folds, split_folds
 from historyad.model.untrained import untrained_score
@@ -80,6 +81,10 @@ def test_folds_are_taken_where_a_share_would_be_too_few():
     assert number_of_folds(few - 1, INSTANT, trains=False, few=few) == 10
     assert number_of_folds(few, INSTANT, trains=False, few=few) == 1
     assert number_of_folds(few - 1, INSTANT, trains=True, few=few) == 1
+    for settings, folds in (({}, 10), ({"patch": 8, "views": "companions"}, 0)):
+        images = np.random.default_rng(0).integers(0, 256, (700, 16, 16, 1), np.uint8)
+        plan = plan_fit(open_source(images), make_config("instant", **settings))
+        assert (len(plan.split.folds), plan.config.folds) == (folds, folds)  # of maps, none
     with pytest.raises(ConfigError, match="folds is 5, and a network is trained: take --preset"):
         number_of_folds(60, make_config("default", folds=5), trains=True)
     with pytest.raises(ConfigError, match=r"folds is 5 and calibration_share 0\.2"):
