@@ -44,6 +44,10 @@ def launch() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    # Adam imports it. Within a group, that would keep the group's threads beyond its end, and now
+    # and then abort a process that leaves with them.
+    import torch._dynamo
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         _join(backend)
