@@ -60,6 +60,8 @@ class Constants:
     # K-nearest neighbours
     neighbours: int = 5
     bank_values: int = 2**21  # of the normal samples that are kept: 8 MB
+    vector_bank: int = 4096  # rows of a table that are kept
+    product_error: float = 1e-3  # of a squared gap, from which on double precision is taken
     bank_components: int = 64  # of features, where distances are taken
     bank_parts: int = 8  # of the bank; the distances to one stay in the cache
     candidates_of_a_part: int = 8

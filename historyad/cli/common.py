@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -189,6 +189,25 @@ def open_stream_for(model: Model, source: str, reading: Reading) -> Source:
     opened = open_stream(source, mixed=model.kind.grid, texts=model.text_columns, **how)
     _mention_order(model, opened)
     return model.takes(opened)
+
+
+def open_parts_for(model: Model, source: str, reading: Reading) -> Iterator[tuple[Source, float]]:
+    """Yield the samples that ``model`` can score, of a table in a file some rows at a time.
+
+    With each part comes the share of all that is read by then.
+    """
+    from historyad.data.datasets import is_table_file, open_table_parts
+    from historyad.data.tables import Roles
+
+    if model.config.window or reading.time_column or not is_table_file(source):
+        yield open_stream_for(model, source, reading), 1.0
+        return
+    mention_shadowed(source)
+    roles = Roles(reading.id_column, texts=model.text_columns)
+    for number, (part, done) in enumerate(open_table_parts(source, roles)):
+        if not number:
+            _mention_order(model, part)
+        yield model.takes(part), done
 
 
 def mention_shadowed(source: str) -> None:

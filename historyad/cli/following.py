@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from historyad.cli.common import Reading
 from historyad.cli.console import note, say
 from historyad.cli.rows import summary
-from historyad.deploy.tables import as_row
+from historyad.deploy.tables import open_table
 from historyad.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,30 +33,24 @@ def follow(model: Model, source: str, reading: Reading, *, view_scores: bool) ->
     """
     from historyad.data.growing import grown
     from historyad.data.tables import Roles
-    from historyad.score.result import rows_of
+    from historyad.deploy.parts import column_names
 
     if model.kind.is_picture:
         raise InputError("--follow is for tables and series, and this detector scores images")
     roles = Roles(reading.id_column or reading.time_column, None, model.text_columns)
     tables = grown(Path(source), roles, _say)
     parts = _steps(model, tables, source, reading) if model.config.window else _rows(model, tables)
-    writer, counts = csv.writer(sys.stdout, lineterminator="\n"), Counter[str]()
-    try:
-        for names, scored in parts:
-            figures = scored.columns()
-            if not view_scores:
-                figures = {name: figures[name] for name in figures if name not in model.view_names}
-            columns: dict[str, Any] = {"path": np.array(list(names), object), **figures}
-            if not counts["parts"]:
-                writer.writerow(columns)
-            for row in rows_of(columns):
-                writer.writerow(as_row(row))
-                counts["scored"] += 1
-                counts["anomalous"] += row["is_anomalous"]
-            counts["parts"] += 1
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        note(summary(counts["scored"], counts["anomalous"], 0))
+    names, counts = column_names(model, view_scores=view_scores), Counter[str]()
+    with open_table("-", names) as write:
+        try:
+            for of_rows, scored in parts:
+                columns = {"path": np.array(of_rows, object), **scored.columns()}
+                write({name: columns[name] for name in names})
+                counts["scored"] += len(of_rows)
+                counts["anomalous"] += int(columns["is_anomalous"].sum())
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            note(summary(counts["scored"], counts["anomalous"], 0))
 
 
 def _say(line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,13 @@ from historyad.errors import InputError
 if TYPE_CHECKING:
     from historyad.data.sources import Batch, Source
     from historyad.model.model import Model
-
-Row = dict[str, Any]
+    from historyad.score.result import Columns
 
 
 def chunks_of(model: Model, samples: Source) -> Iterator[Batch]:
     """Yield (names, samples) that ``model`` can score; InputError where there are none at all."""
-    from historyad.data.sources import CHUNK
-
     found = False
-    for chunk in samples.chunks(CHUNK, check=model.kind.check):
+    for chunk in samples.chunks(check=model.kind.check):
         found = True
         yield chunk
     if not found:
@@ -30,30 +27,48 @@ def chunks_of(model: Model, samples: Source) -> Iterator[Batch]:
         raise InputError(f"none of {len(samples):,} images can be scored. {name}: {reason}")
 
 
-def rows_of_samples(
+def columns_of_sources(
+    model: Model, sources: Iterable[tuple[Source, float]], **how: Any
+) -> Iterator[Columns]:
+    """Yield the columns of some samples of each source at a time.
+
+    With each source comes the share of all that is done with it.
+    """
+    from historyad.progress import share
+
+    before = 0.0
+    for samples, done in sources:
+        with share(before, done):
+            yield from columns_of_samples(model, samples, **how)
+        before = done
+
+
+def columns_of_samples(
     model: Model, samples: Source, *, view_scores: bool, maps: Path | None, explain: bool
-) -> Iterator[Row]:
-    """Yield the row of each sample."""
+) -> Iterator[Columns]:
+    """Yield the columns of some samples at a time."""
+    import numpy as np
+
     from historyad.deploy.parts import score_chunk
     from historyad.judge.explain import reasons
-    from historyad.score.result import rows_of
+    from historyad.progress import each
 
-    for names, chunk in chunks_of(model, samples):
-        if maps is None:
-            rows = rows_of(score_chunk(model, names, chunk, view_scores=view_scores))
-        else:
-            rows = _rows_with_maps(model, names, chunk, maps, view_scores)
-        for row, sample in zip(rows, chunk, strict=True):
-            if explain:
-                found = reasons(model, sample) if row["is_anomalous"] else []
-                row["because"] = "; ".join(map(str, found))
-            yield row
+    for names, chunk in each(chunks_of(model, samples), -(-len(samples) // samples.at_once)):
+        if maps is not None:
+            yield from each(_with_maps(model, names, chunk, maps, view_scores), len(chunk))
+            continue
+        columns = score_chunk(model, names, chunk, view_scores=view_scores)
+        if explain:
+            pairs = zip(columns["is_anomalous"].tolist(), chunk, strict=True)
+            why = ["; ".join(map(str, reasons(model, row))) if odd else "" for odd, row in pairs]
+            columns["because"] = np.array(why, object)
+        yield columns
 
 
-def _rows_with_maps(
+def _with_maps(
     model: Model, names: Sequence[str], images: Any, folder: Path, view_scores: bool
-) -> Iterator[Row]:
-    """Yield the row of each image once its map is written: one at a time, since maps are large."""
+) -> Iterator[Columns]:
+    """Yield the columns of each image once its map is written: one, since maps are large."""
     import io
 
     from PIL import Image
@@ -62,7 +77,6 @@ def _rows_with_maps(
     from historyad.files import write_atomic
     from historyad.judge.explain import picture
     from historyad.names import within
-    from historyad.score.result import rows_of
 
     for name, image in zip(names, images, strict=True):
         found = model(image[None], views=view_scores, maps=True)
@@ -73,30 +87,29 @@ def _rows_with_maps(
         write_atomic(
             within(folder, name if name.endswith(".png") else f"{name}.png"), drawn.getvalue()
         )
-        yield from rows_of(columns_of([name], found))
+        yield columns_of([name], found)
 
 
-def with_discoveries(rows: Iterator[Row], rate: float) -> Iterator[Row]:
-    """Yield the rows with one column more, which depends on all of them."""
+def with_discoveries(parts: Iterable[Columns], rate: float) -> Iterator[Columns]:
+    """Yield all rows at once with one column more, which depends on all of them."""
     import numpy as np
 
     from historyad.score.calibration import benjamini_hochberg
 
-    scored = list(rows)
-    discoveries = benjamini_hochberg(np.array([row["p_value"] for row in scored]), rate)
-    for row, is_discovery in zip(scored, discoveries.tolist(), strict=True):
-        yield {**row, "is_discovery": is_discovery}
+    found = list(parts)
+    columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    yield {**columns, "is_discovery": benjamini_hochberg(columns["p_value"], rate)}
 
 
-def write_rows(out: str, columns: tuple[str, ...], rows: Iterator[Row]) -> Counter[str]:
-    """Write the rows and count them, the anomalous ones and the discoveries."""
+def write_columns(out: str, names: tuple[str, ...], parts: Iterable[Columns]) -> Counter[str]:
+    """Write the rows of columns and count them, the anomalous ones and the discoveries."""
     counts: Counter[str] = Counter()
-    with open_table(out, columns) as write:
-        for row in rows:
-            write(row)
-            counts["scored"] += 1
-            counts["anomalous"] += row.get("is_anomalous", False)
-            counts["discoveries"] += row.get("is_discovery", False)
+    with open_table(out, names) as write:
+        for columns in parts:
+            write(columns)
+            counts["scored"] += len(columns[names[0]])
+            for name, called in (("is_anomalous", "anomalous"), ("is_discovery", "discoveries")):
+                counts[called] += int(columns[name].sum()) if name in columns else 0
     return counts
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,14 +23,15 @@ from historyad.cli.common import (
     keep_apart,
     load_model,
     mention_shadowed,
+    open_parts_for,
     open_stream_for,
     report_unreadable,
 )
 from historyad.cli.console import note, progress, say
 from historyad.cli.parts import PartOptions, score_parts
-from historyad.cli.rows import rows_of_samples, summary, with_discoveries, write_rows
+from historyad.cli.rows import columns_of_sources, summary, with_discoveries, write_columns
 from historyad.errors import InputError
-from historyad.progress import Phases, each
+from historyad.progress import Phases
 
 if TYPE_CHECKING:
     from historyad.data.sources import Source
@@ -169,32 +172,42 @@ def score(
         added.refuse_of_logs(out)
         follow_log(model, source, reading, view_scores=added.view_scores)
         return 0
-    samples = open_stream_for(model, source, reading)
-    if samples.series is not None:
+    if model.config.window:
         added.refuse_of_series()
-        return _score_steps(model, samples, out, added)
+        return _score_steps(model, open_stream_for(model, source, reading), out, added)
     if added.intervals is not None:
         raise InputError("--intervals are those of a series: fit with --window, perhaps auto")
-    _score_samples(model, samples, out, added)
+    # What is opened in parts is a table, of which all can be read.
+    samples, *_ = first = next(sources := open_parts_for(model, source, reading))
+    _score_samples(model, samples, chain([first], sources), out, added)
     return USER_ERROR if strict and samples.unreadable else 0
 
 
-def _score_samples(model: Model, samples: Source, out: str, added: Additions) -> None:
-    """Write a row for each sample, and say how many there are."""
+def _score_samples(
+    model: Model,
+    first: Source,
+    sources: Iterable[tuple[Source, float]],
+    out: str,
+    added: Additions,
+) -> None:
+    """Write a row for each sample of the ``first`` of some sources, and all, and count them.
+
+    With each source comes the share of all that is done with it.
+    """
     from historyad.deploy.parts import column_names
 
     columns = column_names(model, view_scores=added.view_scores)
-    rows = rows_of_samples(
-        model, samples, view_scores=added.view_scores, maps=added.maps, explain=added.explain
+    parts = columns_of_sources(
+        model, sources, view_scores=added.view_scores, maps=added.maps, explain=added.explain
     )
     columns = (*columns, "because") if added.explain else columns
     if added.fdr is not None:
-        columns, rows = (*columns, "is_discovery"), with_discoveries(rows, added.fdr)
+        columns, parts = (*columns, "is_discovery"), with_discoveries(parts, added.fdr)
     with progress(here=out != "-", lines=False):
         Phases({"scoring": 1.0}).begin("scoring")
-        counts = write_rows(out, columns, each(rows, len(samples)))
-    report_unreadable(samples)
-    note(summary(counts["scored"], counts["anomalous"], len(samples.unreadable)))
+        counts = write_columns(out, columns, parts)
+    report_unreadable(first)
+    note(summary(counts["scored"], counts["anomalous"], len(first.unreadable)))
     if added.fdr is not None:
         _report_discoveries(counts, added.fdr, len(model.calibration.scores))
 
@@ -205,17 +218,17 @@ def _score_steps(model: Model, samples: Source, out: str, added: Additions) -> i
 
     from historyad.data.shards import printable
     from historyad.model.steps import COLUMNS, find_intervals, rows_of_intervals, score_source
-    from historyad.score.result import rows_of
 
     series = samples.series
     assert series is not None
     scored = score_source(model, samples, views=added.view_scores)
     names = np.array([printable(name) for name in series.names], object)
     columns = {"path": names, **scored.columns()}
-    counts = write_rows(out, tuple(columns), rows_of(columns))
+    counts = write_columns(out, tuple(columns), [columns])
     found = rows_of_intervals(find_intervals(scored, series), series)
     if added.intervals is not None:
-        write_rows(str(added.intervals), COLUMNS, iter(found))
+        table = {name: np.array([row[name] for row in found]) for name in COLUMNS}
+        write_columns(str(added.intervals), COLUMNS, [table])
     say(summary(counts["scored"], counts["anomalous"], 0), file=sys.stderr)
     for row in found[:_SHOWN_INTERVALS]:
         say(

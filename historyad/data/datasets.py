@@ -29,8 +29,9 @@ memory-mapped. `historyad.data.streams` has the details.
 """
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ from historyad.data.any_size import noted
 from historyad.data.arrays import load_npy, load_npz
 from historyad.data.decoding import decode_image
 from historyad.data.delimited import read_delimited
+from historyad.data.delimited import read_parts as read_delimited_parts
 from historyad.data.folders import find_images
-from historyad.data.frames import is_frame, read_arrow_file, read_frame
+from historyad.data.frames import is_frame, read_arrow_file, read_arrow_parts, read_frame
 from historyad.data.image_sources import Wanted, find_folder, open_files, open_folder
 from historyad.data.images import SUFFIXES, refuse_irregular
 from historyad.data.in_memory import (
@@ -58,6 +60,7 @@ from historyad.data.named_sets import SETS, find_files
 from historyad.data.series import check_times
 from historyad.data.shards import Shards, find_shards
 from historyad.data.sources import Source
+from historyad.data.streams import Names
 from historyad.data.tables import Roles
 from historyad.errors import InputError
 
@@ -112,6 +115,33 @@ def open_stream(
     roles = Roles(_id_of(id_column, time_column), texts=texts)
     wanted = Wanted(roles, True, mixed, channels, in_one_pass=True)
     return _in_time(_open(source, data_root, wanted), time_column)
+
+
+def is_table_file(source: str) -> bool:
+    """Whether a SOURCE is a file that holds a table."""
+    return _is_table(source) and Path(source).is_file()
+
+
+def open_table_parts(path: str, roles: Roles) -> Iterator[tuple[Source, float]]:
+    """Yield the rows of a table in a file, some at a time, and the share of it read by then.
+
+    Few are held at a time. Errors are those of `open_source`, as soon as their rows are read.
+    """
+    file, number = _parse_path(path)[0], 0
+    read = read_delimited_parts if _kind_of(file) in _TEXTS else read_arrow_parts
+    for table, done in read(file, roles):
+        if not len(table.values) and number:
+            continue
+        source = from_table(table, path)
+        if not table.names:
+            names = Names(len(source), partial(_numbered, number))
+            source = replace(source, names=names)
+        number += len(source)
+        yield source, done
+
+
+def _numbered(start: int, row: int) -> str:
+    return str(start + row)
 
 
 def _id_of(id_column: str | None, time_column: str | None) -> str | None:

@@ -35,7 +35,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, cast
@@ -55,11 +55,34 @@ def read_delimited(path: Path, roles: Roles, chunk_lines: int = 1 << 14) -> Tabl
     So many lines are held as text at a time; the first of them tell what the columns are.
     Raises InputError for what is no such table, and for columns of ``roles`` that are not there.
     """
-    try:
+    with _said_of(path):
         for encoding in _encodings(path):
             with suppress(UnicodeDecodeError), _open(path) as file:
                 text = io.TextIOWrapper(file, encoding, newline="")
-                return _read(text, str(path), roles, chunk_lines)
+                *_, cells = _filled(text, str(path), roles, chunk_lines)
+                return cells.table()
+    raise _no_text(path)
+
+
+def read_parts(
+    path: Path, roles: Roles, chunk_lines: int = 1 << 14
+) -> Iterator[tuple[Table, float]]:
+    """Yield some rows of such a table at a time, and the share of the file that is read by then.
+
+    Errors are those of `read_delimited`, as soon as their rows are read.
+    """
+    with _said_of(path), _open(path) as file:
+        text = io.TextIOWrapper(file, _encoding(path), newline="")
+        size, raw = max(1, path.stat().st_size), getattr(file, "fileobj", file)
+        for cells in _filled(text, str(path), roles, chunk_lines):
+            yield cells.take(), raw.tell() / size
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """Say as an InputError what is wrong with a file."""
+    try:
+        yield
     except csv.Error as error:
         raise InputError(
             f"{path} cannot be read as a table ({error}); is a quote missing?"
@@ -68,7 +91,20 @@ def read_delimited(path: Path, roles: Roles, chunk_lines: int = 1 << 14) -> Tabl
         raise InputError(
             f"{path} cannot be read as a table ({error}); save it again as UTF-8 text"
         ) from error
-    raise InputError(f"{path} is no text in any known encoding; save it as UTF-8 text")
+
+
+def _no_text(path: Path) -> InputError:
+    return InputError(f"{path} is no text in any known encoding; save it as UTF-8 text")
+
+
+def _encoding(path: Path) -> str:
+    """Return the first encoding that all of a file is in."""
+    for encoding in _encodings(path):
+        with suppress(UnicodeDecodeError), _open(path) as file:
+            for _ in codecs.iterdecode(iter(lambda: file.read(1 << 20), b""), encoding):
+                pass
+            return encoding
+    raise _no_text(path)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -95,7 +131,8 @@ def _encodings(path: Path) -> tuple[str, ...]:
 # --- rows of cells
 
 
-def _read(text: Iterable[str], where: str, roles: Roles, chunk_lines: int) -> Table:
+def _filled(text: Iterable[str], where: str, roles: Roles, chunk_lines: int) -> Iterator[Cells]:
+    """Yield the cells of a table each time that some lines more are in them."""
     lines = iter(text)
     some = list(islice(lines, chunk_lines))
     separator = find_separator(some[:SAMPLE_LINES])
@@ -104,12 +141,13 @@ def _read(text: Iterable[str], where: str, roles: Roles, chunk_lines: int) -> Ta
     layout, n_above = find_layout(first, where, roles, separator)
     cells = Cells(layout, separator, where)
     cells.add(first[n_above:])
+    yield cells
     while some := list(islice(lines, chunk_lines)):
         if not rows.without and cells.add_lines(some):
             rows.n_lines += len(some)
         else:
             cells.add(rows.parse(some, lines))
-    return cells.table()
+        yield cells
 
 
 def find_separator(lines: list[str]) -> str:

@@ -23,6 +23,7 @@ from historyad.data.tables import (
     Texts,
     as_text,
     date_error,
+    joined,
     refuse_doubles,
     text_error,
 )
@@ -31,6 +32,7 @@ from historyad.extras import require
 
 _CATEGORIES = ("category", "categorical", "enum", "dictionary")  # as their libraries call them
 _BATCH_ROWS = 1 << 16  # of a file, read at a time
+_BUFFER = 1 << 20  # bytes of each column
 
 
 def is_frame(source: Any) -> bool:
@@ -47,27 +49,40 @@ def read_frame(frame: Any, roles: Roles) -> Table:
     names = _index_names(frame, roles)
     if names and roles.id_column == getattr(frame.index, "name", None):
         roles = replace(roles, id_column=None)  # it is the index that was asked for
-    table = _read([frame], columns, index, roles, where)
+    table = joined(_tables([frame], columns, index, roles, where))
     return replace(table, names=table.names or names)
 
 
 def read_arrow_file(path: Path, roles: Roles) -> Table:
     """Read a Parquet or Feather file, with pyarrow; InputError where it is missing or damaged."""
+    return joined(table for table, _ in read_arrow_parts(path, roles))
+
+
+def read_arrow_parts(path: Path, roles: Roles) -> Iterator[tuple[Table, float]]:
+    """Yield some rows of such a file at a time, and the share of it that is read by then."""
     pyarrow = require("pyarrow", f"{path}", "tables", ", or save it as .csv")
     from pyarrow import feather, parquet
 
     try:
         if path.suffix.lower() == ".parquet":
-            with parquet.ParquetFile(path, memory_map=True) as file:
-                return _read_batches(file.iter_batches(_BATCH_ROWS), file.schema_arrow, roles, path)
-        loaded = feather.read_table(path, memory_map=True)
-        return _read_batches(loaded.to_batches(_BATCH_ROWS), loaded.schema, roles, path)
+            with parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
+                n = file.metadata.num_rows
+                yield from _parts(file.iter_batches(_BATCH_ROWS), file.schema_arrow, n, roles, path)
+        else:
+            loaded = feather.read_table(path, memory_map=True)
+            batches = loaded.to_batches(_BATCH_ROWS)
+            yield from _parts(batches, loaded.schema, loaded.num_rows, roles, path)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read as a table ({error}); write it again") from error
 
 
-def _read_batches(batches: Iterable[Any], schema: Any, roles: Roles, path: Path) -> Table:
-    return _read(batches, schema.names, _pandas_index(schema, schema.names), roles, str(path))
+def _parts(
+    batches: Iterable[Any], schema: Any, n: int, roles: Roles, path: Path
+) -> Iterator[tuple[Table, float]]:
+    index, done = _pandas_index(schema, schema.names), 0
+    for table in _tables(batches, schema.names, index, roles, str(path)):
+        done += len(table.values)
+        yield table, done / max(1, n)
 
 
 def _names_of(frame: Any) -> list[str]:
@@ -75,10 +90,10 @@ def _names_of(frame: Any) -> list[str]:
     return [str(name) for name in (frame.columns if found is None else found)]
 
 
-def _read(
+def _tables(
     frames: Iterable[Any], columns: list[str], index: str | None, roles: Roles, where: str
-) -> Table:
-    """Return the table of frames that have the same columns, one after the other.
+) -> Iterator[Table]:
+    """Yield the table of each of some frames that have the same columns; an empty one for none.
 
     ``index`` is the column that names the rows unless ``roles`` say otherwise; so does a first one
     that had no name when pandas read it.
@@ -94,22 +109,22 @@ def _read(
         raise InputError(f"{where} has no columns of numbers; give some")
     names_place = index_place if id_place is None else id_place
     coded = {place: Texts() for place in places if columns[place] in roles.texts}
-    blocks: list[NDArray[np.float64]] = []
-    names: list[str] = []
-    groups: list[str] = []
+    called, none, frame = tuple(columns[place] for place in places), Texts(), None
     for frame in frames:
         block = np.empty((len(frame), len(places)))
         for i, number in enumerate(places):
             at = f"{where}, column '{columns[number]}'"
             block[:, i] = _values(_column(frame, number), at, coded, number)
-        blocks.append(block)
-        for found, place in ((names, names_place), (groups, group_place)):
-            if place is not None:
-                found.extend(_texts(_column(frame, place), f"{where}, column '{columns[place]}'"))
-    values = np.concatenate(blocks) if blocks else np.empty((0, len(places)))
-    none = Texts()
-    levels = tuple(coded.get(place, none).levels for place in places) if coded else ()
-    return Table(values, tuple(columns[place] for place in places), names, groups, levels)
+        names, groups = (
+            []
+            if place is None
+            else list(_texts(_column(frame, place), f"{where}, column '{columns[place]}'"))
+            for place in (names_place, group_place)
+        )
+        levels = tuple(coded.get(place, none).levels for place in places) if coded else ()
+        yield Table(block, called, names, groups, levels)
+    if frame is None:
+        yield Table(np.empty((0, len(places))), called)
 
 
 def _column(frame: Any, place: int) -> Any:

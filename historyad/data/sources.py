@@ -24,7 +24,7 @@ SourceKind = Literal["image", "vector", "window"]
 Batch = tuple[Sequence[str], Samples]
 
 CHUNK_BYTES = 1 << 24
-CHUNK = 1024  # samples scored between two reads or writes
+CHUNK = 1024  # images scored between two reads or writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +121,26 @@ class Source:
             **({} if self.channels is None else {"channels": self.channels}),
         }
 
+    @property
+    def at_once(self) -> int:
+        """How many samples are scored between two reads or writes: of small ones many."""
+        if self.kind == "image":
+            return CHUNK
+        return max(CHUNK, CHUNK_BYTES // self.samples[:1].nbytes)
+
     def chunks(
-        self, size: int, start: int = 0, stop: int | None = None, *, check: Check = any_shape
+        self,
+        size: int | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        check: Check = any_shape,
     ) -> Iterator[Batch]:
-        """Yield (names, samples) of rows ``start`` to ``stop``, at most ``size`` at a time.
+        """Yield (names, samples) of rows ``start`` to ``stop``, ``size`` at a time, or `at_once`.
 
         ``check`` raises InputError for samples of a shape that is of no use.
         """
+        size = size or self.at_once
         if isinstance(self.samples, ImageStream):
             yield from self.samples.chunks(size, start, stop, check=check)
             return

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,17 @@ class Table:
     names: Sequence[str] = ()
     groups: Sequence[str] = ()
     levels: Levels = ()
+
+
+def joined(tables: Iterable[Table]) -> Table:
+    """Return tables of the same columns, at least one, as one; texts go on being numbered."""
+    found = list(tables)
+    return replace(
+        found[-1],
+        values=np.concatenate([table.values for table in found]),
+        names=[name for table in found for name in table.names],
+        groups=[group for table in found for group in table.groups],
+    )
 
 
 class Texts:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from historyad.data.datasets import open_stream
 from historyad.data.shards import printable
-from historyad.data.sources import CHUNK, Source
+from historyad.data.sources import Source
 from historyad.data.streams import ImageStream
 from historyad.deploy.tables import open_table
 from historyad.errors import InputError, RunError
@@ -36,7 +36,7 @@ from historyad.extras import require
 from historyad.files import load_json, save_json, write_atomic
 from historyad.model.model import Model
 from historyad.ranks import choose_device
-from historyad.score.result import FIGURES, Columns, Scored, rows_of
+from historyad.score.result import FIGURES, Columns, Scored
 
 FileFormat = Literal["parquet", "csv", "jsonl"]
 OnOpen = Callable[[Source], None]
@@ -195,7 +195,7 @@ def score_part(job: Job, number: int, model: Model, samples: Source, here: slice
     rows = here.start, here.stop
     chunks = [
         score_chunk(model, names, some, view_scores=job.view_scores)
-        for names, some in samples.chunks(CHUNK, *rows, check=model.kind.check)
+        for names, some in samples.chunks(None, *rows, check=model.kind.check)
     ]
     names = column_names(model, view_scores=job.view_scores)
     columns = {
@@ -267,5 +267,4 @@ def _write_columns(path: Path, columns: Columns) -> None:
         write_atomic(path, buffer.getvalue())
         return
     with open_table(str(path), tuple(columns)) as write:
-        for row in rows_of(columns):
-            write(row)
+        write(columns)

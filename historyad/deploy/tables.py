@@ -8,19 +8,27 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from historyad.errors import InputError
 from historyad.names import as_cell
 from historyad.regular import published
+from historyad.score.result import Columns, rows_of
+
+Write = Callable[[Columns], object]
 
 
 @contextmanager
-def open_table(out: str, columns: tuple[str, ...]) -> Iterator[Any]:
-    """Yield a function that writes one row, as CSV or, to a .jsonl file, as JSON lines.
+def open_table(out: str, columns: tuple[str, ...]) -> Iterator[Write]:
+    """Yield a function that writes rows, as CSV or, to a .jsonl file, as JSON lines.
+
+    It takes some rows at a time, by their ``columns``.
 
     A file gets its name when it is complete, and an older file of that name stays until then. Two
     that write the same do not meet: the last one's is whole. What an interruption leaves ends in
@@ -42,26 +50,21 @@ def open_table(out: str, columns: tuple[str, ...]) -> Iterator[Any]:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
 
 
-def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Any:
+def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Write:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(map(as_cell, columns))
-
-    return lambda row: writer.writerow(as_row(row))
-
-
-def as_row(row: dict[str, Any]) -> list[str | int]:
-    """Return the cells of a row as CSV shows them."""
-    return [_cell(value) for value in row.values()]
+    return lambda some: writer.writerows(zip(*map(_cells, some.values()), strict=True))
 
 
-def _cell(value: str | float | bool) -> str | int:
-    """Return a value as CSV shows it: scores to six places, verdicts as 0 or 1."""
-    if isinstance(value, float):
-        return f"{value:.6f}"
-    if isinstance(value, str):
-        return as_cell(value)
-    return int(value) if isinstance(value, bool) else value
+def _cells(values: NDArray[Any]) -> list[Any]:
+    """Return a column as CSV shows it: scores to six places, verdicts as 0 or 1."""
+    if values.dtype.kind == "f":
+        return [f"{value:.6f}" for value in values.tolist()]
+    if values.dtype.kind == "O":
+        return list(map(as_cell, values.tolist()))
+    found: list[Any] = values.astype(np.int64).tolist()
+    return found
 
 
-def _json_writer(file: TextIO) -> Any:
-    return lambda row: file.write(json.dumps(row) + "\n")
+def _json_writer(file: TextIO) -> Write:
+    return lambda some: file.writelines(json.dumps(row) + "\n" for row in rows_of(some))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from historyad.data.any_size import parts_of
 from historyad.data.decoding import decode_image
-from historyad.data.sources import CHUNK, Source
+from historyad.data.sources import Source
 from historyad.errors import InputError
 from historyad.judge.explain import anomaly_map
 from historyad.judge.metrics import (
@@ -78,7 +78,7 @@ def evaluate_model(model: Model, normal: Source, anomalous: Source) -> dict[str,
 
 def _scores(model: Model, source: Source) -> NDArray[np.float32]:
     """Score each sample once; in an array, another would stand in for an unreadable image."""
-    chunks = source.chunks(CHUNK, check=model.kind.check)
+    chunks = source.chunks(check=model.kind.check)
     scores = [model.anomaly_score(chunk) for _, chunk in chunks]
     if not scores:
         raise InputError(f"no image of {source.description} can be scored: give some that can")

@@ -10,7 +10,7 @@ import numpy as np
 
 from historyad.data.series import over_steps
 from historyad.data.shards import printable
-from historyad.data.sources import CHUNK, Series, Source
+from historyad.data.sources import Series, Source
 from historyad.model.model import Model
 from historyad.score.result import Scored
 
@@ -34,7 +34,7 @@ def score_source(model: Model, source: Source, *, views: bool = False) -> Scored
     A step has the mean score of the windows that it is in, and the p-value that a window of that
     score has: a mean is rarely further out than a window is, so that it errs to the safe side.
     """
-    chunks = source.chunks(CHUNK, check=model.kind.check)
+    chunks = source.chunks(check=model.kind.check)
     parts = [model.score.of(samples, views=views) for _, samples in chunks]
     scores = np.concatenate([part.anomaly_score for part in parts])
     found = [part.views or {} for part in parts]

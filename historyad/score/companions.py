@@ -7,6 +7,8 @@ whatever the history covers; a sample unlike every normal one has no near neighb
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,8 @@ def count(rule: Rule, view: Tensor) -> Tensor:
 
 class Companions(nn.Module):
     """What stands beside D_TV: views by name, and how each counts."""
+
+    see_features: ClassVar[bool] = False  # of D_TV
 
     @property
     def rules(self) -> dict[str, Rule]:
@@ -121,6 +125,8 @@ class ImageCompanions(Companions):
     """
 
     bank_gaussian: Tensor
+
+    see_features = True
 
     def __init__(self, near: Bank, blocks: Blocks, gaussian: ImageGaussian) -> None:
         super().__init__()

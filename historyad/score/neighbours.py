@@ -89,17 +89,22 @@ class Bank(nn.Module):
             parts.append(self.nearest(places, nearest, 1)[0][:, 0])
         return torch.cat(parts)
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether vectors may be so close, and so far from 0, that products lose the difference."""
+        return True
+
     def candidates(self, places: Tensor) -> Tensor:
         """Return which samples of the bank are near each place, (B, K), in no order.
 
         They are the nearest few of each part of the bank, 64 in all. Of vectors, which may have
         many values, they are only as many as it needs.
         """
-        bank = self.bank
+        bank, size = self.bank, math.ceil(len(self.bank) / CONSTANTS.bank_parts)
         if not self.project:
-            # The difference below loses digits where rows of a table are close and far from 0.
-            places, bank = places.double(), bank.double()
-        size = math.ceil(len(bank) / CONSTANTS.bank_parts)
+            size = CONSTANTS.vector_bank
+            if self.is_dense:
+                places, bank = places.double(), bank.double()
         found, columns = [], []
         for start in range(0, len(bank), size):
             part = bank[start : start + size]
@@ -108,7 +113,7 @@ class Bank(nn.Module):
             nearest = largest(closeness, min(CONSTANTS.candidates_of_a_part, len(part)))
             found.append(closeness.gather(1, nearest))
             columns.append(start + nearest)
-        if self.project:
+        if self.project or len(columns) == 1:
             return torch.cat(columns, 1)
         few = torch.cat(found, 1).topk(min(CONSTANTS.candidates_of_a_part, len(bank))).indices
         return torch.cat(columns, 1).gather(1, few)
@@ -153,14 +158,22 @@ class Neighbours(Bank):
 
     def __init__(self, n_values: int, n_bank: int, **options: Any) -> None:
         super().__init__(n_values, n_bank, **options)
-        self.register_buffer("gaps", torch.ones(n_bank))
+        self.register_buffer("gaps", torch.zeros(n_bank))
 
     @classmethod
     def of_vectors(cls, x: Tensor) -> Self:
         """Keep vectors (N, values), N > 1, as they are, as many as have room."""
-        neighbours = cls.keep(x, _kept(x.shape[1]))
+        neighbours = cls.keep(x, min(_kept(x.shape[1]), CONSTANTS.vector_bank))
         neighbours.fit_gaps(neighbours.candidates_of_bank())
         return neighbours
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the error of products in float32 is much beside the usual gap."""
+        if torch.compiler.is_exporting():  # a graph does not decide
+            return True
+        error = torch.finfo(torch.float32).eps * self.bank.square().sum(1).mean()
+        return bool(error > CONSTANTS.product_error * self.gaps.median().square())
 
     def fit_gaps(self, candidates: Tensor) -> None:
         """Measure how far each sample of the bank is from its own neighbours.

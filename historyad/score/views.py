@@ -112,7 +112,10 @@ class Views(Score):
 
     def raw(self, x: Tensor) -> Tensor:
         """Return the score of D_TV and the distances of its companions, (views, B)."""
-        features, history = self.d_tv.with_features(x)
+        if self.is_trained or self.companions.see_features:
+            features, history = self.d_tv.with_features(x)
+        else:  # nobody asks
+            features = history = x.new_empty(0)
         found = {"history": history, **self.companions(x, features)}
         return torch.stack([found[name] for name in self.names])
 

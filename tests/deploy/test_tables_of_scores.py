@@ -1,6 +1,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from historyad.deploy.tables import open_table
@@ -11,10 +12,17 @@ NAMES = ["=HYPERLINK(1)", "a\nb,\x1b[2J", 'ü"q"', "-1"]
 CELLS = ["'=HYPERLINK(1)", r"a\nb,\x1b[2J", 'ü"q"', "'-1"]
 
 
+def row(name):
+    return {"path": np.array([name], object)}
+
+
 def write(out, names, score=-0.5):
-    with open_table(str(out), COLUMNS) as write_row:
-        for name in names:
-            write_row({"path": name, "anomaly_score": score, "is_anomalous": True})
+    with open_table(str(out), COLUMNS) as write_rows:
+        for some in (names[:3], names[3:]):
+            scores = np.full(len(some), score, np.float32)
+            odd = np.ones(len(some), np.bool_)
+            columns = (np.array(some, object), scores, odd)
+            write_rows(dict(zip(COLUMNS, columns, strict=True)))
 
 
 def test_csv_holds_text_and_numbers_but_no_formulas(tmp_path, capsys):
@@ -35,12 +43,12 @@ def test_json_lines_hold_names_as_they_are(tmp_path):
 def test_of_two_that_write_one_table_the_last_is_whole(tmp_path):
     out = tmp_path / "s.csv"
     with open_table(str(out), COLUMNS) as first:
-        first({"path": "first"})
+        first(row("first"))
         with open_table(str(out), COLUMNS) as second:
-            second({"path": "second"})
-            first({"path": "first"})
+            second(row("second"))
+            first(row("first"))
         assert out.read_text().splitlines()[1:] == ["second"]
-        first({"path": "first"})
+        first(row("first"))
     assert out.read_text().splitlines()[1:] == ["first"] * 3
     assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
 
@@ -50,8 +58,8 @@ def test_an_error_leaves_the_old_table_and_an_interruption_its_rows(tmp_path):
     out.write_text("old")
 
     def stop(error):
-        with open_table(str(out), COLUMNS) as write_row:
-            write_row({"path": "a"})
+        with open_table(str(out), COLUMNS) as write_rows:
+            write_rows(row("a"))
             raise error
 
     with pytest.raises(ZeroDivisionError):

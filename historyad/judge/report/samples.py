@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from historyad.data.sources import CHUNK, Source
+from historyad.data.sources import Source
 from historyad.judge.explain import map_over
 from historyad.judge.objections import nearest_pictures
 from historyad.judge.report.beside import against
@@ -37,7 +37,7 @@ class Seen:
 def look_through(model: Model, source: Source, n: int = _EACH) -> Seen:
     """Score a source, of which only ``n`` samples from either end are kept."""
     seen = Seen()
-    for names, samples in source.chunks(CHUNK, check=model.kind.check):
+    for names, samples in source.chunks(check=model.kind.check):
         scores = model.anomaly_score(samples)
         order = np.argsort(-scores, kind="stable").tolist()
         high, low = (
