@@ -46,10 +46,11 @@ from historyad.data.tables import Roles, Table
 from historyad.errors import InputError
 
 _SEPARATORS = ("\t", ";", "|", ",", " ")
+_CHUNK_LINES = 1 << 14  # held as text at a time
 SAMPLE_LINES = 100  # on which the separator is judged
 
 
-def read_delimited(path: Path, roles: Roles, chunk_lines: int = 1 << 14) -> Table:
+def read_delimited(path: Path, roles: Roles, chunk_lines: int = 0) -> Table:
     """Read a table of text, perhaps compressed by gzip, by the rules above.
 
     So many lines are held as text at a time; the first of them tell what the columns are.
@@ -64,9 +65,7 @@ def read_delimited(path: Path, roles: Roles, chunk_lines: int = 1 << 14) -> Tabl
     raise _no_text(path)
 
 
-def read_parts(
-    path: Path, roles: Roles, chunk_lines: int = 1 << 14
-) -> Iterator[tuple[Table, float]]:
+def read_parts(path: Path, roles: Roles, chunk_lines: int = 0) -> Iterator[tuple[Table, float]]:
     """Yield some rows of such a table at a time, and the share of the file that is read by then.
 
     Errors are those of `read_delimited`, as soon as their rows are read.
@@ -133,7 +132,7 @@ def _encodings(path: Path) -> tuple[str, ...]:
 
 def _filled(text: Iterable[str], where: str, roles: Roles, chunk_lines: int) -> Iterator[Cells]:
     """Yield the cells of a table each time that some lines more are in them."""
-    lines = iter(text)
+    lines, chunk_lines = iter(text), chunk_lines or _CHUNK_LINES
     some = list(islice(lines, chunk_lines))
     separator = find_separator(some[:SAMPLE_LINES])
     rows = Rows(separator)

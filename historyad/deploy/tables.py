@@ -58,9 +58,9 @@ def _csv_writer(file: TextIO, columns: tuple[str, ...]) -> Write:
 
 def _cells(values: NDArray[Any]) -> list[Any]:
     """Return a column as CSV shows it: scores to six places, verdicts as 0 or 1."""
-    if values.dtype.kind == "f":
+    if values.dtype.kind in "f":
         return [f"{value:.6f}" for value in values.tolist()]
-    if values.dtype.kind == "O":
+    if values.dtype.kind in "O":
         return list(map(as_cell, values.tolist()))
     found: list[Any] = values.astype(np.int64).tolist()
     return found

@@ -4,6 +4,7 @@ import csv
 import shutil
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 from storing import too_deep
@@ -11,6 +12,8 @@ from tiny import TINY_OPTIONS
 
 from historyad import HistoryAD, Model, open_source
 from historyad.cli import main
+from historyad.data import datasets, delimited, frames
+from historyad.data.in_memory import from_table
 from historyad.errors import InputError
 from historyad.files import load_json
 
@@ -330,6 +333,35 @@ def test_what_is_read_is_not_written_over(columns, crops, tmp_path, capsys):
         assert main([str(word) for word in command]) == 2, command
         assert "cannot write" in capsys.readouterr().err, command
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_large_table_is_scored_a_part_at_a_time(tmp_path, out_of, monkeypatch, suffix):
+    random = np.random.default_rng(0)
+    frame = pandas.DataFrame({"x": random.normal(size=50), "kind": random.choice(["a", "b"], 50)})
+    frame.to_csv(tmp_path / "normal.csv", index=False)
+    run, large = tmp_path / "run", tmp_path / f"large.{suffix}"
+    out_of("fit", tmp_path / "normal.csv", "--out", run, "--preset", "instant")
+    frame.loc[30, ["x", "kind"]] = 99, "new"
+    frame.to_csv(large, index=False) if suffix == "csv" else frame.to_parquet(large, index=False)
+    whole = HistoryAD.load(run).score_frame(frame)
+    monkeypatch.setattr(frames, "_BATCH_ROWS", 8)
+    monkeypatch.setattr(delimited, "_CHUNK_LINES", 8)
+    parts = []
+
+    def from_part(table, description):
+        parts.append(len(table.values))
+        return from_table(table, description)
+
+    monkeypatch.setattr(datasets, "from_table", from_part)
+    said = out_of("score", run, large, "--explain", "--view-scores", "--out", tmp_path / "s.csv")
+    assert "50 scored" in said.err
+    assert max(parts) <= 8
+    assert sum(parts) == 50
+    scores = pandas.read_csv(tmp_path / "s.csv", index_col="path")
+    np.testing.assert_allclose(scores[whole.columns], whole.astype(float), atol=1e-6)
+    assert scores.index.tolist() == list(range(50))
+    assert "kind something else" in scores.because[30]
 
 
 def test_columns_without_names_are_taken_in_their_order_and_said_to_be(tmp_path, out_of):

@@ -14,7 +14,8 @@ from tiny import on_disk
 from historyad.data import bulk
 from historyad.data.datasets import open_source, open_stream
 from historyad.data.delimited import read_delimited
-from historyad.data.tables import Roles
+from historyad.data.delimited import read_parts as read_parts_of
+from historyad.data.tables import Roles, joined
 from historyad.errors import InputError
 
 
@@ -339,6 +340,23 @@ def test_a_long_table_is_read_a_part_at_a_time(tmp_path, monkeypatch, with_arrow
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             read_parts(path, "\n".join([*lines[:at], line, *lines[at:]]), id_column="name")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "utf-16"])
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
+def test_parts_of_a_long_table_are_its_rows_and_few_are_held(tmp_path, encoding, suffix):
+    lines, values = long_table(50)
+    lines[0] = lines[0].replace(";a;", ";ä;")
+    path, data = tmp_path / f"x.{suffix}", "\n".join(lines).encode(encoding)
+    path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    tables, shares = zip(*read_parts_of(path, Roles("name"), 7), strict=True)
+    assert max(len(table.values) for table in tables) <= 7
+    assert [*shares] == sorted(shares)
+    assert shares[-1] == 1
+    whole = joined(tables)
+    np.testing.assert_array_equal(whole.values, values)
+    assert whole.names == [f"r{i}" for i in range(50)]
+    assert whole.columns == ("ä", "b", "c")
 
 
 def test_decimals_that_come_late_are_told_from_thousands(tmp_path):

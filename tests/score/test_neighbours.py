@@ -130,6 +130,17 @@ def test_a_bank_gives_the_distance_to_the_closest(shift):
     assert (few < expected).all()
 
 
+@pytest.mark.parametrize("is_dense", [False, True])
+def test_rows_that_are_close_and_far_from_0_are_told_apart(is_dense):
+    rare = torch.arange(4000) % 2 * 60.0  # half of the rows lie far from the other half
+    spread = 0.01 if is_dense else 1.0
+    x, new = ((rare[:n, None] + spread * normal_samples(n, seed=n)) for n in (4000, 60))
+    neighbours = fitted(x, project=False)
+    assert neighbours.is_dense == is_dense
+    expected = relative_distances(x.double().numpy(), new.double().numpy())
+    np.testing.assert_allclose(neighbours(new), expected, rtol=2e-2)
+
+
 def test_the_distance_to_equal_samples_is_zero():
     x = normal_samples(5).repeat(6, 1) * 1000
     assert fitted(x, project=False)(x).max() < 1e-3
