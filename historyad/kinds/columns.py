@@ -123,9 +123,11 @@ class Columns(AsOne):
         """Return multilayer perceptrons."""
         return VectorNetworks.of((len(self.encoding.owners),), config)
 
-    def fit_companions(self, d_tv: Critic, normal: Tensor) -> Companions:
+    def fit_companions(
+        self, d_tv: Critic, normal: Tensor, known: Companions | None = None
+    ) -> Companions:
         """Return what compares vectors with normal ones as they are."""
-        return VectorCompanions.fit(normal, math.prod(self.input_shape))
+        return known or VectorCompanions.fit(normal, math.prod(self.input_shape))
 
     def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
         """Return unfitted ones of these sizes."""

@@ -94,7 +94,9 @@ class Crops(MappedKind):
         crops = cut_crops(self, samples, rows, n, config.seed)
         return CropReader(crops, samples, rows, config.seed)
 
-    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
+    def fit_score(
+        self, d_tv: Critic, batches: Batches, config: Config, known: Score | None = None
+    ) -> Score:
         """Return the maps of D_TV, or those of what its convolutions make of cells."""
         if config.views == "history":
             return MapScore(self, d_tv)

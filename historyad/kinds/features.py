@@ -179,11 +179,16 @@ class Features(MappedKind):
                 fill(place)
         return found
 
-    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
+    def fit_score(
+        self, d_tv: Critic, batches: Batches, config: Config, known: Score | None = None
+    ) -> Score:
         """Return the maps of D_TV, alone or with companions fitted on the cells."""
         assert isinstance(batches, CellBatches)
         if config.views == "history":
             return FeatureScore(self, d_tv, batches.standard, batches.residuals)
+        if isinstance(known, FeatureScore):  # cells do not depend on D_TV
+            parts = known.bank, known.gaussian, known.whole
+            return FeatureScore(self, d_tv, batches.standard, batches.residuals, *parts)
         return FeatureScore.fit(
             self, d_tv, batches.standard, batches.cells, config.seed, batches.residuals
         )

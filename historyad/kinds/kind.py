@@ -178,10 +178,13 @@ class Kind(ABC):
         return ShuffledSamples(samples, rows, config.seed, self.prepare)
 
     @abstractmethod
-    def fit_score(self, d_tv: Critic, batches: Batches, config: Config) -> Score:
+    def fit_score(
+        self, d_tv: Critic, batches: Batches, config: Config, known: Score | None = None
+    ) -> Score:
         """Return the score that D_TV and its companions make, its scale still unset.
 
-        They are fitted on the normal samples of ``batches``.
+        They are fitted on the normal samples of ``batches``. Where a score of another D_TV is
+        ``known`` that was fitted on the same, what does not depend on D_TV is taken from it.
         """
 
     @abstractmethod

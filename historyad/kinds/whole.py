@@ -85,12 +85,15 @@ class Whole(ImageKind, AsOne):
         parts = [self.prepare(part) for part in streams.in_parts(samples, rows)]
         return ShuffledSamples(np.concatenate(parts), np.arange(len(rows)), config.seed)
 
-    def fit_companions(self, d_tv: Critic, normal: Tensor) -> Companions:
+    def fit_companions(
+        self, d_tv: Critic, normal: Tensor, known: Companions | None = None
+    ) -> Companions:
         """Return what compares images with normal ones, in pixels and in the features of D_TV."""
         with share(0.0, 0.2):
             features = features_of(d_tv, normal)
         with share(0.2, 1.0):
-            return ImageCompanions.fit(normal, features)
+            others = known if isinstance(known, ImageCompanions) else None
+            return ImageCompanions.fit(normal, features, others)
 
     def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
         """Return unfitted ones of these sizes."""

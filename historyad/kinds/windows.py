@@ -58,9 +58,11 @@ class Windows(Columns):
         """Return multilayer perceptrons for all values of a window."""
         return VectorNetworks.of((math.prod(self.input_shape),), config)
 
-    def fit_companions(self, d_tv: Critic, normal: Tensor) -> Companions:
+    def fit_companions(
+        self, d_tv: Critic, normal: Tensor, known: Companions | None = None
+    ) -> Companions:
         """Return what compares windows with normal ones, and their spectra."""
-        return WindowCompanions.fit(normal, self.n_features_in)
+        return known or WindowCompanions.fit(normal, self.n_features_in)
 
     def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
         """Return unfitted ones of these sizes."""

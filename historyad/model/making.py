@@ -66,7 +66,8 @@ class Making:
         plan, samples = self.plan, self.plan.source.samples
         # Companions see what D_TV does not; held-out samples put all on one scale.
         self.phases.begin(LEARN_AGAIN)
-        score = plan.kind.fit_score(d_tv, batches, plan.config)
+        known = Model.load(self.run.path, self.device).score if self.run.has_model else None
+        score = plan.kind.fit_score(d_tv, batches, plan.config, known)
         self.phases.begin(THRESHOLD_AGAIN)
         made = self._decided(score.to(self.device).eval(), plan.config)
         if is_judged(plan.kind, plan.config):

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from historyad.constants import CONSTANTS
-from historyad.progress import each
+from historyad.score.batching import of_parts
 from historyad.score.neighbours import gaps_between, relative
 
 _GREY_VALUES = 255  # of a cell as the bank keeps it
 _CHUNK = 256  # images of the bank that are compared with others at a time
-_PART = 32  # images that are scored at a time; what lies between stays in the cache
+_PART = 16  # images that are scored at a time; what lies between stays in the cache
 
 
 class Look(nn.Module):
@@ -147,8 +147,7 @@ class Blocks(nn.Module):
             for part in torch.split(images, _CHUNK)
         ]
         blocks.bank.copy_((torch.cat(maps).flatten(1) * _GREY_VALUES).round())
-        parts = [*zip(torch.split(images, _CHUNK), torch.split(candidates, _CHUNK), strict=True)]
-        distances = torch.cat([blocks.distances(image, few) for image, few in each(parts)], 1)
+        distances = torch.cat(of_parts(blocks.distances, images, candidates, size=_CHUNK), 1)
         for gaps, found in zip(blocks.gaps, distances, strict=True):
             k = min(CONSTANTS.neighbours, found.shape[1])
             gaps.copy_(gaps_between(found.topk(k, largest=False).values))

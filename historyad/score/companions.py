@@ -11,10 +11,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from historyad.constants import CONSTANTS, Rule
 from historyad.method.networks import Critic, Shape
 from historyad.progress import share
+from historyad.score.batching import of_parts
 from historyad.score.blocks import Blocks
 from historyad.score.gaussian import Gaussian, ImageGaussian
 from historyad.score.neighbours import Bank, Neighbours
@@ -46,10 +48,11 @@ class Companions(nn.Module):
         """What `build` needs to know."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, features: Tensor, n: int | None = None) -> dict[str, Tensor]:
         """Return the views of samples (B, ...) besides that of the history, {name: (B,)}.
 
-        ``features`` (B, n_features) are what comes to the head of D_TV.
+        ``features`` (B, n_features) are what comes to the head of D_TV. Perhaps only the first
+        ``n`` are wanted.
         """
         raise NotImplementedError
 
@@ -110,7 +113,7 @@ class VectorCompanions(Companions):
         """Return what the nearest normal vectors have in place of each value of (values,)."""
         return self.neighbours.usual(x, owners)
 
-    def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, features: Tensor, n: int | None = None) -> dict[str, Tensor]:
         """Return the views of samples (B, values) besides that of the history, {name: (B,)}."""
         # No distance may hide a value that is not a number.
         unknown = torch.where(x.isfinite().all(1), 0.0, torch.nan)
@@ -149,13 +152,22 @@ class ImageCompanions(Companions):
         }
 
     @classmethod
-    def fit(cls, images: Tensor, features: Tensor) -> ImageCompanions:
-        """Fit to normal images (N, C, H, W) and their features (N, n_features)."""
+    def fit(
+        cls, images: Tensor, features: Tensor, known: ImageCompanions | None = None
+    ) -> ImageCompanions:
+        """Fit to normal images (N, C, H, W) and their features (N, n_features).
+
+        What others ``known`` of the same images say without features is taken from them.
+        """
         with share(0.0, 0.3):
             near = Bank.of_features(features)
             others = near.others(near.candidates_of_bank(), CONSTANTS.block_candidates)[1]
         with share(0.3, 1.0):
             blocks = Blocks.fit(images[: len(others)], others)
+        if known is not None:
+            companions = cls(near, blocks, known.gaussian)
+            companions.bank_gaussian = known.bank_gaussian
+            return companions
         # Beside brightness colours vary little; a ridge for all of it would hide them.
         gaussian = ImageGaussian.fit(
             images,
@@ -163,7 +175,7 @@ class ImageCompanions(Companions):
             coarse_ridge=CONSTANTS.image_ridge,
         )
         companions = cls(near, blocks, gaussian)
-        parts = [gaussian(some)[0] for some in torch.split(images[: len(others)], _CHUNK)]
+        parts = of_parts(lambda some: gaussian(some)[0], images[: len(others)], size=_CHUNK)
         companions.bank_gaussian.copy_(torch.cat(parts))
         return companions
 
@@ -185,14 +197,17 @@ class ImageCompanions(Companions):
         """Return the features of images, as they are compared."""
         return self.near.place(features)
 
-    def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, features: Tensor, n: int | None = None) -> dict[str, Tensor]:
         """Return the views of images (B, C, H, W) besides that of the history, {name: (B,)}."""
         places = self.near.place(features)
         candidates = self.near.candidates(places)
         _, others = self.near.nearest(places, candidates, CONSTANTS.block_candidates)
         nearby = self.bank_gaussian[others[:, : CONSTANTS.neighbours]].mean(1)
         fine, coarse = self.gaussian(x)
-        blocks, edges = self.blocks(x, others)
+        # Each image by itself, whatever else there is: of those that fill a batch up, none.
+        blocks, edges = self.blocks(x[:n], others[:n])
+        if n is not None:
+            blocks, edges = (functional.pad(view, (0, len(x) - n)) for view in (blocks, edges))
         return {
             "blocks": blocks,
             "edges": edges,

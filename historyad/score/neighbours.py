@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from historyad.constants import CONSTANTS
-from historyad.progress import each
+from historyad.score.batching import of_parts
 from historyad.score.gaussian import principal_components
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Bank(nn.Module):
 
     def candidates_of_bank(self) -> Tensor:
         """Return the candidates of each sample of the bank, itself among them, (N, K)."""
-        return torch.cat([self.candidates(part) for part in each(torch.split(self.bank, _CHUNK))])
+        return torch.cat(of_parts(self.candidates, self.bank, size=_CHUNK))
 
     def others(self, candidates: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """Return at ``most`` so many other samples of the bank that are nearest to each.
@@ -128,9 +128,11 @@ class Bank(nn.Module):
         They are among its candidates, (N, K), itself being one. Their distances rise; (N, most)
         each.
         """
-        parts = zip(torch.split(self.bank, _CHUNK), torch.split(candidates, _CHUNK), strict=True)
-        # The nearest of each is itself.
-        found = [self.nearest(a, few, most + 1) for a, few in parts]
+
+        def nearest(places: Tensor, few: Tensor) -> tuple[Tensor, Tensor]:
+            return self.nearest(places, few, most + 1)  # of each, the first is itself
+
+        found = of_parts(nearest, self.bank, candidates, size=_CHUNK)
         distances, others = (torch.cat(part)[:, 1:] for part in zip(*found, strict=True))
         return distances, others
 

@@ -33,7 +33,7 @@ distances call it normal; `simplicity` and `smoothness` do not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, cast
 
@@ -47,7 +47,7 @@ from historyad.data.streams import in_parts
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic
 from historyad.progress import each
-from historyad.score.batching import in_batches
+from historyad.score.batching import in_batches, of_parts
 from historyad.score.bounded import bounded_score, total_of
 from historyad.score.companions import Companions, count
 from historyad.score.result import Scored
@@ -110,28 +110,36 @@ class Views(Score):
         total: Tensor = reduce(torch.add, counted)
         return total
 
-    def raw(self, x: Tensor) -> Tensor:
-        """Return the score of D_TV and the distances of its companions, (views, B)."""
+    def raw(self, x: Tensor, n: int | None = None) -> Tensor:
+        """Return the score of D_TV and the distances of its companions, (views, B).
+
+        Of the first ``n``, where only these are wanted: what is there for the others means nothing.
+        """
         if self.is_trained or self.companions.see_features:
             features, history = self.d_tv.with_features(x)
         else:  # nobody asks
             features = history = x.new_empty(0)
-        found = {"history": history, **self.companions(x, features)}
+        found = {"history": history, **self.companions(x, features, n)}
         return torch.stack([found[name] for name in self.names])
 
     @torch.inference_mode()
     def raw_of(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         """Return the views of samples as a source holds them, not yet on a scale, (N, views)."""
-        return in_batches(lambda x: self.raw(x).T, samples, self.kind, self.device)
+        return self._in_batches(lambda x, n: self.raw(x, n).T, samples)
 
     @torch.inference_mode()
     def of(self, samples: NDArray[Any], *, views: bool = False, maps: bool = False) -> Scored:
         """Return the scores and, at no further cost, what each view says."""
         if not views:
-            return Scored(in_batches(self, samples, self.kind, self.device))
+            return Scored(self._in_batches(lambda x, n: self.score(self.raw(x, n)), samples))
         raw = torch.from_numpy(self.raw_of(samples).T).to(self.device)
         found = zip(self.names, self.scale(raw).cpu().numpy(), strict=True)
         return Scored(self.score(raw).cpu().numpy(), views=dict(found))
+
+    def _in_batches(
+        self, function: Callable[[Tensor, int], Tensor], samples: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        return in_batches(function, samples, self.kind, self.device, tells=True)
 
     @torch.inference_mode()
     def place(self, samples: NDArray[Any]) -> NDArray[np.float32]:
@@ -183,4 +191,4 @@ def normal_samples(batches: Batches, most: int) -> Tensor:
 @torch.inference_mode()
 def features_of(d_tv: Critic, samples: Tensor) -> Tensor:
     """Return what the convolutions of D_TV make of samples, (N, n_features)."""
-    return torch.cat([d_tv.with_features(x)[0] for x in each(torch.split(samples, _CHUNK))])
+    return torch.cat(of_parts(lambda x: d_tv.with_features(x)[0], samples, size=_CHUNK))

@@ -110,7 +110,7 @@ class WindowCompanions(Companions):
         """Return windows by means of some steps each."""
         return self.neighbours.place(self.look.coarse(x))
 
-    def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, features: Tensor, n: int | None = None) -> dict[str, Tensor]:
         """Return the views of windows (B, values) besides that of the history, {name: (B,)}."""
         # No distance may hide a value that is not a number.
         unknown = torch.where(x.isfinite().all(1), 0.0, torch.nan)

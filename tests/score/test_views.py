@@ -11,9 +11,10 @@ from historyad.config import Config
 from historyad.constants import CONSTANTS
 from historyad.kinds.choose import choose_kind
 from historyad.method.networks import ImageNetworks, initialise
+from historyad.score.blocks import Blocks
 from historyad.score.bounded import bounded_score, total_of
 from historyad.score.companions import ImageCompanions, mean_gradient, samples_to_fit
-from historyad.score.gaussian import room_for
+from historyad.score.gaussian import Gaussian, ImageGaussian, room_for
 from historyad.score.views import Views
 
 
@@ -251,3 +252,35 @@ def test_a_saved_detector_of_any_images_takes_less_than_40_mb(channels, side):
         companions = ImageCompanions.build(critic, shape, bank=bank, components=components)
         tensors = Views(None, critic, companions).state_dict().values()
     assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) < 40e6
+
+
+@pytest.mark.parametrize("of", ["images", "vectors"])
+def test_what_does_not_depend_on_d_tv_is_fitted_once(of, digits, monkeypatch):
+    vectors = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).numpy()
+    samples = digits[0][:200] if of == "images" else vectors
+    config = tiny_config()
+    kind = choose_kind(samples, config)
+    batches, critics = kind.batches(samples, config), [kind.networks(config).critic() for _ in "ab"]
+    for seed, critic in enumerate(critics):
+        initialise(critic, torch.Generator().manual_seed(seed))
+    first, anew = (kind.fit_score(critic, batches, config) for critic in critics)
+    for gaussian in (Gaussian, ImageGaussian):
+        monkeypatch.setattr(gaussian, "fit", None)
+    again = kind.fit_score(critics[1], batches, config, first)
+    assert again.state_dict().keys() == anew.state_dict().keys()
+    for name, value in anew.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_an_image_alone_is_not_compared_by_blocks_with_what_fills_its_batch_up(digits, monkeypatch):
+    views, _ = fitted(digits[0][:100])
+    together, sizes = views.of(digits[0][:100], views=True), []
+    distances = Blocks.distances
+    monkeypatch.setattr(
+        Blocks, "distances", lambda self, x, c: sizes.append(len(x)) or distances(self, x, c)
+    )
+    alone = [views.of(digits[0][i : i + 1], views=True) for i in range(5)]
+    assert sizes == [1] * 5
+    for name, found in together.views.items():
+        np.testing.assert_array_equal([one.views[name][0] for one in alone], found[:5])
+    assert len(views.of(digits[0][:0]).anomaly_score) == 0
