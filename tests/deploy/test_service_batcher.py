@@ -6,6 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from historyad.deploy.service import batcher as batching
 from historyad.deploy.service.batcher import Batcher, QueueFullError
 
 
@@ -168,3 +169,21 @@ def test_it_says_for_how_long_it_has_been_at_work(batcher, sums):
     first.result(10)
     while batcher.busy_for:
         time.sleep(0.001)
+
+
+def test_a_small_batch_waits_for_what_is_on_its_way_and_for_no_more(sums, monkeypatch):
+    monkeypatch.setattr(batching, "_MOMENT", 60.0)
+    taken_on = [3]
+    with closing(Batcher(sums, batch_size=8, queue_size=32, taken_on=lambda: taken_on[0])) as one:
+        answers = [one.submit(rows(1, value)) for value in (1.0, 2.0, 3.0)]
+        assert [answer.result(10).tolist() for answer in answers] == [[3], [6], [9]]
+        taken_on[0] = 1
+        assert one.submit(rows(1)).result(10).tolist() == [3]
+        taken_on[0] = 100
+        assert len(one.submit(rows(20)).result(10)) == 20  # large enough by itself
+    assert sums.sizes == [3, 1, 20]
+
+
+def test_what_waits_for_others_is_answered_in_a_moment(sums):
+    with closing(Batcher(sums, batch_size=8, queue_size=32, taken_on=lambda: 2)) as one:
+        assert one.submit(rows(1)).result(10).tolist() == [3]

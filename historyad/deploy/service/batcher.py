@@ -1,7 +1,8 @@
 """One thread owns the model: it takes what waits, scores it in one call and answers.
 
-Single requests become batches without being delayed for it: while one batch is scored, the next
-one gathers. The queue is bounded, so that a service that is asked too much says so at once.
+Single requests become batches: while one batch is scored, the next one gathers, and where others
+are on their way, a small one waits for them for a moment. Who asks alone is not delayed. The queue
+is bounded, so that a service that is asked too much says so at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_MOMENT = 0.004  # seconds that a small batch waits for others that are on their way
+_SMALL = 16  # samples that take about as long as one
 
 Samples = NDArray[Any]
 Score = Callable[[Samples], NDArray[np.float32]]
@@ -41,10 +45,19 @@ class Batcher:
     """Calls ``score`` on batches of about ``batch_size`` samples, from one thread alone.
 
     At most ``queue_size`` samples wait. Work whose future was cancelled is dropped unscored.
+    ``taken_on`` says how many samples there are, those among them that are on their way to here.
     """
 
-    def __init__(self, score: Score, *, batch_size: int, queue_size: int) -> None:
+    def __init__(
+        self,
+        score: Score,
+        *,
+        batch_size: int,
+        queue_size: int,
+        taken_on: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._score = score
+        self._taken_on = taken_on
         self._batch_size = batch_size
         self._queue_size = queue_size
         self._queue: deque[_Work] = deque()
@@ -85,7 +98,8 @@ class Batcher:
                 raise QueueFullError
             self._queue.append(work)
             self._waiting += len(samples)
-            self._changed.notify()
+            if len(self._queue) == 1 or not self._may_wait():
+                self._changed.notify()
         return work.answer
 
     def close(self, seconds: float | None = None) -> None:
@@ -109,6 +123,7 @@ class Batcher:
             self._changed.wait_for(lambda: self._queue or not self._open)
             if not self._queue:
                 return None
+            self._changed.wait_for(lambda: not self._may_wait(), _MOMENT)
             batch = [self._queue.popleft()]
             size = len(batch[0].samples)
             while self._queue and batch[0].merges_with(self._queue[0]):
@@ -118,6 +133,10 @@ class Batcher:
                 batch.append(self._queue.popleft())
             self._waiting -= sum(len(work.samples) for work in batch)
             return batch
+
+    def _may_wait(self) -> bool:
+        """Whether what waits is little, and more is on its way."""
+        return self._open and self._waiting < min(_SMALL, self._taken_on())
 
     def _answer(self, batch: list[_Work]) -> None:
         try:

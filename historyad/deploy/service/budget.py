@@ -24,6 +24,11 @@ class Budget:
         self._highest = 0
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    @property
+    def held(self) -> int:
+        """How many are taken."""
+        return self._held
+
     def check(self, n: int) -> None:
         """Raise QueueFullError unless ``n`` can be taken now."""
         if self._queue or self._held + n > self.most:

@@ -57,6 +57,7 @@ class Scorer:
             model.anomaly_score,
             batch_size=limits.batch_size,
             queue_size=limits.max_samples,
+            taken_on=lambda: self._samples.held,
         )
 
     async def warm_up(self) -> None:
