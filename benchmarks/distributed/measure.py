@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="both when none is named")
     parser.add_argument("--sizes", type=int, nargs="+", default=[60_000, 1_000_000])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 512])
-    parser.add_argument("--rounds", type=int, default=5, help="of 20 critic steps each")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of 20 critic steps each, or 12 of large batches"
+    )
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     for part in arguments.part or PARTS:
@@ -62,38 +64,50 @@ def main() -> None:
 
 def _steps(arguments: argparse.Namespace) -> Iterator[Row]:
     for batch_size in arguments.batch_sizes:
-        yield from _steps_of(batch_size, arguments)
+        yield from measure_processes(batch_size, arguments.rounds, arguments.seed)
 
 
-def _steps_of(batch_size: int, arguments: argparse.Namespace) -> Iterator[Row]:
-    rounds: dict[int, list[Row]] = {1: [], 2: []}
-    for _ in range(arguments.rounds):
-        for size, found in rounds.items():  # in turns, since other work comes and goes
-            found.append(_time_group(size, batch_size, arguments.seed))
+def measure_processes(batch_size: int, rounds: int, seed: int = 1) -> list[Row]:
+    """Time steps of one process, of two that share a batch, and of two with half a batch each.
+
+    The last do not talk: no group is faster than they are. Ratios are of throughput, one for each
+    round; times are medians.
+    """
+    ways = {"one": (1, 1), "two": (2, 1), "apart": (2, 2)}
+    found: dict[str, list[Row]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, (size, parts) in ways.items():  # in turns, since other work comes and goes
+            found[way].append(_time_group(size, batch_size // parts, seed, talks=parts == 1))
+    rows = []
     for step in ("step1", "step3"):
-        one, two = (
-            min((row[step] for row in rounds[size]), key=lambda row: row["seconds"])
-            for size in (1, 2)
+        seconds = {way: np.array([row[step]["seconds"] for row in found[way]]) for way in ways}
+        ratios = {way: seconds["one"] / seconds[way] for way in ("two", "apart")}
+        shares = [row[step]["communication"] / row[step]["seconds"] for row in found["two"]]
+        rows.append(
+            {
+                "step": step,
+                "batch_size": batch_size,
+                "rounds": rounds,
+                "one_process_ms": 1000 * float(np.median(seconds["one"])),
+                "two_processes_ms": 1000 * float(np.median(seconds["two"])),
+                "throughput_ratio": float(np.median(ratios["two"])),
+                "ratios": ratios["two"].tolist(),
+                "without_talking": float(np.median(ratios["apart"])),
+                "communication_share": float(np.median(shares)),
+            }
         )
-        yield {
-            "step": step,
-            "batch_size": batch_size,
-            "rounds": arguments.rounds,
-            "one_process_ms": 1000 * one["seconds"],
-            "two_processes_ms": 1000 * two["seconds"],
-            "throughput_ratio": one["seconds"] / two["seconds"],
-            "communication_share": two["communication"] / two["seconds"],
-        }
+    return rows
 
 
-def _time_group(size: int, batch_size: int, seed: int) -> Row:
+def _time_group(size: int, batch_size: int, seed: int, *, talks: bool = True) -> Row:
     """Return what rank 0 of a new group of ``size`` processes measured."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         queue = context.SimpleQueue()
         ranks = [
             context.Process(
-                target=_time_rank, args=(rank, size, f"{folder}/store", batch_size, seed, queue)
+                target=_time_rank,
+                args=(rank, size if talks else 1, f"{folder}/store", batch_size, seed, queue),
             )
             for rank in range(size)
         ]
@@ -114,11 +128,12 @@ def _time_rank(rank: int, size: int, store: str, batch_size: int, seed: int, que
     config = make_config(seed=seed, batch_size=batch_size)
     images = open_source("mnist:train").samples
     batches = choose_kind(images, config).batches(images, config)
+    n_steps = 20 if batch_size < 256 else 12
     found = {
         name: _time(take_step, n_steps, communication)
         for name, take_step, n_steps in (
-            ("step1", _step_of_gan(config, batches), 20),
-            ("step3", _step_of_detector(config, batches), 20),
+            ("step1", _step_of_gan(config, batches), n_steps),
+            ("step3", _step_of_detector(config, batches), n_steps),
         )
     }
     if rank == 0:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from benchmarks.measuring import Row, keep, parser_for, seconds_of
 from benchmarks.pages import ROWS
-from benchmarks.performance.scoring import default_model
+from benchmarks.speed.scoring import make_model
 from historyad.config import make_config
 from historyad.data.datasets import open_source
 from historyad.data.decoding import decode_image
@@ -52,15 +52,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     parts: dict[str, Callable[[], Row]] = {
-        "ray": lambda: measure_ray(arguments.images, arguments.rounds),
-        "constants": lambda: measure_constants(arguments.rounds),
+        "ray": lambda: measure_ray(run, arguments.images, arguments.rounds),
+        "constants": lambda: measure_constants(run, arguments.rounds),
     }
-    for part in arguments.part or parts:
-        load = os.getloadavg()[0]
-        keep(arguments.out, {"part": part, **parts[part](), "load": load, "cores": os.cpu_count()})
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        make_model(run)
+        for part in arguments.part or parts:
+            row = {"part": part, "load": os.getloadavg()[0], "cores": os.cpu_count()}
+            keep(arguments.out, {**row, **parts[part]()})
 
 
-def measure_ray(n_images: int, rounds: int) -> Row:
+def measure_ray(run: Path, n_images: int, rounds: int) -> Row:
     """Score the same array with one process of all cores and with Ray, in turns.
 
     The seconds are those of the whole call, with a cluster that is running: starting the workers,
@@ -72,12 +75,11 @@ def measure_ray(n_images: int, rounds: int) -> Row:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.save(folder / "x.npy", np.resize(images, (n_images, *images.shape[1:])))
-        default_model(folder / "run")
         started = time.perf_counter()
         with cluster(None):
             start_seconds = time.perf_counter() - started
             for i in range(rounds):
-                job = Job(folder / "run", str(folder / "x.npy"), folder / f"one-{i}", 1)
+                job = Job(run, str(folder / "x.npy"), folder / f"one-{i}", 1)
                 single.append(seconds_of(lambda job=job: score_shard(job, 0)))  # type: ignore[misc]
                 job = replace(job, out=folder / f"ray-{i}", parts=0)
                 started = time.perf_counter()
@@ -96,12 +98,12 @@ def measure_ray(n_images: int, rounds: int) -> Row:
     }
 
 
-def measure_constants(rounds: int) -> Row:
+def measure_constants(run: Path, rounds: int) -> Row:
     """Return seconds of one core, bytes and bandwidths, each as a list where they vary."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = default_model(folder / "run")
+        model = Model.load(run)
         return {
             **_steps(rounds),
             **_scoring(model, rounds),
