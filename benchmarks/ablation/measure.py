@@ -1,7 +1,7 @@
 """Measure every view of a detector alone, and ways to make one score of them: docs/ablation.md.
 
     python -m benchmarks.ablation.measure [--split mnist-without-0 ...] [--seeds 0]
-        [--preset instant default]
+        [--preset instant default 'default, standardised start']
 
 It fits the detector of each preset on each split, with all of its views, and appends one row for
 each view and each way to --out; what has rows is skipped. At most 2,000 held-out, normal and
@@ -53,7 +53,13 @@ OTHERS = (
 )
 # Small digits, fewer than 2,000 of them: whether so few train a network was chosen on these.
 FEW = tuple(f"digits:train:!{d}|digits:test:!{d}|digits:test:{d}" for d in range(10))
-PRESETS = ("instant", "default")
+# Presets, and what is changed in them.
+STANDARDISED = "default, standardised start"
+PRESETS: dict[str, dict[str, Any]] = {
+    "instant": {"views": "companions"},
+    "default": {"views": "all"},
+    STANDARDISED: {"views": "all", "detector_start": "standardised"},
+}
 _MOST, _DAMAGED = 2000, 200
 _STRENGTHS = (2, 4)  # of eight, a weak and a strong one
 
@@ -63,7 +69,7 @@ def main() -> None:
     parser = parser_for(__doc__, OUT)
     parser.add_argument("--split", nargs="+", default=[*CHOSEN_ON, *OTHERS, *FEW])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--preset", nargs="+", default=[*PRESETS])
+    parser.add_argument("--preset", nargs="+", default=["instant", "default"], choices=[*PRESETS])
     root = os.environ.get("HISTORYAD_DATA", ".")
     parser.add_argument("--data-root", type=Path, default=Path(root))
     arguments = parser.parse_args()
@@ -79,9 +85,9 @@ def main() -> None:
 def _measured(keys: dict[str, Any], root: Path) -> list[Row]:
     """Return a row for each view and for each way to make one score of them."""
     data = load_split(keys["split"], keys["seed"], root)
-    # Whatever would be kept by what damage tells.
-    views = "companions" if keys["preset"] == "instant" else "all"
-    config = make_config(keys["preset"], seed=keys["seed"], views=views)
+    # All views, whatever would be kept by what damage tells.
+    preset = keys["preset"].split(",")[0]
+    config = make_config(preset, seed=keys["seed"], **PRESETS[keys["preset"]])
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         model = fit_model(data.train, config, RunDirectory(Path(folder)))
@@ -105,11 +111,22 @@ def _measured(keys: dict[str, Any], root: Path) -> list[Row]:
     both = np.concatenate([normal, anomalous])
     alone = {name: both[:, i] for i, name in enumerate(score.names)}
     found = {way: make(both) for way, make in ways(known).items()}
-    return [
+    rows = [
         {**facts, "what": what, "of": of, "auroc": auroc(y, values)}
         for of, some in (("view", alone), ("way", found))
         for what, values in some.items()
     ]
+    return rows + [{**facts, **row} for row in _with_history(known)]
+
+
+def _with_history(known: Known) -> list[Row]:
+    """Return how the history goes together with each other view on held-out normal samples."""
+    if "history" not in known.names:
+        return []
+    correlations = np.corrcoef(known.held_out.T)[known.names.index("history")]
+    pairs = zip(known.names, correlations, strict=True)
+    found = {name: float(value) for name, value in pairs if name != "history"}
+    return [{"what": name, "of": "correlation", "value": value} for name, value in found.items()]
 
 
 def _held_out(model: Model, data: Split) -> NDArray[Any]:

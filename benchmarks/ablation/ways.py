@@ -45,6 +45,8 @@ def ways(known: Known) -> dict[str, Way]:
         found["half of history"] = _weighted(known, np.where(np.arange(n) == place, 0.5, 1))
     return found | {
         "every view as it is": lambda views: views.sum(1),
+        "logarithms beyond 1": lambda views: _logarithmic(counted(known, views)).sum(1),
+        "views less what plainness says of them": _corrected(known),
         "the largest view": lambda views: counted(known, views).max(1),
         "squares of what is above 0": lambda views: (views.clip(min=0) ** 2).sum(1),
         "Fisher's sum of logarithms of p-values": _p_values(known),
@@ -65,6 +67,35 @@ def counted(known: Known, views: Views) -> Views:
 
 def _weighted(known: Known, weights: NDArray[np.floating] | NDArray[np.bool_]) -> Way:
     return lambda views: counted(known, views) @ weights.astype(float)
+
+
+def _logarithmic(views: Views) -> Views:
+    """Let views count beyond 1 by their logarithm, so that none outweighs all others."""
+    return np.where(views > 1, 1 + np.log(views.clip(min=1)), views)
+
+
+def _corrected(known: Known) -> Way:
+    """Take from each view what simplicity and smoothness say of it, by a line through normals."""
+    by = [known.names.index(name) for name in ("simplicity", "smoothness")]
+    low, high = np.quantile(known.held_out, [0.01, 0.99], axis=0)
+
+    def plainness(views: Views) -> Views:
+        return np.column_stack([np.ones(len(views)), views.clip(low, high)[:, by]])
+
+    held_out = known.held_out.clip(low, high)
+    lines = np.linalg.lstsq(plainness(held_out), held_out, rcond=None)[0]
+    lines[:, by] = 0  # they count as they are
+    rest = known.held_out - plainness(known.held_out) @ lines
+    center = np.median(rest, 0)
+    spread = np.quantile(rest, 0.95, axis=0) - center
+    center[by], spread[by] = 0, 1
+
+    def score(views: Views) -> NDArray[np.float64]:
+        corrected = (views - plainness(views) @ lines - center) / spread
+        total: NDArray[np.float64] = counted(known, corrected).sum(1)
+        return total
+
+    return score
 
 
 def _p_values(known: Known) -> Way:

@@ -95,7 +95,7 @@ FAMILIES = (WITHOUT, FAR, SVHN, PHOTOS, TILES, ONE_DIGIT, ONE_GARMENT, TABLES, F
 
 _AT_TIMES = (  # columns that a benchmark's rows may lack
     *("other_draw", "model_version", "detection_rate", "false_positive_rate"),
-    *("machine", "parameters"),
+    *("machine", "parameters", "requested_rate", "auroc_low", "auroc_high"),
 )
 
 # Seeds on which settings of ours were chosen, besides seed 0, which nobody reports.
@@ -177,3 +177,14 @@ def better_peers(rows: DataFrame, split: str, ours: str) -> Series:
     gains = of_both.fillna(values.mean() - values[ours].mean()).round(12)  # sums of floats round
     peers = [method for method in methods_in(on(rows, [split])) if method not in OURS]
     return gains[peers][gains[peers] > 0].sort_values(ascending=False, kind="stable")
+
+
+def clearly_better(rows: DataFrame, split: str, ours: str) -> list[str]:
+    """Return the peers that are ahead of the method ``ours`` by more than chance.
+
+    The interval of 95 % of their AUROC, over draws of the test samples, begins where that of ours
+    ends, or beyond; of several seeds, the means of its ends.
+    """
+    ends = on(rows, [split]).groupby("method")[["auroc_low", "auroc_high"]].mean()
+    beyond = ends["auroc_low"] > ends["auroc_high"][ours]
+    return [method for method in better_peers(rows, split, ours).index if beyond[method]]

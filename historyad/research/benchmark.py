@@ -300,8 +300,6 @@ def _peak_memory_mb() -> float:
 
 def _fit_ours(fit: Fit, train: Source, run: Path) -> tuple[ScoreOf, Row]:
     config = make_config(OURS[fit.method], seed=fit.seed)
-    # As many train of a small table as of a large one; what they can promise stands in its row.
-    config.calibration_share = CONSTANTS.held_out_share
     model = fit_model(train, config, RunDirectory(run))
     facts = {
         "threshold": model.calibration.threshold,
