@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 
-from benchmarks.anytime.measure import BUDGET, CHOSEN_ON, FIRST, MOST, TRAINED
+from benchmarks.anytime.measure import CHOSEN_ON, FEW, FIRST, MOST, SHORT, TRAINED
 from benchmarks.pages import DOCS, ROWS, Row, commands, grouped, write_or_check
 from historyad.files import read_rows
 from historyad.model.criterion import is_kept
@@ -36,10 +36,10 @@ On images that are seen whole, the trained detector replaces the first unless it
 [`probe`](guide.md#ask-what-it-can-see), in two strengths each, with a margin of a hundredth. `fit`
 says both figures. No label is used, and none of these samples was fitted on.
 
-Is that a good judge? Below are both detectors, by short fits of the preset `quick`
-(`--epoch-images {epoch_images:,}`) on {most:,} samples or fewer: AUROC with the anomalies of the
-split, AUROC of damaged samples, and which of the two is kept. The rows are of an earlier version of
-the score; these samples would not be trained on today.
+Is that a good judge? Below are both detectors: AUROC with the anomalies of the split, AUROC of
+damaged samples, and which of the two is kept. Of small digits they are from short fits of the preset
+`quick` (`--epoch-images {epoch_images:,}`) on {few:,} images, with an earlier version of the score,
+and would not be trained on today; of the others, from the default on at most {most:,} samples.
 """
 
 
@@ -48,7 +48,7 @@ def build() -> str:
     rows = read_rows(ROWS / "anytime" / "rows.jsonl")
     chosen = [row for row in rows if row["split"] in CHOSEN_ON]
     others = [row for row in rows if row["split"] not in CHOSEN_ON]
-    text = HEAD.format(most=MOST, **BUDGET) + commands(rows)
+    text = HEAD.format(few=FEW, most=MOST, **SHORT) + commands(rows)
     text += "## Where the margin was chosen\n\n" + _table(chosen)
     if others:
         text += "\n## Where nothing was chosen\n\n" + _table(others)
