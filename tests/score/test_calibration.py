@@ -170,6 +170,23 @@ def test_the_false_positive_rate_is_met_without_ties():
     assert np.mean(rates) == pytest.approx(0.05, abs=4 * np.std(rates) / math.sqrt(400))
 
 
+@pytest.mark.parametrize("n", [30, 60, 100, 660, 10_000])
+def test_fresh_samples_are_called_anomalous_as_often_as_promised(n):
+    random = np.random.default_rng(n)
+    rate = max(0.01, lowest_rate(n))
+    share = math.floor(rate * (n + 1) + 1e-9) / (n + 1)  # of ranks that are above the threshold
+    found, p_found = [], []
+    for _ in range(400):
+        calibration = Calibration.fit(random.random(n).astype(np.float32), rate)
+        fresh = random.random(1000).astype(np.float32)
+        found.append(np.mean(fresh > calibration.threshold))
+        p_found.append(np.mean(calibration.p_value(fresh) <= rate))
+    band = 4 * np.std(found) / math.sqrt(400)
+    assert share - band < np.mean(found) < share + band
+    assert share <= rate + 1e-9
+    np.testing.assert_allclose(found, p_found)
+
+
 def test_order_of_held_out_scores_does_not_matter():
     scores = np.random.default_rng(2).normal(size=50).astype(np.float32)
     one, other = Calibration.fit(scores, 0.1), Calibration.fit(scores[::-1], 0.1)
