@@ -6,9 +6,8 @@ import re
 import statistics
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from benchmarks.ablation.measure import CHOSEN_ON, FEW
+from benchmarks.ablation.measure import CHOSEN_ON, FEW, PRESETS, STANDARDISED
 from benchmarks.ablation.vectors import NAMES
 from benchmarks.pages import DOCS, ROWS, Row, commands, grouped, write_or_check
 from historyad.files import read_rows
@@ -65,7 +64,18 @@ READING = """
   tiles .03. Hence fewer than 2,000 images train no network unless they are asked to.
 * Whole tiles would do better with every view as it is: there a Gaussian tells more than all others.
 """
+STARTS = """
+### Why a stronger history adds less
 
+Step 3 may [start](choices.md#step-3-at-full-size) from the average critic as it is, as the default
+does, or standardised, as the preset `paper` does. Then the history is stronger alone, and the sum
+is not.
+"""
+GOES_WITH = """
+How the standardised one goes together with each other view on held-out normal images, the mean
+correlation:
+
+"""
 
 VECTORS = """
 ## Vectors
@@ -89,19 +99,38 @@ READING_OF_VECTORS = """
 def build() -> str:
     """Return the page."""
     rows = read_rows(ROWS / "ablation" / "rows.jsonl")
-    images = "".join(_section(*item) for item in reversed(grouped(rows, "preset").items()))
+    by_preset = {preset: group for (preset,), group in grouped(rows, "preset").items()}
+    images = "".join(_section(name, by_preset[name]) for name in PRESETS if name != STANDARDISED)
     vectors = _vectors(read_rows(ROWS / "ablation" / "vectors.jsonl"))
-    return HEAD + images + READING + vectors
+    return HEAD + images + READING + _starts(by_preset) + vectors
 
 
-def _section(key: tuple[Any, ...], rows: list[Row]) -> str:
+def _section(preset: str, rows: list[Row]) -> str:
     """Return the tables of a preset, by family of splits."""
     said = commands([row for row in rows if row["what"] != BY_HAND])
-    return f"\n### Preset `{key[0]}`\n{said}{_table(rows, 'view')}\n{_table(rows, 'way')}"
+    return f"\n### Preset `{preset}`\n{said}{_table(rows, 'view')}\n{_table(rows, 'way')}"
+
+
+def _starts(rows: dict[str, list[Row]]) -> str:
+    """Return the section on the history with either start of step 3, on the same splits."""
+    anew = rows[STANDARDISED]
+    splits = {row["split"] for row in anew}
+    before = [row for row in rows["default"] if row["split"] in splits]
+    told = [
+        {**row, "what": f"{name}, {start}"}
+        for name, what in (("the history alone", "history"), ("the sum", "the score: a sum"))
+        for start, some in (("as it is", before), ("standardised", anew))
+        for row in some
+        if row["what"] == what and "auroc" in row
+    ]
+    told += [row for row in before if row["what"] == "without history"]
+    told = [{**row, "of": "AUROC"} for row in told]
+    return STARTS + commands(anew) + _table(told, "AUROC") + GOES_WITH + _table(anew, "correlation")
 
 
 def _table(rows: list[Row], of: str) -> str:
-    found = {(row["what"], row["split"]): row["auroc"] for row in rows if row["of"] == of}
+    key = "value" if of == "correlation" else "auroc"
+    found = {(row["what"], row["split"]): row[key] for row in rows if row["of"] == of}
     splits = list(dict.fromkeys(row["split"] for row in rows))
     columns = {
         **{name: [s for s in splits if _family(s) == name] for name in FAMILIES},

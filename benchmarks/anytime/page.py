@@ -37,9 +37,10 @@ On images that are seen whole, the trained detector replaces the first unless it
 says both figures. No label is used, and none of these samples was fitted on.
 
 Is that a good judge? Below are both detectors: AUROC with the anomalies of the split, AUROC of
-damaged samples, and which of the two is kept. Of small digits they are from short fits of the preset
-`quick` (`--epoch-images {epoch_images:,}`) on {few:,} images, with an earlier version of the score,
-and would not be trained on today; of the others, from the default on at most {most:,} samples.
+damaged samples, and which of the two is kept. Of small digits they are from short fits of the
+preset `quick` (`--epoch-images {epoch_images:,}`) on {few:,} images, with an earlier version of the
+score, and would not be trained on today; of the others, from the default on at most {most:,}
+samples.
 """
 
 
