@@ -123,7 +123,7 @@ def _with_history(known: Known) -> list[Row]:
     """Return how the history goes together with each other view on held-out normal samples."""
     if "history" not in known.names:
         return []
-    correlations = np.corrcoef(known.held_out.T)[known.names.index("history")]
+    correlations = np.atleast_2d(np.corrcoef(known.held_out.T))[known.names.index("history")]
     pairs = zip(known.names, correlations, strict=True)
     found = {name: float(value) for name, value in pairs if name != "history"}
     return [{"what": name, "of": "correlation", "value": value} for name, value in found.items()]

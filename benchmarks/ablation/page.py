@@ -113,7 +113,9 @@ def _section(preset: str, rows: list[Row]) -> str:
 
 def _starts(rows: dict[str, list[Row]]) -> str:
     """Return the section on the history with either start of step 3, on the same splits."""
-    anew = rows[STANDARDISED]
+    anew = rows.get(STANDARDISED, [])
+    if not anew:  # not measured yet
+        return ""
     splits = {row["split"] for row in anew}
     before = [row for row in rows["default"] if row["split"] in splits]
     told = [

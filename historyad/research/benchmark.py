@@ -32,7 +32,6 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from historyad.config import PRESETS, make_config
-from historyad.constants import CONSTANTS
 from historyad.data.sources import Source
 from historyad.deploy.ray_cluster import cluster
 from historyad.environment import machine, versions
