@@ -2,25 +2,36 @@
 
     python -m benchmarks.choices.measure [--seeds 1 2] [--choice NAME ...] [--work FOLDER]
 
-Each choice is changed alone, against `BASE`: the method with the settings that the preset `paper`
-had before step 3 was chosen anew, at a size that a processor can afford. Digits of MNIST are
-normal; judged are 5,000 of its test images, and as many of KMNIST and Fashion-MNIST. A row that is
-there is not measured again, and choices of step 3 share a history.
+Each choice is changed alone, against the preset `paper` at a size that a processor can afford.
+Digits of MNIST are normal; judged are 5,000 of its test images, and as many of KMNIST and
+Fashion-MNIST. A row that is there is not measured again, and choices of step 3 share a history.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from benchmarks.choices.inside import (
+    BATCH,
+    Detector,
+    InFull,
+    Inside,
+    MaxPooled,
+    OfTheBatch,
+    Unpadded,
+    cosine,
+    halved,
+)
 from benchmarks.measuring import Row, keep, parser_for
 from benchmarks.pages import ROWS
 from historyad.config import make_config
@@ -28,10 +39,9 @@ from historyad.files import read_rows
 from historyad.judge.metrics import auprc
 from historyad.kinds.damages import add_noise
 from historyad.method.history import History
-from historyad.model.model import Model
 from historyad.randomness import Stream, numpy_generator
 from historyad.research.reproduce.fig6 import SIGMAS
-from historyad.research.reproduce.runs import Recipe, Runs
+from historyad.research.reproduce.runs import Recipe, Runs, first_steps
 
 OUT = ROWS / "choices" / "rows.jsonl"
 
@@ -48,51 +58,95 @@ BASE: dict[str, Any] = {
     "epoch_images": 20_000,
     "mass_tolerance": 1e-2,
     "penalty_interval": 4,
-    "detector_start": "average",
-    "detector_epochs": 3.0,
-    **momenta(0.5, 0.9),
-    **momenta(0.5, 0.9, "detector_"),
 }
 SPLITS = {"kmnist": "mnist-vs-kmnist", "fashion": "mnist-vs-fashion"}
 MOST_IMAGES, NOISY_IMAGES, HISTORY_IMAGES = 5000, 1000, 4000
 Scores = NDArray[np.floating]
 
 
+_OUR = "(.9, .9)"  # momentum of step 3
+_OTHER = {
+    "(.5, .9)": momenta(0.5, 0.9, "detector_"),
+    "(.9, .999)": momenta(0.9, 0.999, "detector_"),
+}
+
+
 @dataclass(frozen=True)
 class Choice:
     """Something that the text leaves open: what it says, what is taken, and what else could be.
 
-    ``every`` are alternatives in how many snapshots there are; ``others`` are settings.
+    ``others`` are settings, ``every`` alternatives in how many snapshots there are, and ``inside``
+    what is no setting.
     """
 
     text: str
     taken: str
     others: dict[str, dict[str, Any]] = field(default_factory=dict)
     every: dict[str, int] = field(default_factory=dict)
+    inside: dict[str, Inside] = field(default_factory=dict)
 
 
 CHOICES = {
-    "momentum of step 1": Choice(
-        'section 3.2: "momentum based optimizers, so that P_G oscillates around P_data"; 4.2: Adam',
-        "(.5, .9)",
-        {"(.9, .999), Adam's own": momenta(0.9, 0.999), "(.9, .9)": momenta(0.9, 0.9)},
-    ),
-    "momentum of step 3": Choice(
-        "4.4: Adam, no more",
-        "(.5, .9)",
+    "start of step 3": Choice(
+        "4.4: the average of the critics, eq. 14",
+        "the average, standardised; (.9, .9)",
         {
-            "(.9, .999), Adam's own": momenta(0.9, 0.999, "detector_"),
-            "(.5, .999)": momenta(0.5, 0.999, "detector_"),
-            "(.9, .9)": momenta(0.9, 0.9, "detector_"),
+            "the average, as it is": {"detector_start": "average"},
+            **{
+                f"the average, as it is; {name}": {"detector_start": "average", **values}
+                for name, values in _OTHER.items()
+            },
+            "random weights": {"detector_start": "random"},
+            "no training": {"detector_start": "untrained"},
         },
     ),
-    "momentum of both": Choice(
-        "as above",
-        "(.5, .9)",
-        {"(.9, .999)": momenta(0.9, 0.999) | momenta(0.9, 0.999, "detector_")},
+    "momentum of step 3": Choice("4.4: Adam, no more", _OUR, _OTHER),
+    "length of step 3": Choice(
+        "not said",
+        "2 epochs",
+        {
+            "half an epoch": {"detector_epochs": 0.5},
+            "1 epoch": {"detector_epochs": 1.0},
+            "5 epochs": {"detector_epochs": 5.0},
+        },
     ),
-    "latent dimensions": Choice(
-        "not said", "64", {"16": {"latent_dim": 16}, "256": {"latent_dim": 256}}
+    "rate of step 3": Choice(
+        "not said; of step 1, 4.2: it begins with 5e-4",
+        "5e-4",
+        {"2e-4": {"detector_learning_rate": 2e-4}, "2e-3": {"detector_learning_rate": 2e-3}},
+    ),
+    "momentum of step 1": Choice(
+        'section 3.2: "momentum based optimizers, so that P_G oscillates around P_data"; 4.2: Adam',
+        "(.9, .999), Adam's own",
+        {"(.5, .9)": momenta(0.5, 0.9), "(.9, .9)": momenta(0.9, 0.9)},
+    ),
+    "kind of pooling": Choice(
+        '4.1: "a classic Convolutional Neural Network for classification, that uses pooling '
+        'downscaling"',
+        "the mean of 2 x 2",
+        inside={"the largest of 2 x 2": Inside(networks=MaxPooled.like)},
+    ),
+    "fall of the learning rate": Choice(
+        '4.2: "decreasing learning rate"',
+        "linear, to 0",
+        inside={
+            "none": Inside(fall=lambda left: 1.0),
+            "halved after each epoch": Inside(fall=halved),
+            "half a cosine, to 0": Inside(fall=cosine),
+        },
+    ),
+    "batch-norm statistics of a snapshot": Choice(
+        "not said",
+        "those of training, kept with it",
+        inside={f"those of {BATCH:,} samples that it makes": Inside(history=OfTheBatch)},
+    ),
+    "precision of a snapshot": Choice(
+        "not said", "half, 16 bits", inside={"32 bits": Inside(history=InFull)}
+    ),
+    "side of the images": Choice(
+        "not said",
+        "28 pixels, padded to 32; convolutions down to 4 x 4",
+        inside={"28 pixels, down to 7 x 7": Inside(networks=Unpadded.like)},
     ),
     "where the parameters sit": Choice(
         "4.1: about 5 M in each network",
@@ -102,39 +156,15 @@ CHOICES = {
             "more in layers: 8, 512": {"width": 8, "hidden": 512},
         },
     ),
+    "latent dimensions": Choice(
+        "not said", "64", {"16": {"latent_dim": 16}, "256": {"latent_dim": 256}}
+    ),
     "batch size": Choice("not said", "64", {"32": {"batch_size": 32}, "128": {"batch_size": 128}}),
-    "critic steps": Choice("not said", "5", {"2": {"critic_steps": 2}}),
-    "weight of the penalty": Choice("not said", "10", {"1": {"gradient_penalty_weight": 1.0}}),
-    "length of step 3": Choice(
-        "not said",
-        "3 epochs",
-        {"1 epoch": {"detector_epochs": 1.0}, "9 epochs": {"detector_epochs": 9.0}},
+    "critic steps": Choice(
+        "not said; 5 in reference [16]", "5", {"2": {"critic_steps": 2}, "1": {"critic_steps": 1}}
     ),
-    "rate of step 3": Choice(
-        "not said; of step 1, 4.2: it begins with 5e-4",
-        "5e-4",
-        {"2e-4": {"detector_learning_rate": 2e-4}, "2e-3": {"detector_learning_rate": 2e-3}},
-    ),
-    "start of step 3": Choice(
-        "4.4: the average of the critics, eq. 14",
-        "the average",
-        {
-            "the average, standardised": {"detector_start": "standardised"},
-            "standardised, (.9, .9)": {
-                "detector_start": "standardised",
-                **momenta(0.9, 0.9, "detector_"),
-            },
-            "standardised, (.9, .999)": {
-                "detector_start": "standardised",
-                **momenta(0.9, 0.999, "detector_"),
-            },
-            "random weights": {"detector_start": "random"},
-            "random weights, (.9, .999)": {
-                "detector_start": "random",
-                **momenta(0.9, 0.999, "detector_"),
-            },
-            "no training": {"detector_start": "untrained"},
-        },
+    "weight of the penalty": Choice(
+        "not said; 10 in reference [16]", "10", {"1": {"gradient_penalty_weight": 1.0}}
     ),
     "width of P_Z' in case 2": Choice(
         '"a wider distribution"',
@@ -145,7 +175,7 @@ CHOICES = {
             "half with deviation 4": {"wide_share": 0.5, "wide_latent": 4.0},
         },
     ),
-    "snapshots of an epoch": Choice("4.3: 50", "50", every={"1": 50, "2": 25}),
+    "snapshots of an epoch": Choice("4.2: 50", "50", every={"1": 50, "2": 25}),
 }
 TAKEN = "as taken"
 
@@ -161,67 +191,103 @@ def main() -> None:
     runs = Runs(arguments.work, Path(arguments.data_root))
     there = {(row["choice"], row["value"], row["seed"]) for row in read_rows(arguments.out)}
     for seed in arguments.seeds:
-        for choice, value, recipe in recipes(arguments.choice, seed):
-            if (choice, value, seed) not in there:
-                found = judge(runs, recipe)
-                keep(arguments.out, {"choice": choice, "value": value, "seed": seed, **found})
+        base = _recipe({}, seed)
+        for name, value, recipe, way in _asked(arguments.choice, seed):
+            if (name, value, seed) not in there:
+                found = _measured(runs, recipe, way)
+                keep(arguments.out, {"choice": name, "value": value, "seed": seed, **found})
+                if runs.key(first_steps(recipe)[0]) != runs.key(first_steps(base)[0]):
+                    runs.forget_history(recipe)  # no other row has it
 
 
-def recipes(choices: list[str], seed: int) -> list[tuple[str, str, Recipe]]:
-    """Return what is fitted, with the name of the choice and of its value; the base first."""
-    found = [(TAKEN, TAKEN, _recipe({}, seed))]
+def _asked(choices: list[str], seed: int) -> Iterator[tuple[str, str, Recipe, Inside | None]]:
+    """Yield names of a choice and of its value, and what is fitted how; the base first."""
+    base = _recipe({}, seed)
+    yield TAKEN, TAKEN, base, None
     for name in choices:
         choice = CHOICES[name]
-        found += [(name, value, _recipe(values, seed)) for value, values in choice.others.items()]
-        found += [(name, value, _recipe({}, seed, every)) for value, every in choice.every.items()]
-    return found
+        for value, settings in choice.others.items():
+            yield name, value, _recipe(settings, seed), None
+        for value, every in choice.every.items():
+            yield name, value, replace(base, every=every), None
+        for value, way in choice.inside.items():
+            yield name, value, base, way
 
 
-def _recipe(values: dict[str, Any], seed: int, every: int = 1) -> Recipe:
-    return Recipe(SPLITS["kmnist"], make_config("paper", seed=seed, **{**BASE, **values}), every)
+def _recipe(values: dict[str, Any], seed: int) -> Recipe:
+    return Recipe(SPLITS["kmnist"], make_config("paper", seed=seed, **{**BASE, **values}))
 
 
-def judge(runs: Runs, recipe: Recipe) -> Row:
+class Judged(Protocol):
+    """D_TV with its history."""
+
+    history: History
+
+    def anomaly_score(self, images: NDArray[np.uint8]) -> Scores:
+        """Return what D_TV says of images as they come, (N,)."""
+
+    def of_prepared(self, images: NDArray[np.uint8]) -> Scores:
+        """Return what D_TV says of images as they are at rest, (N,)."""
+
+
+class _OfRuns:
+    """A detector that is a model, kept in a folder."""
+
+    def __init__(self, runs: Runs, recipe: Recipe) -> None:
+        self.model, self.history = runs.model(recipe), runs.history(recipe)
+        self.anomaly_score = self.model.anomaly_score
+
+    def of_prepared(self, images: NDArray[np.uint8]) -> Scores:
+        """Return what D_TV says of images as they are at rest, (N,)."""
+        scores = self.model.score.of_prepared(images)
+        assert scores is not None
+        return scores
+
+
+def _measured(runs: Runs, recipe: Recipe, way: Inside | None) -> Row:
+    """Fit a detector and judge it."""
+    if way is None:
+        detector = _OfRuns(runs, recipe)
+        return {**judge(detector, runs, recipe), **runs.seconds(recipe)}
+    train = runs.split(recipe.split, recipe.config.seed).train
+    wall, cpu = time.perf_counter(), time.process_time()
+    own = Detector(way, train, recipe.config)
+    seconds = {
+        "fit_wall_seconds": time.perf_counter() - wall,
+        "fit_cpu_seconds": time.process_time() - cpu,
+    }
+    return {**judge(own, runs, recipe), **seconds}
+
+
+def judge(detector: Judged, runs: Runs, recipe: Recipe) -> Row:
     """Return what a detector makes of digits, of what is none, of noise, and of its history.
 
     The total variation is the estimate of eq. 7, on test images and on samples of the history.
     """
-    model, seed = runs.model(recipe), recipe.config.seed
+    seed = recipe.config.seed
     digits = runs.split(recipe.split, seed).normal.samples[:MOST_IMAGES]
-    normal = model.anomaly_score(digits)
-    made = _told_of_history(model, runs.history(recipe))
+    normal = detector.anomaly_score(digits)
+    # Samples that step 3 has not seen.
+    made = detector.of_prepared(detector.history.sample(HISTORY_IMAGES, 2**40))
     row: Row = {
         "total_variation": float(np.clip(made, -1, 1).mean() - np.clip(normal, -1, 1).mean()) / 2,
         "mean_of_digits": float(normal.mean()),
         "mean_of_history": float(made.mean()),
     }
     for name, split in SPLITS.items():
-        others = model.anomaly_score(runs.split(split, seed).anomalous.samples[:MOST_IMAGES])
+        others = detector.anomaly_score(runs.split(split, seed).anomalous.samples[:MOST_IMAGES])
         y = np.repeat([0, 1], [len(normal), len(others)])
         scores = np.concatenate([normal, others])
         row[name], row[f"{name}_normal_positive"] = auprc(y, scores), auprc(1 - y, -scores)
-    noise = [_mean_score(model, digits[:NOISY_IMAGES], sigma, seed) for sigma in SIGMAS]
+    noise = [_mean_score(detector, digits[:NOISY_IMAGES], sigma, seed) for sigma in SIGMAS]
     row["noise_spearman"] = float(spearmanr(SIGMAS, noise).statistic)
     row["strongest_noise"] = noise[-1]
-    return {**row, **runs.seconds(recipe)}
+    return row
 
 
-def _mean_score(model: Model, images: NDArray[np.uint8], sigma: float, seed: int) -> float:
+def _mean_score(detector: Judged, images: NDArray[np.uint8], sigma: float, seed: int) -> float:
     noisy = add_noise(images, 255 * sigma, numpy_generator(seed, Stream.PROBE))
-    return float(model.anomaly_score(noisy).mean())
-
-
-def _told_of_history(model: Model, history: History) -> Scores:
-    """Return what D_TV says of samples of the history."""
-    made = history.sample(HISTORY_IMAGES, 2**40)  # none that step 3 has seen
-    return np.concatenate([_output(model, part) for part in np.split(made, 8)])
-
-
-@torch.inference_mode()
-def _output(model: Model, images: NDArray[np.uint8]) -> Scores:
-    """Return what D_TV says of images of its own size."""
-    found: Scores = model.score.d_tv(model.kind.floats(images, model.score.device)).numpy()
-    return found
+    return float(detector.anomaly_score(noisy).mean())
 
 
 if __name__ == "__main__":

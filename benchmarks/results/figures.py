@@ -8,16 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.pages import Row, grouped
+from benchmarks.pages import BEFORE, Row, grouped
 from historyad.research.markdown import table
 from historyad.research.reproduce.figure import EDGES
 from historyad.research.reproduce.table1 import OF_PAPER, SPLITS
 
+PRESET_SINCE = 14  # version of the model's files from which the preset `paper` has today's step 3
+
 TOY = """### Figures 3 and 4: the toy example
 
 The paper: the histories of oscillating generators cover the data, D_TV follows the Hahn
-decomposition, and the average critic is a "v" around the data. How ours differs is
-[explained here](how-it-works.md#the-toy-figure).
+decomposition, and the average critic is a "v" around the data. The figure is
+[explained here](how-it-works.md#the-toy-figure); other seeds and settings are
+[with the choices](choices.md#the-toy-and-the-v).
 """
 
 TABLE1 = """### Table 1 and figure 1: SVHN as normal
@@ -78,6 +81,14 @@ prevalence of this split, and in brackets what the same scores give at the preva
 official test set. Other methods are measured on the same split by `historyad benchmark --split
 'mnist-80-20-without-*'`.
 """
+
+FIG7_PRESETS = """The preset `paper` as it is:
+
+{today}
+As it was [before](choices.md#step-3-at-full-size), with momenta (.5, .9) in both steps, and our
+default {earlier}; the picture shows these:
+
+{before}"""
 
 FIG8 = """### Figure 8: between two latents
 
@@ -202,6 +213,21 @@ def _where_scores_fall(rows: list[Row], sigmas: list[float]) -> str:
 
 
 def _fig7(rows: list[Row]) -> str:
+    """Return a table, or one of each preset where some digits are of the preset before."""
+    today, before = by_preset(rows)
+    if not today or not before:
+        return _of_digits(rows)
+    return FIG7_PRESETS.format(today=_of_digits(today), before=_of_digits(before), earlier=BEFORE)
+
+
+def by_preset(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Return rows of today's preset `paper`, and those of the preset before."""
+    is_today = [row.get("model_version", 0) >= PRESET_SINCE for row in rows]
+    pairs = list(zip(rows, is_today, strict=True))
+    return [row for row, new in pairs if new], [row for row, new in pairs if not new]
+
+
+def _of_digits(rows: list[Row]) -> str:
     digits = sorted({row["digit"] for row in rows})
     lines = []
     for (method,), group in grouped(rows, "method").items():

@@ -17,9 +17,9 @@ HEAD = """# Results of the paper
 <!-- Written by `python -m benchmarks.results.page` from the rows in docs/rows; do not edit. -->
 
 **In short.** Every table and figure of the paper was reproduced with the paper's own method, from a
-text that leaves some settings open. Its picture holds: the history lies around the data, and the
-detector follows its optimum where that is known. Not all of it does: the average critic is no "v",
-and house numbers against photos [come out as printed](#table-1-and-figure-1-svhn-as-normal) only
+text that leaves [many settings open](choices.md). Its picture holds: the history lies around the
+data, the average critic of the toy is a "v", and the detector follows its optimum where that is
+known. House numbers against photos [come out as printed](#table-1-and-figure-1-svhn-as-normal) only
 where step 3 starts and ends as the text does not say, and a linear method does better. Our default,
 which adds views of its own, stands beside it.
 

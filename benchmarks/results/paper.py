@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.pages import BEFORE, Row, grouped, of_before
-from benchmarks.results.figures import PARTS
+from benchmarks.results.figures import PARTS, by_preset
 from historyad.files import read_rows
 
 HEAD = """## The paper, reproduced
@@ -23,7 +23,6 @@ machine: CPU time is what to compare. Fits that several figures need are counted
 in the whole.
 """
 
-PRESET_SINCE = 14  # version of the model's files from which the preset `paper` has today's step 3
 OLD_PRESET = """The paper's method was measured here with the step 3 that the preset `paper` had
 [before](choices.md#step-3-at-full-size), and momenta (.5, .9) in both steps.
 
@@ -67,12 +66,14 @@ def _section(name: str, folder: Path) -> str:
 
 
 def _earlier(rows: list[Row]) -> str:
+    """Say what was measured before; where only some was, their section says it."""
+    papers = [row for row in rows if row.get("method") not in ("default", "pca-residual")]
+    today, before = by_preset(papers)
+    if today and before:
+        return ""
     ours = [row for row in rows if row.get("method") == "default"]
     said = f"The default was measured here {BEFORE}.\n\n" if of_before(ours) else ""
-    papers = [row for row in rows if row.get("method") not in ("default", "pca-residual")]
-    if any(row.get("model_version", 0) < PRESET_SINCE for row in papers):
-        said += OLD_PRESET
-    return said
+    return said + OLD_PRESET * bool(before)
 
 
 def _commands(rows: list[Row]) -> str:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from benchmarks.pages import PICTURES, ROWS
+from benchmarks.results.figures import by_preset
 from historyad.files import read_rows
 from historyad.research.reproduce.drawing import draw_figure
 from historyad.research.reproduce.everything import FIGURES
@@ -26,8 +27,10 @@ def main() -> None:
         if not rows:
             continue
         full = [row for row in rows if row["size"] == "full"]
+        # A picture is of one preset: of that of which there is more.
+        shown = max(by_preset(full or rows), key=len)
         with TemporaryDirectory() as folder:
-            draw_figure(figure.draw, full or rows, Path(folder) / name)
+            draw_figure(figure.draw, shown, Path(folder) / name)
             with Image.open(Path(folder) / f"{name}.png") as picture:
                 save_webp(picture, PICTURES / f"paper-{name}.webp")
 

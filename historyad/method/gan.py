@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,13 @@ from historyad.method.networks import Critic, Generator, Networks, initialise
 from historyad.randomness import Stream, torch_generator
 
 _ALONE = Session()
+
+Fall = Callable[[float], float]  # of a rate: the share that is left, by that of the training
+
+
+def linear(left: float) -> float:
+    """The paper's "decreasing learning rate" (section 4.2) as we take it: linear, to 0."""
+    return left
 
 
 @dataclass
@@ -41,15 +49,20 @@ class Gan:
 
 
 def record_history(
-    batches: Batches, history: History, session: Session = _ALONE, *, gan: Gan | None = None
+    batches: Batches,
+    history: History,
+    session: Session = _ALONE,
+    *,
+    gan: Gan | None = None,
+    fall: Fall = linear,
 ) -> Gan:
     """Step 1: train a WGAN-GP (eq. 2) on ``batches``, recording snapshots into ``history``.
 
     Progress is counted in images seen by the critic. Training stops when what the history would
     still gain is negligible (`recorded_interval`). Where the ``session`` keeps checkpoints, it
     continues where it was left, and ends in the same bytes. ``gan`` is what to start from, when not
-    from `build_gan`. Several processes train together, in steps that are those of one: rank 0
-    writes, and all end with the same networks and history.
+    from `build_gan`, and ``fall`` how the learning rate falls. Several processes train together, in
+    steps that are those of one: rank 0 writes, and all end with the same networks and history.
     """
     config = history.config
     gan = gan or build_gan(history.networks, config, batches.device)
@@ -58,7 +71,7 @@ def record_history(
 
     start, end = recorded_interval(config)
     for seen in loop.until(end * config.epoch_images):
-        distance = loop.count(gan_step(gan, batches, seen, config))
+        distance = loop.count(gan_step(gan, batches, seen, config, fall))
         if distance is not None:  # a save interval has ended
             if loop.epoch >= start:
                 history.record(loop.images_seen, gan.generator, gan.critic)
@@ -89,13 +102,12 @@ def _generator_rate(config: Config) -> float:
     return config.generator_learning_rate or config.learning_rate
 
 
-def gan_step(gan: Gan, batches: Batches, seen: int, config: Config) -> Tensor:
+def gan_step(gan: Gan, batches: Batches, seen: int, config: Config, fall: Fall = linear) -> Tensor:
     """Take the step that follows ``seen`` images; return the critic's estimate of the distance.
 
-    The generator follows at every ``critic_steps``-th step. The learning rate falls to 0.
+    The generator follows at every ``critic_steps``-th step.
     """
-    left = 1 - seen / (config.n_epochs * config.epoch_images)
-    left = max(0.0, left)
+    left = fall(max(0.0, 1 - seen / (config.n_epochs * config.epoch_images)))
     set_learning_rate(gan.critic_optimizer, config.learning_rate * left)
     set_learning_rate(gan.generator_optimizer, _generator_rate(config) * left)
     step = seen // config.batch_size

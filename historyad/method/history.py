@@ -152,7 +152,7 @@ class History:
             return
         file = f"{images_seen:012d}.safetensors"
         tensors = {
-            f"{role}.{name}": _compact(name, tensor)
+            f"{role}.{name}": self.compact(name, tensor)
             for role, network in (("generator", generator), ("critic", critic))
             for name, tensor in network.state_dict().items()
         }
@@ -166,6 +166,12 @@ class History:
         sha256 = save_tensors(self.path / file, tensors)
         self.snapshots.append(Snapshot(images_seen, file, sha256))
         self._write_manifest()
+
+    @staticmethod
+    def compact(name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor of a network as a snapshot keeps it."""
+        keep = not tensor.is_floating_point() or name.endswith(("running_mean", "running_var"))
+        return tensor if keep else tensor.half()
 
     def rewind(self, images_seen: int) -> None:
         """Drop the snapshots after ``images_seen``: training, resumed there, records them anew."""
@@ -253,11 +259,6 @@ class History:
     def _write_manifest(self) -> None:
         snapshots = [asdict(snapshot) for snapshot in self.snapshots]
         save_json(self.path / "manifest.json", {"version": _VERSION, "snapshots": snapshots})
-
-
-def _compact(name: str, tensor: Tensor) -> Tensor:
-    keep = not tensor.is_floating_point() or name.endswith(("running_mean", "running_var"))
-    return tensor if keep else tensor.half()
 
 
 def _split(rows: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:

@@ -123,8 +123,9 @@ def _drawing_nothing(build: Callable[..., T]) -> Callable[..., T]:
 
 @dataclass(frozen=True)
 class ImageNetworks:
-    """Convolutions, for images (channels, side, side) with a side of 4 times a power of two.
+    """Convolutions, for images (channels, side, side).
 
+    The side is that of the coarsest grid times a power of two.
     At rest, images are uint8 (N, side, side, channels); networks see float32 (N, channels, side,
     side) in [-1, 1], laid out channels last.
     """
@@ -133,6 +134,7 @@ class ImageNetworks:
     width: int
     hidden: int
     latent_dim: int
+    coarsest: int = COARSEST
 
     def reshaped(self, shape: Shape) -> ImageNetworks:
         """Return networks of the same sizes for samples of another ``shape``."""
@@ -145,26 +147,26 @@ class ImageNetworks:
 
     @property
     def _channels(self) -> list[int]:
-        """The critic's channels after each halving, from the image down to 4 x 4."""
-        halvings = int(math.log2(self.shape[1] // COARSEST))
+        """The critic's channels after each halving, from the image down to the coarsest."""
+        halvings = int(math.log2(self.shape[1] // self.coarsest))
         return [self.width * 2**level for level in range(halvings)]
 
     @_drawing_nothing
     def critic(self) -> Critic:
-        """Return a critic: convolutions that halve the image down to 4 x 4, then two layers."""
+        """Return a critic: convolutions that halve the image, then two layers."""
         channels = [self.shape[0], *self._channels]
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(channels):
             layers += [PooledConv2d(n_in, n_out), _activation()]
-        return Critic(nn.Sequential(*layers), channels[-1] * COARSEST**2, self.hidden)
+        return Critic(nn.Sequential(*layers), channels[-1] * self.coarsest**2, self.hidden)
 
     @_drawing_nothing
     def generator(self) -> Generator:
         """Return a generator: two layers, then transposed convolutions; images lie in [-1, 1]."""
         channels = [*reversed(self._channels), self.shape[0]]
         layers = _dense_block(self.latent_dim, self.hidden)
-        layers += _dense_block(self.hidden, channels[0] * COARSEST**2)
-        layers += [nn.Unflatten(1, (channels[0], COARSEST, COARSEST))]
+        layers += _dense_block(self.hidden, channels[0] * self.coarsest**2)
+        layers += [nn.Unflatten(1, (channels[0], self.coarsest, self.coarsest))]
         for n_in, n_out in itertools.pairwise(channels[:-1]):
             layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1)]
             layers += [WholeBatchNorm2d(n_out), _activation()]

@@ -560,12 +560,27 @@ def test_damaged_gzip_and_unequal_counts(tmp_path):
         open_source("mnist:test", data_root=tmp_path)
 
 
-def test_svhn_from_the_authors_file(tmp_path):
+@pytest.mark.parametrize("folder", ["", "svhn", "SVHN"])
+def test_svhn_from_the_authors_files(tmp_path, folder):
+    (tmp_path / folder).mkdir(exist_ok=True)
     images = random_pixels(3, 32, 32, 3)
-    savemat(tmp_path / "train_32x32.mat", {"X": np.moveaxis(images, 0, -1), "y": [[1], [10], [5]]})
+    for part, found in (("train", images), ("test", images[::-1])):
+        content = {"X": np.moveaxis(found, 0, -1), "y": [[1], [10], [5]]}
+        savemat(tmp_path / folder / f"{part}_32x32.mat", content)
     source = open_source("svhn", data_root=tmp_path)
     assert (source.samples == images).all()
     assert source.labels.tolist() == [1, 0, 5]
+    assert (open_source("svhn:test", data_root=tmp_path).samples == images[::-1]).all()
+
+
+def test_official_svhn_goes_before_a_part_of_it(tmp_path):
+    (tmp_path / "svhn").mkdir()
+    part, whole = random_pixels(2, 32, 32, 3), random_pixels(3, 32, 32, 3)
+    np.savez(tmp_path / "svhn/train.npz", images=part, labels=np.array([1, 2]))
+    assert (open_source("svhn", data_root=tmp_path).samples == part).all()
+    content = {"X": np.moveaxis(whole, 0, -1), "y": [[1], [10], [5]]}
+    savemat(tmp_path / "svhn/train_32x32.mat", content)
+    assert (open_source("svhn", data_root=tmp_path).samples == whole).all()
 
 
 def test_cifar10_from_the_authors_binary_files(tmp_path):

@@ -189,6 +189,23 @@ def test_generator_steps_and_the_falling_learning_rate(
     np.testing.assert_allclose(rates, np.outer(left, both))
 
 
+def test_the_rate_falls_as_asked(images, tmp_path):
+    config = tiny_config()
+    batches = batches_of(images, config)
+    shares = []
+
+    def none(left):
+        shares.append(left)
+        return 0.0
+
+    gan = build_gan(batches.networks, config, "cpu")
+    before = weights_of(gan.critic)
+    record_history(batches, history_for(batches, config, tmp_path), gan=gan, fall=none)
+    assert same(before, weights_of(gan.critic))
+    assert shares[0] == 1
+    assert shares == sorted(shares, reverse=True)
+
+
 def test_the_optimisers_have_the_momenta_of_the_config():
     config = tiny_config(momentum=0.25, square_momentum=0.75)
     gan = build_gan(networks_for((1, 8, 8), config), config, "cpu")

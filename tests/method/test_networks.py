@@ -97,6 +97,12 @@ def test_networks_of_another_shape_keep_their_sizes():
         assert networks_of(shape).reshaped(other) == networks_of(other)
 
 
+def test_another_coarsest_grid_takes_images_of_28_pixels():
+    networks = ImageNetworks((1, 28, 28), 4, 8, 3, coarsest=7)
+    assert networks.generator()(torch.zeros(2, 3)).shape == (2, 1, 28, 28)
+    assert networks.critic()(torch.zeros(2, 1, 28, 28)).shape == (2,)
+
+
 def test_the_paper_preset_has_about_5_million_parameters_in_each_network():
     networks = ImageNetworks.of((1, 32, 32), make_config("paper"))
     for network in (networks.generator(), networks.critic()):
