@@ -148,7 +148,8 @@ class Constants:
     longest_window: int = 300
     fewest_windows: int = 6  # one after the other, in a series of which the window is chosen
     clear_period: float = 0.2  # autocorrelation at a lag that is one
-    windows_in_one: int = 8  # that begin within one, unless a stride is set
+    windows_in_one: int = 8  # that begin within one, at least, unless a stride is set
+    windows_learnt: int = 2000  # of a series, at least, where they can begin so close together
     reaches_of_a_block: int = 4  # windows' lengths in a block that is held out
     window_values: int = 1024  # at most, of a window that distances are taken between
     flat_window: float = 0.05  # deviation, in spreads of the series; what has less shows nothing

@@ -92,7 +92,8 @@ class Config:
     )
     stride: int = _setting(
         0,
-        "Steps from one window of a series to the next. 0 takes an eighth of the window.",
+        "Steps from one window of a series to the next. 0 takes an eighth of the window or less "
+        "and, to learn from a short series, so few that there are some 2,000 windows.",
         low=0,
         high=100_000,
     )

@@ -88,7 +88,7 @@ def measure_series(data: Labelled, method: str, seed: int) -> list[Row]:
     """Return how well ``method`` finds the anomalous steps that it has not learnt from."""
     rest = slice(data.n_train, None)
     window = usual_window(data.steps[: data.n_train])
-    train = in_windows(open_source(data.steps[: data.n_train]), window, 0)
+    train = in_windows(open_source(data.steps[: data.n_train]), window, 0, to_learn=True)
     every = in_windows(open_source(data.steps), window, 0)
     started = time.perf_counter()
     scores_of, settings = scorer(method, train, seed)
@@ -119,14 +119,14 @@ def measure_bearings(
 ) -> list[Row]:
     """Return how well ``method`` tells windows of each fault from normal ones."""
 
-    def opened(signal: Array) -> Source:
-        source = in_windows(open_source(signal), BEARING_WINDOW, stride)
+    def opened(signal: Array, *, to_learn: bool = False) -> Source:
+        source = in_windows(open_source(signal), BEARING_WINDOW, stride, to_learn=to_learn)
         if loudness == "equal":
             equal = z_normalised(source.samples).astype(np.float32)
             return source.__class__(**{**vars(source), "samples": equal})
         return source
 
-    scores_of, settings = scorer(method, opened(signals.train), seed)
+    scores_of, settings = scorer(method, opened(signals.train, to_learn=True), seed)
     normal = scores_of(opened(signals.normal).samples)
     rows = []
     for fault, signal in signals.faults.items():

@@ -25,12 +25,12 @@ GAP = 5.0  # usual steps of time, from which on some are missing
 _REMEMBERED = 99  # of them, by which the usual one is known
 
 
-def in_windows(source: Source, length: int | str, stride: int) -> Source:
+def in_windows(source: Source, length: int | str, stride: int, *, to_learn: bool = False) -> Source:
     """Return the windows of a series, whose steps are the rows of ``source``, as samples.
 
     A ``length`` of 0 leaves the rows as they are, and so does a source that is in windows. "auto"
-    is what suits the series, and a ``stride`` of 0 the usual one. Raises InputError for what is no
-    series, or too short a one.
+    is what suits the series, and a ``stride`` of 0 the usual one, of windows ``to_learn`` from that
+    of these. Raises InputError for what is no series, or too short a one.
     """
     if not length or source.series is not None:
         return source
@@ -44,7 +44,8 @@ def in_windows(source: Source, length: int | str, stride: int) -> Source:
             f"{source.description} holds {n_steps:,} step{'s' * (n_steps != 1)}, and a window has "
             f"{length:,}: give a longer series, or fit with a smaller window"
         )
-    stride = stride or usual_stride(length)
+    usual = learnt_stride(length, n_steps) if to_learn else usual_stride(length)
+    stride = stride or usual
     windows = sliding_window_view(source.samples, length, axis=0).transpose(0, 2, 1)[::stride]
     starts = stride * np.arange(len(windows))
     return replace(
@@ -58,8 +59,26 @@ def in_windows(source: Source, length: int | str, stride: int) -> Source:
 
 
 def usual_stride(length: int) -> int:
-    """Return how many steps apart windows of so many begin, unless it is set."""
-    return max(1, length // CONSTANTS.windows_in_one)
+    """Return how many steps apart windows of so many begin that are scored, unless it is set.
+
+    That is a power of two, so that windows that were learnt from are among them.
+    """
+    return _power_of_two(length // CONSTANTS.windows_in_one)
+
+
+def learnt_stride(length: int, n_steps: int) -> int:
+    """Return how many steps apart windows begin that are learnt from, unless it is set.
+
+    In a short series they are closer together than those that are scored, and so many, and begin at
+    so many places of whatever repeats itself, that new ones are like some of them.
+    """
+    close = _power_of_two((n_steps - length) // CONSTANTS.windows_learnt)
+    return min(close, usual_stride(length))
+
+
+def _power_of_two(n: int) -> int:
+    """Return the largest that is no larger, 1 where there is none."""
+    return 1 << max(0, n.bit_length() - 1)
 
 
 def _refuse_holes(source: Source) -> None:

@@ -101,7 +101,7 @@ def as_samples(source: Source, config: Config) -> tuple[Source, Config]:
 
     Raises InputError for a window of images, or of a series that is shorter than it.
     """
-    found = in_windows(source, config.window, config.stride)
+    found = in_windows(source, config.window, config.stride, to_learn=True)
     if found.series is None:
         return found, config
     stride = config.stride if source.series is None else found.series.stride

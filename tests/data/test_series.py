@@ -33,6 +33,17 @@ def test_windows_are_the_stretches_of_a_series():
 def test_one_window_follows_another_after_an_eighth_of_it_unless_a_stride_is_set():
     assert windows_of(np.zeros((100, 1)), 32).series.stride == 4
     assert windows_of(np.zeros((100, 1)), 5).series.stride == 1
+    assert windows_of(np.zeros((100, 1)), 56).series.stride == 4  # windows learnt from are among
+
+
+def test_of_a_short_series_windows_to_learn_from_begin_closer_together():
+    def stride(n_steps, length, asked=0):
+        steps = open_source(np.zeros((n_steps, 1)))
+        return in_windows(steps, length, asked, to_learn=True).series.stride
+
+    assert stride(3000, 320) == 1
+    assert [stride(320 + 2000 * n, 320) for n in (1, 8, 15, 16, 32, 100)] == [1, 8, 8, 16, 32, 32]
+    assert stride(3000, 320, asked=40) == 40
 
 
 def test_rows_that_stand_alone_and_windows_stay_as_they_are():

@@ -64,7 +64,7 @@ def test_the_window_is_chosen_and_kept(detector, tmp_path, spoilt):
     loaded = HistoryAD.load(tmp_path)
     assert loaded.n_features_in_ == 2
     np.testing.assert_array_equal(loaded.anomaly_score(spoilt), detector.anomaly_score(spoilt))
-    assert Model.load(tmp_path).calibration.reach == 8
+    assert Model.load(tmp_path).calibration.reach == 40  # windows of 40 steps, one apart
 
 
 def test_p_values_of_a_new_normal_series_keep_their_promise(detector):
