@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from historyad.data.arrays import Labels, Samples
 from historyad.data.digests import digests
 from historyad.data.images import Check, Pixels
+from historyad.data.sounds import SOUNDS
 from historyad.data.streams import ImageStream, any_shape
 from historyad.data.tables import Levels
 from historyad.errors import InputError
@@ -120,6 +121,11 @@ class Source:
             "unreadable": len(self.unreadable),
             **({} if self.channels is None else {"channels": self.channels}),
         }
+
+    @property
+    def are_sounds(self) -> bool:
+        """Whether samples are pictures of recordings."""
+        return self.kind == "image" and self.names[0].lower().endswith(SOUNDS)
 
     @property
     def at_once(self) -> int:

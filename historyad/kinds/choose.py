@@ -18,6 +18,7 @@ from historyad.kinds.columns import Columns
 from historyad.kinds.crops import Crops
 from historyad.kinds.features import Features
 from historyad.kinds.kind import Kind, Samples, by, is_absurd
+from historyad.kinds.sounds import Sounds
 from historyad.kinds.whole import Whole
 from historyad.kinds.windows import Windows
 
@@ -25,7 +26,7 @@ _PATCH, _SCALES = 32, 2  # that suit most images with small defects
 
 _LARGE = 64  # pixels each way, from which "auto" takes a backbone
 
-_ALL: tuple[type[Kind], ...] = (Whole, Crops, Features, Columns, Windows)
+_ALL: tuple[type[Kind], ...] = (Whole, Sounds, Crops, Features, Columns, Windows)
 _KINDS = {kind.name: kind for kind in _ALL}
 _OF_NUMBERS: dict[int, type[Columns]] = {1: Columns, 2: Windows}  # by the axes of a sample
 
@@ -39,10 +40,13 @@ def choose_kind(samples: Samples, config: Config, rows: NDArray[np.intp] | None 
     return which_kind(samples, config).learnt_from(samples, rows)
 
 
-def which_kind(samples: Samples, config: Config, levels: Levels = ()) -> Kind:
+def which_kind(
+    samples: Samples, config: Config, levels: Levels = (), *, are_sounds: bool = False
+) -> Kind:
     """Return the kind that shapes and settings ask for, which has learnt nothing yet.
 
-    ``levels`` are the texts that the values of each column number, where there are any.
+    ``levels`` are the texts that the values of each column number, where there are any;
+    ``are_sounds`` says that images are pictures of recordings.
     """
     shape = _shape_of(samples)
     if is_absurd(shape):  # which no model is loaded for
@@ -59,7 +63,7 @@ def which_kind(samples: Samples, config: Config, levels: Levels = ()) -> Kind:
     if config.backbone != "none":
         return Features.choose(shape, config, _longest(samples))
     if not config.patch:
-        return Whole.choose(shape, config.image_size)
+        return (Sounds if are_sounds else Whole).choose(shape, config.image_size)
     if isinstance(samples, Images):
         _check_sizes(samples, Crops(shape, config.patch, config.scales))
     return Crops.choose(shape, config)

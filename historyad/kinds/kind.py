@@ -6,6 +6,7 @@ kind       samples, and how they are seen
 `whole`    images (N, H, W, C), each placed on a square grid
 `crops`    images (N, H, W, C) of any size, seen in crops at several scales
 `features` images (N, H, W, C) of any size, seen in the cells of a frozen network's maps
+`sounds`   pictures of recordings, as `whole`, with a view of their spectrum
 `columns`  vectors (N, F), each column centred and scaled robustly
 `windows`  windows of a series (N, steps, channels), each channel centred and scaled robustly
 =========  =======================================================================================

@@ -78,7 +78,8 @@ def plan_fit(
     groups = groups_of(source, config.group or None)
     ranks.agree_on_fit(config, source.fingerprint)
     check_usable(source)
-    kind, suspects = which_kind(source.samples, config, source.levels), []
+    kind = which_kind(source.samples, config, source.levels, are_sounds=source.are_sounds)
+    suspects: list[Suspect] = []
     if config.contamination:  # what a run has set aside stays so
         suspects = list(known) or find_suspects(kind.learnt_from(source.samples), source, config)
     kept = np.setdiff1d(np.arange(len(source)), [one.row for one in suspects])

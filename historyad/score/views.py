@@ -11,6 +11,7 @@ view           what it says of a sample
 `edges`        images: the same, of edges instead of grey values, and by moves of twice that length
 `gaussian`     distance to a Gaussian; for an image, less twice that of those near by
 `simplicity`   images: minus the logarithm of a coarser such distance: how much plainer than normal
+`spectrum`     recordings: distance to the nearest normal ones by mean and deviation of each band
 `smoothness`   images: minus the logarithm of the mean difference of neighbouring pixels
 =============  =================================================================================
 
