@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-BEARING_WINDOW, BEARING_STRIDE = 2400, 300  # .2 s at 12 kHz
+BEARING_WINDOW = 2400  # .2 s at 12 kHz
+_LEARNT, _NEW = 20_160, 100_000  # steps of a steady series: two weeks of minutes, and ten
 _SKAB_NORMAL = 400  # steps, as its authors take
 _MOST_LEARNT = 0.5  # of a series of NAB
 _HALF = 0.5  # of the normal signal of bearings
@@ -80,3 +81,15 @@ def bearings_of(root: Path) -> Bearings:
     found = {path.stem: np.load(path) for path in sorted(folder.glob("*_race_*.npy"))}
     faults = {name: signal for name, signal in found.items() if signal.ndim == normal.ndim}
     return Bearings(normal[:middle], normal[middle:], faults)
+
+
+def steady(seed: int) -> tuple[Array, Array]:
+    """Return two stretches, (steps, 3) each, of a pump that always runs alike."""
+    random = np.random.default_rng(seed)
+    n = _LEARNT + _NEW
+    turn = 2 * np.pi * np.arange(n) / 45
+    flow = 30 + 5 * np.sin(turn) + random.normal(0, 0.5, n)
+    pressure = 4 + 0.3 * np.cos(turn) + random.normal(0, 0.05, n)
+    heat = 60 + random.normal(0, 0.2, n)
+    steps = np.stack([flow, pressure, heat], 1)
+    return steps[:_LEARNT], steps[_LEARNT:]

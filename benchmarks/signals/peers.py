@@ -49,12 +49,37 @@ def neighbours(train: Array, seed: int) -> Scores:
     return lambda windows: nearest.kneighbors(_flat(windows))[0].mean(1)
 
 
+def largest_z_score(train: Array, seed: int) -> Scores:
+    """One number of a window: its value that is furthest from the mean, in deviations."""
+    return lambda windows: np.abs(windows).max((1, 2))
+
+
+def rolling_mean(train: Array, seed: int) -> Scores:
+    """One number of a window: how far its mean is from that of all, mean over the channels."""
+    return lambda windows: np.abs(windows.mean(1)).mean(1)
+
+
+def change(train: Array, seed: int) -> Scores:
+    """One number of a window: how far its mean change from step to step is from the usual one."""
+
+    def changes(windows: Array) -> Array:
+        found: Array = np.abs(np.diff(windows, axis=1)).mean(1)
+        return found
+
+    usual = np.median(changes(train), 0)
+    return lambda windows: np.abs(changes(windows) - usual).mean(1)
+
+
 PEERS: dict[str, Callable[[Array, int], Scores]] = {
     "isolation forest": isolation_forest,
     "sub-PCA": sub_pca,
     "matrix profile": matrix_profile,
     "5 neighbours": neighbours,
+    "largest z-score": largest_z_score,
+    "rolling mean": rolling_mean,
+    "change": change,
 }
+DRAWING = ("isolation forest",)  # at random: the others are the same for all seeds
 
 
 def z_normalised(windows: Array) -> Array:
