@@ -99,7 +99,7 @@ def test_only_kinds_and_data_ask_what_kind_of_input_there_is():
             continue
         asked = re.search(ASKED, path.read_text())
         assert not asked, f"{name} asks {asked[0]}"
-        names = ("whole", "crops", "features", "columns", "windows", "images")
+        names = ("whole", "sounds", "crops", "features", "columns", "windows", "images")
         kinds = {f"kinds.{kind}" for kind in names}
         assert not kinds.intersection(imported_by(path)), name
 

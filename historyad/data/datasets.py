@@ -59,6 +59,7 @@ from historyad.data.in_memory import (
 from historyad.data.named_sets import SETS, find_files
 from historyad.data.series import check_times
 from historyad.data.shards import Shards, find_shards
+from historyad.data.sounds import rate_of_all
 from historyad.data.sources import Source
 from historyad.data.streams import Names
 from historyad.data.tables import Roles
@@ -259,7 +260,8 @@ def _open_file(path: Path, key: str, labels: str, description: str, wanted: Want
     if kind in SUFFIXES:
         image = decode_image(path, side=wanted.mixed, channels=wanted.channels)
         if not wanted.any_size:
-            return Source("image", image[None], [path.name], description)
+            rate = rate_of_all([path])
+            return Source("image", image[None], [path.name], description, rate=rate)
         names, samples = collect([(path.name, image)], skip_unreadable=wanted.skip_unreadable)
         return Source("image", samples, names, description, unreadable=noted(samples, []))
     if kind == ".npy":

@@ -17,6 +17,7 @@ from historyad.data.arrays import Samples
 from historyad.data.folders import describe, look_into
 from historyad.data.images import SUFFIXES
 from historyad.data.in_memory import collect
+from historyad.data.sounds import rate_of_all
 from historyad.data.sources import Source, alike, gather
 from historyad.data.streams import Files, FolderFiles, ImageStream
 from historyad.data.tables import Roles
@@ -69,6 +70,7 @@ def open_files(
         description,
         unreadable=stream.unreadable,
         left_out=files.left_out,
+        rate=rate_of_all(files.paths) if isinstance(files, FolderFiles) else None,
     )
 
 

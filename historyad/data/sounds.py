@@ -18,6 +18,9 @@ High bands are at the top. What is said of a picture, also where it is odd, is s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -28,8 +31,10 @@ from historyad.extras import require
 
 SOUNDS = (".wav",)
 HEAD = 12  # bytes of a file that say whether it is one
+_HEADER = 1 << 12  # bytes in which its rate stands
 SIDE = 64  # bands, and parts of the time
 _HIGHEST = 8000.0  # Hz
+FULL_RATE = 16_000  # Hz, from which on all of that is heard
 _FRAME = 0.025  # seconds
 _SHORTEST = 0.01
 _STEP = 10.0  # Hz between two frequencies of a spectrum, at most
@@ -42,6 +47,49 @@ _FRAMES_AT_ONCE = 1 << 10
 def is_sound(head: bytes) -> bool:
     """Whether a file that begins with these bytes is a recording."""
     return head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE"
+
+
+def heard_rate(head: bytes) -> int | None:
+    """Return the rate in Hz of a recording by its first bytes, at most `FULL_RATE`; None of others.
+
+    Of a lower one, high bands of the picture are silent.
+    """
+    head = head[:_HEADER]
+    place = head.find(b"fmt ", 12)
+    if not is_sound(head) or not 0 < place <= len(head) - 16:
+        return None
+    return min(int.from_bytes(head[place + 12 : place + 16], "little"), FULL_RATE)
+
+
+def rate_of_all(paths: Sequence[Path]) -> int | None:
+    """Return the `heard_rate` of recordings, None where there are none.
+
+    InputError where it is not the same of all. What cannot be read has none.
+    """
+    found: dict[int, Path] = {}
+    for path in paths:
+        if path.suffix.lower() not in SOUNDS:
+            continue
+        with suppress(OSError), path.open("rb") as file:
+            if rate := heard_rate(file.read(_HEADER)):
+                found.setdefault(rate, path)
+    if len(found) > 1:
+        (low, one), (high, other) = sorted(found.items())[:2]
+        raise InputError(
+            f"{one.name} is at {low:,} Hz and {other.name} at {high:,} Hz: nothing above "
+            f"{low // 2:,} Hz is heard of the first, and that alone would tell them apart; bring "
+            "all to one rate"
+        )
+    return next(iter(found), None)
+
+
+def check_rate(rate: int | None, fitted: int | None, what: str) -> None:
+    """Raise InputError for recordings, ``what``, at another rate than those that were fitted on."""
+    if rate and fitted and rate != fitted:
+        raise InputError(
+            f"{what} is at {rate:,} Hz, and the detector was fitted on recordings at {fitted:,} Hz "
+            f"or more: bring it to that rate, or fit on recordings that are at {rate:,} Hz, too"
+        )
 
 
 def read_sound(stream: BinaryIO, name: str, *, max_samples: int) -> NDArray[np.uint8]:

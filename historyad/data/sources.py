@@ -61,7 +61,7 @@ class Source:
     ``levels`` the texts that the values of a column number, where one of them is of texts, and
     ``groups`` the N keys of what each sample belongs to, empty where a table did not say.
     ``left_out`` counts by reason what else was in a folder. ``channels`` is what its images were
-    made alike in: 1, all grey, or 3, all colour.
+    made alike in: 1, all grey, or 3, all colour. ``rate`` is that of recordings in Hz, as heard.
     """
 
     kind: SourceKind
@@ -77,6 +77,7 @@ class Source:
     left_out: dict[str, int] = field(default_factory=dict)
     channels: int | None = None
     series: Series | None = None
+    rate: int | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -120,6 +121,7 @@ class Source:
             "n": len(self),
             "unreadable": len(self.unreadable),
             **({} if self.channels is None else {"channels": self.channels}),
+            **({} if self.rate is None else {"rate": self.rate}),
         }
 
     @property

@@ -97,30 +97,30 @@ class FolderFiles:
 
     def __init__(self, folder: Path, found: Contents) -> None:
         self._folder = folder
-        self._paths = found.images
+        self.paths = found.images
         self.left_out, self.closed = found.left_out, found.closed
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def name(self, number: int) -> str:
         """Return the path within the folder."""
-        return self._paths[number].relative_to(self._folder).as_posix()
+        return self.paths[number].relative_to(self._folder).as_posix()
 
     def read(self, number: int) -> Path:
         """Return the path."""
-        return self._paths[number]
+        return self.paths[number]
 
     def part(self, rows: slice) -> FolderFiles:
         """Return some of the files; what has no row is of row 0, as in `Source.unreadable_in`."""
         closed = [] if rows.start else self.closed
-        return FolderFiles(self._folder, Contents(self._paths[rows], {}, closed))
+        return FolderFiles(self._folder, Contents(self.paths[rows], {}, closed))
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all names and sizes."""
         digest = hashlib.sha256()
-        for number, path in enumerate(self._paths):
+        for number, path in enumerate(self.paths):
             digest.update(f"{printable(self.name(number))} {_size_of(path)}\n".encode())
         return digest.hexdigest()
 

@@ -17,6 +17,7 @@ from historyad.data.columns import align
 from historyad.data.digests import are_among
 from historyad.data.images import Pixels
 from historyad.data.series import in_windows
+from historyad.data.sounds import check_rate
 from historyad.data.sources import Source
 from historyad.kinds.kind import Kind
 from historyad.method.networks import count_parameters
@@ -84,6 +85,12 @@ class Model:
         return found if found in (1, 3) else None
 
     @property
+    def rate(self) -> int | None:
+        """Rate in Hz of the recordings of the fit, as they are heard."""
+        found = self.source.get("rate")
+        return found if type(found) is int else None
+
+    @property
     def n_folds(self) -> int | None:
         """Of so many folds are the scores that it was calibrated on, of detectors of the others.
 
@@ -105,6 +112,7 @@ class Model:
 
         Raises InputError where that cannot be.
         """
+        check_rate(source.rate, self.rate, source.description)
         columns = align(source, self.feature_names, self.kind.levels)
         return in_windows(columns, self.config.window, self.config.stride)
 

@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
+from serving import serving
 
 from historyad import HistoryAD, open_source
 from historyad.cli import main
@@ -132,6 +133,49 @@ def test_a_folder_of_recordings_is_a_source(folders, tmp_path, capsys):
     options = ["--maps", str(tmp_path / "maps"), "--out", str(tmp_path / "scores.csv")]
     assert main(["score", str(tmp_path / "run"), str(folders / "odd"), *options]) == 0
     assert (tmp_path / "maps" / "0.wav.png").exists()
+
+
+def test_voices_are_told_by_their_spectrum(folders):
+    model = HistoryAD(preset="instant").fit(folders / "normal").model_
+    assert model.kind.name == "sounds"
+    assert model.view_names[-1] == "spectrum"
+    fresh, odd = (open_source(folders / name).samples for name in ("fresh", "odd"))
+    views = [model(part, views=True).views["spectrum"] for part in (fresh, odd)]
+    assert auroc(np.repeat([0, 1], 20), np.concatenate(views)) > 0.98
+    late = np.roll(fresh, 20, axis=2)  # the same sounds at other times
+    np.testing.assert_allclose(model(late, views=True).views["spectrum"], views[0], atol=1e-3)
+
+
+def test_recordings_of_one_rate_are_learnt_from_and_scored(folders, tmp_path, capsys):
+    mixed, run, low = tmp_path / "mixed", tmp_path / "run", tmp_path / "low"
+    mixed.mkdir()
+    low.mkdir()
+    written(low / "0.wav", sine(220, rate=8000), 8000)
+    written(mixed / "0.wav", sine(220, rate=8000), 8000)
+    for i, rate in enumerate((16_000, 44_100), 1):
+        written(mixed / f"{i}.wav", sine(220, rate=rate), rate)
+    said = "0.wav is at 8,000 Hz and 1.wav at 16,000 Hz: nothing above 4,000 Hz is heard of the"
+    with pytest.raises(InputError, match=said):
+        open_source(mixed)
+    assert main(["fit", str(mixed), "--out", str(run)]) == 2
+    assert said in capsys.readouterr().err
+    (mixed / "0.wav").unlink()
+    assert open_source(mixed).rate == 16_000  # of what is more, no more is heard
+    HistoryAD(preset="instant").fit(folders / "normal").save(run)
+    for command in (["score", str(run), str(low)], ["score", str(run), str(low / "0.wav")]):
+        assert main(command) == 2
+        assert (
+            "is at 8,000 Hz, and the detector was fitted on recordings at 16,000 Hz or more: "
+            in (capsys.readouterr().err)
+        )
+    detector, high = HistoryAD.load(run), (folders / "normal" / "0.wav").read_bytes()
+    with pytest.raises(InputError, match="bring it to that rate, or fit on recordings that are"):
+        detector.anomaly_score(low)
+    with serving(detector.model_) as client:
+        for data, status in (((low / "0.wav").read_bytes(), 422), (high, 200)):
+            answer = client.post("/score", files=[("files", ("0.wav", data))])
+            assert answer.status_code == status
+            assert ("0.wav is at 8,000 Hz" in answer.text) == (status == 422)
 
 
 def test_without_the_extra_one_is_told(monkeypatch):

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from benchmarks.signals.data import bearings_of, series_of
-from benchmarks.signals.measure import measure_series
+from benchmarks.signals.measure import measure_series, uniformity
 from benchmarks.signals.peers import PEERS, z_normalised
 from benchmarks.signals.vus import faded, intervals_of, range_auc_pr, vus_pr
 
@@ -61,11 +61,31 @@ def test_peers_find_a_window_unlike_all_others():
     train = np.sin(np.arange(300) / 3 + 6 * random.random((300, 1)))[:, :24, None]
     odd = np.sign(train[:1])
     for name, peer in PEERS.items():
+        if name in ("rolling mean", "change"):  # one number each
+            continue
         scores_of = peer(train[:250] + 0.05 * random.standard_normal((250, 24, 1)), 0)
         assert (
             scores_of(5 * odd + 3 * (np.arange(24)[:, None] > 12))[0]
             > scores_of(train[250:] + 0.05 * random.standard_normal((50, 24, 1))).max()
         ), name
+
+
+def test_one_number_of_a_window_is_its_largest_value_its_mean_or_its_change():
+    train = np.random.default_rng(0).standard_normal((200, 24, 2))
+    flat, shifted, spiked = np.zeros((1, 24, 2)), train[:1] + 2, train[:1].copy()
+    spiked[0, 3, 1] = 9
+    for name, odd in (("change", flat), ("rolling mean", shifted), ("largest z-score", spiked)):
+        scores_of = PEERS[name](train, 0)
+        assert scores_of(odd)[0] > scores_of(train).max(), name
+
+
+def test_p_values_of_windows_that_share_no_step_are_counted_in_ten_parts():
+    starts = np.arange(0, 1000, 5)
+    p_values = np.where(starts % 10 == 0, (starts % 100) / 100 + 0.05, 0.001)
+    found = uniformity(p_values, starts, 10)
+    assert found["p_parts"] == [10] * 10
+    assert found["p_above"] == pytest.approx(0.05)
+    assert uniformity(p_values / 2, starts, 10)["p_above"] > 0.4
 
 
 def test_the_matrix_profile_is_the_distance_to_the_nearest_z_normalised_window():

@@ -14,6 +14,7 @@ from historyad.data.decoders import Decoders, DecodersClosedError
 from historyad.data.decoding import decode_image, image_shape
 from historyad.data.images import Pixels
 from historyad.data.plain import is_plain
+from historyad.data.sounds import check_rate, heard_rate
 from historyad.deploy.service.batcher import QueueFullError
 from historyad.deploy.service.bodies import Files
 from historyad.deploy.service.lanes import Lane
@@ -31,13 +32,21 @@ class Reader:
 
     Those that are not plain are decoded in processes that can be ended, and wait for these apart
     from the others: what is made to take long delays only its like. No image has more than
-    ``most_pixels``, and all become grey or colour by ``channels``, where these are given. What
+    ``most_pixels``, and all become grey or colour by ``channels``, where these are given, and
+    recordings have the ``rate`` of those that the model was fitted on. What
     needs an answer within a time says until when, as time.monotonic() counts.
     """
 
     def __init__(
-        self, kind: Kind, limits: Limits, most_pixels: int | None, channels: int | None = None
+        self,
+        kind: Kind,
+        limits: Limits,
+        most_pixels: int | None,
+        *,
+        channels: int | None = None,
+        rate: int | None = None,
     ) -> None:
+        self._rate = rate
         self._how: dict[str, Any] = {"side": kind.grid, "channels": channels, "check": kind.check}
         self._cpu_seconds = limits.decode_seconds
         self._max_pixels = min(limits.max_pixels, most_pixels or limits.max_pixels)
@@ -91,6 +100,7 @@ class Reader:
 
     def _decode(self, name: str, data: bytes, *, end: float) -> Pixels | InputError:
         try:
+            check_rate(heard_rate(data), self._rate, name)
             return decode_image(data, **self._how, **self._bounds(name, end))
         except InputError as error:
             return InputError(str(error))  # without its traceback, which would keep the file

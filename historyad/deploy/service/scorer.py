@@ -50,7 +50,9 @@ class Scorer:
         # than so many others, whatever part of the way is slow.
         self._samples = Budget(limits.max_samples)
         self._pixels = Budget(self.max_work_pixels or math.inf)
-        self._reader = Reader(model.kind, limits, self.max_work_pixels, model.channels)
+        self._reader = Reader(
+            model.kind, limits, self.max_work_pixels, channels=model.channels, rate=model.rate
+        )
         self._decoded = Budget(limits.max_decoded_bytes)
         self._maps = Budget(limits.max_decoded_bytes)
         self.batcher = Batcher(
