@@ -101,7 +101,7 @@ def measure(
 
 def some_of(source: Source, chosen: Array) -> Source:
     """Return some of the recordings."""
-    names = [source.names[row] for row in np.flatnonzero(chosen)]
+    names = [source.names[row] for row in np.flatnonzero(chosen).tolist()]
     return replace(source, samples=source.samples[chosen], names=names)
 
 

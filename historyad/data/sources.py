@@ -91,14 +91,15 @@ class Source:
     def fingerprint(self) -> str:
         """SHA-256 over shape, type and values: equal for equal samples, whatever the file.
 
-        That of an `ImageStream` is its own.
+        That of an `ImageStream` is its own, and that of windows the one of their series.
         """
         if isinstance(self.samples, ImageStream):
             return self.samples.fingerprint
-        digest = hashlib.sha256(f"{self.samples.shape} {self.samples.dtype.str}".encode())
-        step = max(1, CHUNK_BYTES // self.samples[0].nbytes)
-        for start in range(0, len(self), step):
-            digest.update(np.ascontiguousarray(self.samples[start : start + step]).data)
+        values = self.samples if self.series is None else self.series.steps
+        digest = hashlib.sha256(f"{values.shape} {values.dtype.str}".encode())
+        step = max(1, CHUNK_BYTES // values[0].nbytes)
+        for start in range(0, len(values), step):
+            digest.update(np.ascontiguousarray(values[start : start + step]).data)
         return digest.hexdigest()
 
     @cached_property

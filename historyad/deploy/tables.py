@@ -60,7 +60,7 @@ def _cells(values: NDArray[Any]) -> list[Any]:
     """Return a column as CSV shows it: scores to six places, verdicts as 0 or 1."""
     if values.dtype.kind in "f":
         return [f"{value:.6f}" for value in values.tolist()]
-    if values.dtype.kind in "O":
+    if values.dtype.kind in "OU":
         return list(map(as_cell, values.tolist()))
     found: list[Any] = values.astype(np.int64).tolist()
     return found

@@ -29,6 +29,7 @@ from historyad.config import (
 from historyad.data.datasets import open_source
 from historyad.data.frames import is_frame
 from historyad.data.in_memory import plain_array
+from historyad.data.series import check_times
 from historyad.data.sources import Source
 from historyad.errors import InputError
 from historyad.extras import require
@@ -261,6 +262,8 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
             channels=None if reset else self.model_.channels,
             texts=() if reset else self.model_.text_columns,
         )
+        if config.window and _has_times(X):
+            check_times(source.names, source.description)
         if source.columns == tuple(map(str, range(len(source.columns)))):  # as pandas counts them
             source = dataclasses.replace(source, columns=())
         if not reset:
@@ -279,6 +282,11 @@ class HistoryAD(OutlierMixin, _Parameters, BaseEstimator):  # type: ignore[misc]
 _PARAGRAPHS = f"    Parameters:\n        preset: {_PRESETS}\n{describe_settings(' ' * 8)}\n\n"
 _HEAD, _ATTRIBUTES, _REST = (HistoryAD.__doc__ or "").partition("    Attributes:")
 HistoryAD.__doc__ = _HEAD + _PARAGRAPHS + _ATTRIBUTES + _REST
+
+
+def _has_times(X: Any) -> bool:
+    """Whether the index of a data frame says when its rows were measured."""
+    return getattr(getattr(getattr(X, "index", None), "dtype", None), "kind", None) in ("M",)
 
 
 def _index_of(X: Any, source: Source) -> Any:

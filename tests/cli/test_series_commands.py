@@ -97,7 +97,7 @@ def test_calibrate_on_a_new_series(folder, tmp_path):
     fresh = write(tmp_path / "fresh.csv", 3000, seed=3)
     assert run(tmp_path, "calibrate", fresh, "--time-column", "time") == 0
     calibrated = Model.load(tmp_path / "run").calibration
-    assert calibrated.reach == 10
+    assert calibrated.reach == 15  # windows of 30 steps, 2 apart
     assert calibrated.n_apart == 99
     assert calibrated.false_positive_rate == 0.01
 
@@ -130,6 +130,10 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path, capsys):
     without = [line.rpartition(",")[0] + "\n" for line in lines]
     assert "lacks columns that the detector was fitted on: 'heat'" in refused(
         spoilt(*without), *time
+    )
+    wider = [line[:-1] + f",{'new' if not i else 1}\n" for i, line in enumerate(lines)]
+    assert "has columns that the detector was not fitted on: 'new'. Leave them out" in refused(
+        spoilt(*wider), *time
     )
     assert "of column flow the value at 49 is missing, 1 in all: fill" in refused(
         spoilt(*lines[:50], "49,,20\n", *lines[51:]), *time

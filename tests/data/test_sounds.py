@@ -178,6 +178,26 @@ def test_recordings_of_one_rate_are_learnt_from_and_scored(folders, tmp_path, ca
             assert ("0.wav is at 8,000 Hz" in answer.text) == (status == 422)
 
 
+def test_clipped_and_empty_recordings_are_named_and_left_out_of_a_score(folders, tmp_path, capsys):
+    run, bad = tmp_path / "run", tmp_path / "bad"
+    HistoryAD(preset="instant").fit(folders / "normal").save(run)
+    bad.mkdir()
+    written(bad / "clipped.wav", np.clip(sine(1000, amplitude=3), -1, 1))
+    written(bad / "empty.wav", np.zeros(0))
+    written(bad / "fine.wav", sine(220))
+    assert main(["fit", str(bad), "--out", str(tmp_path / "other")]) == 2
+    said = capsys.readouterr().err
+    assert "clipped.wav is clipped: " in said
+    assert "record it more quietly, or leave it out" in said
+    assert "empty.wav holds 0 samples at 16000 Hz" in said
+    assert "leave them out with --skip-unreadable" in said
+    assert main(["score", str(run), str(bad)]) == 0
+    output = capsys.readouterr()
+    assert "1 scored" in output.err
+    assert "skipped clipped.wav: " in output.err
+    assert [line.split(",")[0] for line in output.out.splitlines()] == ["path", "fine.wav"]
+
+
 def test_without_the_extra_one_is_told(monkeypatch):
     import sys
 

@@ -34,6 +34,12 @@ def test_csv_holds_text_and_numbers_but_no_formulas(tmp_path, capsys):
     assert capsys.readouterr().out == (tmp_path / "s.csv").read_text("utf-8")
 
 
+def test_names_may_be_of_any_type_of_text(tmp_path):
+    with open_table(str(tmp_path / "s.csv"), ("start", "steps")) as write_rows:
+        write_rows({"start": np.array(["2026-01-31 10:00", "=1"]), "steps": np.array([7, 8])})
+    assert (tmp_path / "s.csv").read_text() == "start,steps\n2026-01-31 10:00,7\n'=1,8\n"
+
+
 def test_json_lines_hold_names_as_they_are(tmp_path):
     write(tmp_path / "s.jsonl", NAMES)
     lines = (tmp_path / "s.jsonl").read_text().splitlines()

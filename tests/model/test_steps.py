@@ -1,4 +1,5 @@
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -156,6 +157,25 @@ def test_a_constant_series_can_be_learnt(tmp_path):
     steps[200:210] = 2
     (found,) = detector.intervals(steps)
     assert 180 < found.start <= found.peak <= found.end < 230
+
+
+def test_a_frame_whose_index_is_a_time_has_no_gaps_and_is_sorted():
+    times = pandas.date_range("2026-01-01", periods=600, freq="min", tz="Europe/Berlin")
+    frame = pandas.DataFrame(series(600), index=times, columns=["flow", "heat"])
+    detector = HistoryAD(window=40).fit(frame)
+    assert len(detector.anomaly_score(frame)) == 600
+    rows = np.arange(600)
+    for call in (detector.anomaly_score, HistoryAD(window=40).fit):
+        with pytest.raises(
+            InputError, match=r"there is a gap of 101 usual steps: fill it, .* index"
+        ):
+            call(frame.iloc[(rows < 200) | (rows >= 300)])
+        with pytest.raises(InputError, match=r"stands below .*: sort the rows by time"):
+            call(frame.iloc[np.r_[100:300, 0:100]])
+        with pytest.raises(InputError, match="holds 30 steps, and a window has 40"):
+            call(frame.iloc[:30])
+    with pytest.raises(InputError, match="columns that the detector was not fitted on"):
+        detector.anomaly_score(frame.assign(new=1.0))
 
 
 def test_the_window_is_settled_before_the_fit():
