@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 BEARING_WINDOW = 2400  # .2 s at 12 kHz
-_LEARNT, _NEW = 20_160, 100_000  # steps of a steady series: two weeks of minutes, and ten
+_LEARNT, _NEW = 10_000, 100_000  # steps of a steady series
 _SKAB_NORMAL = 400  # steps, as its authors take
 _MOST_LEARNT = 0.5  # of a series of NAB
 _HALF = 0.5  # of the normal signal of bearings

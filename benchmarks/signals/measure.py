@@ -146,14 +146,25 @@ def measure_steady(method: str, seed: int) -> list[Row]:
     """Return how uniform p-values are of a series that goes on as what was learnt from."""
     learnt, new = steady(seed)
     window = usual_window(learnt)
+    started = time.perf_counter()
     train = in_windows(open_source(learnt), window, 0, to_learn=True)
     scores_of, settings = scorer(method, train, seed)
+    seconds = time.perf_counter() - started
     windows = in_windows(open_source(new), window, window)
     assert windows.series is not None
     p_values = settings["p_value"](scores_of(windows.samples))
     below = {f"{rate:g}": float((p_values <= rate).mean()) for rate in (0.01, 0.05, 0.1, 0.5)}
-    found = {"window": window, "n_train": len(learnt), "n_apart": len(p_values), "below": below}
-    return [{**found, **uniformity(p_values, windows.series.starts, window)}]
+    return [
+        {
+            "window": window,
+            "n_train": len(learnt),
+            "n_apart": len(p_values),
+            "below": below,
+            "asked_for": settings["asked_for"],
+            "seconds": seconds,
+            **uniformity(p_values, windows.series.starts, window),
+        }
+    ]
 
 
 def measure_bearings(

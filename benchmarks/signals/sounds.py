@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -33,7 +32,7 @@ from historyad.research.peers import PEERS
 from historyad.research.reproduce.figure import separation
 
 OUT = ROWS / "signals" / "sounds.jsonl"
-OURS = {"historyad, instant": {"preset": "instant"}, "historyad, quick": {"preset": "quick"}}
+OURS = "historyad, instant"
 SPECTRA = ("5 neighbours, mean spectra", "5 neighbours, mean and deviation of spectra")
 OTHERS = {
     "5 neighbours, spectrograms": "neighbours",
@@ -42,7 +41,7 @@ OTHERS = {
     "mean gradient": "mean-gradient",
 }
 ONE_NUMBER = ("loudness", "spectral centroid", "length")  # of each recording
-METHODS = (*OURS, *SPECTRA, *OTHERS, *ONE_NUMBER)
+METHODS = (OURS, *SPECTRA, *OTHERS, *ONE_NUMBER)
 _TAKES = 5  # of each speaker and digit, scored
 _GREY, _DECIBELS = 255.0, 100.0  # white, and what is between it and black
 
@@ -117,10 +116,9 @@ def numbers_of(source: Source, folder: Path) -> dict[str, Array]:
 
 def scorer(method: str, train: Source, seed: int) -> Callable[[Array], Array]:
     """Return what scores spectrograms (N, 64, 64, 1), fitted on those of ``train``."""
-    if method in OURS:
-        settings: dict[str, Any] = OURS[method]
+    if method == OURS:
         with tempfile.TemporaryDirectory() as folder:
-            config = make_config(**settings, seed=seed)
+            config = make_config("instant", seed=seed)
             return fit_model(train, config, RunDirectory(folder)).anomaly_score
     if method in OTHERS:
         return PEERS[OTHERS[method]](seed).fit(train.samples).anomaly_score

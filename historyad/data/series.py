@@ -187,8 +187,8 @@ def check_times(names: Sequence[str], where: str) -> None:
         raise InputError(
             f"{where}: from {names[widest]} to {names[widest + 1]} there is a gap of "
             f"{steps[widest] / usual:,.0f} usual steps: fill it, give the part before or after it, "
-            "or name the column with --id in place of --time-column (in Python, take an index that is "
-            "no time), to take it for one step"
+            "or name the column with --id in place of --time-column (in Python, take an index that "
+            "is no time), to take it for one step"
         )
 
 
