@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from benchmarks.pages import DOCS, ROWS, Row, commands, write_or_check
 from benchmarks.signals.measure import LOUDNESS, METHODS
 from benchmarks.signals.sounds import METHODS as SOUND_METHODS
-from benchmarks.signals.sounds import OURS
+from benchmarks.signals.sounds import BEFORE, OURS
 from benchmarks.signals.sounds import OUT as OUT_OF_SOUNDS
 from benchmarks.signals.speed import OUT as OUT_OF_SPEED
 from benchmarks.signals.tables import HOLES
@@ -235,7 +235,7 @@ def _steady(rows: list[Row]) -> str:
 def _sounds(rows: list[Row]) -> str:
     kinds = ("digit", "speaker")
     lines = []
-    for method in SOUND_METHODS:
+    for method in (*SOUND_METHODS, BEFORE):
         if some := _of(rows, method):
             found = [[row["auroc"] for row in some if row["set"].startswith(k)] for k in kinds]
             lines.append([method, *(_mean(values) for values in found)])
@@ -243,6 +243,7 @@ def _sounds(rows: list[Row]) -> str:
     heads = [f"{kind} left out ({many})" for kind, many in zip(kinds, n, strict=True)]
     best = {line[0]: line[2] for line in lines}
     ours = best.pop(OURS)
+    best.pop(BEFORE)
     said = SOUNDS_END.format(peer=max(best.values()), ours=ours)
     return table(["method", *heads], lines) + commands(rows) + said
 

@@ -41,6 +41,7 @@ OTHERS = {
     "mean gradient": "mean-gradient",
 }
 ONE_NUMBER = ("loudness", "spectral centroid", "length")  # of each recording
+BEFORE = "historyad, instant, without its view of the spectrum"  # of an earlier version
 METHODS = (OURS, *SPECTRA, *OTHERS, *ONE_NUMBER)
 _TAKES = 5  # of each speaker and digit, scored
 _GREY, _DECIBELS = 255.0, 100.0  # white, and what is between it and black
