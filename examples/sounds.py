@@ -17,7 +17,7 @@ RATE = 16_000
 random = np.random.default_rng(0)
 
 
-def record(folder, n, *, scrapes=False):
+def record(folder: str, n: int, *, scrapes: bool = False) -> None:
     """Write recordings of a fan: hum and air; one that scrapes chirps four times a second."""
     Path(folder).mkdir(parents=True)
     for i in range(n):

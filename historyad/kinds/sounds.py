@@ -19,12 +19,15 @@ class Sounds(Whole):
 
     name: ClassVar[str] = "sounds"
 
-    def fit_companions(self, d_tv: Critic, normal: Tensor) -> Companions:
+    def fit_companions(
+        self, d_tv: Critic, normal: Tensor, known: Companions | None = None
+    ) -> Companions:
         """Return what compares pictures, and spectra, with normal ones."""
         with share(0.0, 0.2):
             features = features_of(d_tv, normal)
         with share(0.2, 1.0):
-            return SoundCompanions.fit(normal, features)
+            others = known if isinstance(known, SoundCompanions) else None
+            return SoundCompanions.fit(normal, features, others)
 
     def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
         """Return unfitted ones of these sizes."""

@@ -33,10 +33,19 @@ class SoundCompanions(ImageCompanions):
         return {**super().rules, "spectrum": Rule()}
 
     @classmethod
-    def fit(cls, images: Tensor, features: Tensor) -> SoundCompanions:
-        """Fit to normal pictures (N, C, bands, times) and their features (N, n_features)."""
-        others = ImageCompanions.fit(images, features)
-        spectra = Neighbours.of_vectors(spectra_of(images))
+    def fit(
+        cls, images: Tensor, features: Tensor, known: ImageCompanions | None = None
+    ) -> SoundCompanions:
+        """Fit to normal pictures (N, C, bands, times) and their features (N, n_features).
+
+        What others ``known`` of the same pictures say without features is taken from them.
+        """
+        others = ImageCompanions.fit(images, features, known)
+        spectra = (
+            known.spectra
+            if isinstance(known, SoundCompanions)
+            else Neighbours.of_vectors(spectra_of(images))
+        )
         companions = cls(others.near, others.blocks, others.gaussian, spectra)
         companions.bank_gaussian.copy_(others.bank_gaussian)
         return companions
@@ -55,9 +64,9 @@ class SoundCompanions(ImageCompanions):
         """What `build` needs to know."""
         return {**super().sizes, "spectra": len(self.spectra.bank)}
 
-    def forward(self, x: Tensor, features: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, features: Tensor, n: int | None = None) -> dict[str, Tensor]:
         """Return the views of pictures (B, C, bands, times) besides that of the history."""
-        return {**super().forward(x, features), "spectrum": self.spectra(spectra_of(x))}
+        return {**super().forward(x, features, n), "spectrum": self.spectra(spectra_of(x))}
 
 
 def spectra_of(pictures: Tensor) -> Tensor:
