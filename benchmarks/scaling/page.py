@@ -72,6 +72,21 @@ and see RUN, SOURCE and DIR under the same paths. A worker that is killed is rep
 scored again; a part that ends its worker three times is reported. `pandas.read_parquet(DIR)` reads
 all of them.
 
+### From an object store
+
+```text
+historyad score RUN s3://bucket/images --out s3://bucket/scores --engine ray
+```
+
+What has an address (`s3://`, `gs://`, `file://`, whatever pyarrow knows) is read by Ray Data
+itself, so that only RUN has to lie on all machines: `read_binary_files`, `map_batches` with a pool
+of actors that keep the model, `write_parquet`. Images are decoded where they are scored, as from
+any folder, and a column `error` says why one has no score. Of rows, `read_parquet` reads the files,
+and their columns stand before the verdict. What a dead worker had is scored again; but an
+interrupted command begins anew, into another `--out`. Keys come from the environment, or stand in
+the address (`s3://KEY:SECRET@bucket/...`), as does a server of your own
+(`?endpoint_override=HOST:PORT&scheme=http`). Arrays (`.npy`) and shards are read from disks alone.
+
 `historyad benchmark ... --engine ray` runs each fit of a grid as a task, and `historyad reproduce
 WHAT --engine ray` fits all that figures need as tasks before it draws them.
 """

@@ -45,8 +45,12 @@ class PartOptions:
         """Whether there are parts at all."""
         return self.shard is not None or self.engine is not None
 
-    def check(self) -> None:
-        """Raise InputError for options that would have no effect."""
+    def check(self, source: str) -> None:
+        """Raise InputError for options that would have no effect, or that ``source`` needs."""
+        if "://" in source and self.engine is None:
+            raise InputError(
+                f"{source} is an address, and an engine reads it: give --engine ray and --out"
+            )
         if self.shard is not None and self.engine is not None:
             raise InputError("--shard scores one part here, --engine all: leave out one of them")
         if self.file_format is not None and not self.is_asked_for:
@@ -58,9 +62,10 @@ class PartOptions:
                 raise InputError("--address is that of an engine: give --engine with it")
 
 
-def score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) -> int:
+def score_parts(job: Job, out: str, options: PartOptions, device: str, *, strict: bool) -> int:
     """Score one part, or all on an engine; say what became of them and return the exit status."""
     from historyad.deploy.many import score_dataset
+    from historyad.deploy.objects import is_address
     from historyad.deploy.parts import score_shard
 
     def on_part(part: Part) -> None:
@@ -68,6 +73,8 @@ def score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) ->
             say(f"historyad: skipped {name}: {reason}", file=sys.stderr)
         note(f"part {part.number}: {part.scored:,} scored")
 
+    if is_address(job.source):
+        return _score_objects(job, out, options, device, strict=strict)
     if options.shard is None:
         parts = score_dataset(
             job,
@@ -88,3 +95,17 @@ def score_parts(job: Job, options: PartOptions, device: str, *, strict: bool) ->
     scored, anomalous = (sum(getattr(part, n) for part in parts) for n in ("scored", "anomalous"))
     note(f"{summary(scored, anomalous, unreadable)}; in {job.out}")
     return USER_ERROR if strict and unreadable else 0
+
+
+def _score_objects(job: Job, out: str, options: PartOptions, device: str, *, strict: bool) -> int:
+    """Score what an address names, on the engine; say what became of it."""
+    from historyad.deploy.objects import score_objects
+
+    if options.file_format not in (None, "parquet"):
+        raise InputError(
+            f"{job.source} is an address, and an engine reads it and writes Parquet: leave out "
+            "--format"
+        )
+    found = score_objects(job, out, address=options.address, actors=options.actors, device=device)
+    note(f"{summary(found['scored'], found['anomalous'], found['unreadable'])}; in {out}")
+    return USER_ERROR if strict and found["unreadable"] else 0

@@ -144,7 +144,7 @@ def score(
     an apostrophe stands before what a spreadsheet would take for a formula.
     """
     parts, added = parts or PartOptions(), added or Additions()
-    parts.check()
+    parts.check(source)
     keep_apart(source, files=(out, added.intervals), folder=added.maps)
     if follow and parts.is_asked_for:
         raise InputError("--follow scores in one process: leave out --shard and --engine")
@@ -164,7 +164,7 @@ def score(
             file_format=parts.file_format or "parquet",
             **vars(reading),
         )
-        return score_parts(job, parts, device, strict=strict)
+        return score_parts(job, out, parts, device, strict=strict)
     model = load_model(run, device)
     if follow:
         from historyad.cli.following import follow as follow_log

@@ -132,22 +132,32 @@ def _item(job: Job, samples: Source, part: int) -> dict[str, Any]:
 
 
 def _resources(job: Job, actors: int, n_parts: int, device: str) -> dict[str, Any]:
-    """Return what the actors are and get: all cores and accelerators together."""
+    """Return what the actors are and get."""
+    import ray
+
+    actors, threads, gpus = workers(actors, n_parts, device)
+    return {
+        "fn_constructor_args": (job, threads, device),
+        "compute": ray.data.ActorPoolStrategy(size=actors),
+        "num_cpus": threads,
+        "num_gpus": gpus,
+    }
+
+
+def workers(actors: int, most: int, device: str) -> tuple[int, int, float | None]:
+    """Return how many actors there are, at ``most`` so many, and what each of them gets.
+
+    A number of threads and, where there are any, accelerators: all of the cluster together.
+    """
     import ray
 
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = int(found.get("CPU", 1))
     gpus = 0 if device == "cpu" else int(found.get("GPU", 0))
-    actors = min(actors or gpus or cpus, n_parts)
+    actors = min(actors or gpus or cpus, most)
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    most = max(int(node["Resources"].get("CPU", 0)) for node in nodes)  # that an actor can have
-    threads = max(1, min(most, cpus // actors))
-    return {
-        "fn_constructor_args": (job, threads, device),
-        "compute": ray.data.ActorPoolStrategy(size=actors),
-        "num_cpus": threads,
-        "num_gpus": min(1.0, gpus / actors) or None,
-    }
+    cores = max(int(node["Resources"].get("CPU", 0)) for node in nodes)  # that one can have
+    return actors, max(1, min(cores, cpus // actors)), min(1.0, gpus / actors) or None
 
 
 class ScoreParts:

@@ -17,9 +17,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow.parquet
 import pytest
 from archives import png, write_shard
+from buckets import bucket
 from PIL import Image
 from serving import encoded
 from storing import too_deep
@@ -30,6 +32,7 @@ from historyad.data.datasets import open_source
 from historyad.deploy import many, parts
 from historyad.deploy import ray_cluster as cluster
 from historyad.deploy.many import ScoreParts, score_dataset
+from historyad.deploy.objects import score_objects
 from historyad.deploy.parts import Job, open_for_parts, score_shard
 from historyad.errors import InputError, RunError
 from historyad.files import load_json, read_rows, save_json
@@ -503,3 +506,71 @@ def test_fits_of_a_benchmark_are_tasks(ray_cluster, tmp_path):
     assert row["split"] == "vectors-blob"
     assert row["threads"] == 1
     assert run_benchmark(splits=["vectors-blob"], engine="ray", on_row=pytest.fail, **ask) == [row]
+
+
+# --- addresses
+
+
+def read_back(out):
+    """Return the rows of a folder of Parquet files by path."""
+    found = pyarrow.parquet.read_table(out).to_pylist()
+    assert len({row["path"] for row in found}) == len(found)
+    return {row["path"]: row for row in found}
+
+
+@pytest.mark.parametrize("store", ["file", "s3"])
+def test_what_an_address_names_is_scored_by_the_engine(
+    ray_cluster, run, folder, images, tmp_path, capsys, store
+):
+    out = tmp_path / "out"
+    with bucket(folder) as address:
+        source = address if store == "s3" else folder.as_uri()
+        command = ["score", str(run), source, "--engine", "ray", "--out", str(out)]
+        assert main(command) == 0
+        assert f"{N - 2} scored" in capsys.readouterr().err
+        found = read_back(out)
+        scores = {path: row["anomaly_score"] for path, row in found.items() if not row["error"]}
+        assert scores == expected(run, images, but=(7, 120))
+        assert "8 x 9 x 1" in found["2/0120.png"]["error"]
+        assert found["0/0007.png"]["is_anomalous"] is None
+        assert main([*command[:-1], str(out)]) == 2
+        assert "holds something: name another --out" in capsys.readouterr().err
+
+
+def test_rows_of_a_store_keep_their_columns(ray_cluster, tmp_path):
+    frame = pandas.DataFrame(np.random.default_rng(0).normal(size=(300, 3)), columns=[*"abc"])
+    frame.to_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "rows").mkdir()
+    for i in range(2):
+        frame[150 * i : 150 * (i + 1)].to_parquet(tmp_path / "rows" / f"{i}.parquet")
+    source = open_source(tmp_path / "rows.parquet")
+    model = fit_model(source, tiny_config(), RunDirectory(tmp_path / "run"))
+    job = Job(tmp_path / "run", (tmp_path / "rows").as_uri(), tmp_path, 0)
+    counts = score_objects(job, str(tmp_path / "out"))
+    assert counts["scored"] == 300
+    found = pyarrow.parquet.read_table(tmp_path / "out").to_pandas().sort_values("a")
+    assert [*found] == [*"abc", "anomaly_score", "p_value", "is_anomalous"]
+    order = frame["a"].argsort()
+    np.testing.assert_array_equal(found["c"], frame["c"][order])
+    scores = model(source.samples[order])
+    np.testing.assert_allclose(found["anomaly_score"], scores.anomaly_score, atol=1e-6)
+
+    frame[["a", "b"]].to_parquet(tmp_path / "few.parquet")
+    job = replace(job, source=(tmp_path / "few.parquet").as_uri())
+    with pytest.raises(InputError, match="column"):
+        score_objects(job, str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "is an address, and an engine reads it: give --engine ray"),
+        (["--engine", "ray", "--format", "csv"], "writes Parquet: leave out --format"),
+        (["--engine", "ray"], "holds no file that the model takes"),
+    ],
+)
+def test_mistakes_with_addresses_are_told(run, tmp_path, capsys, options, message):
+    (tmp_path / "text.txt").write_text("no image")
+    command = ["score", str(run), tmp_path.as_uri(), "--out", str(tmp_path / "out"), *options]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
