@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,8 @@ def serve(
 
     Ends on SIGTERM or Ctrl-C when it has answered what it accepted.
     """
+    # Before torch is imported: its threads would spin while they wait, on the event loop's cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     require("historyad.deploy.service.server", "serve", "serve")
     from historyad.deploy.service.server import listen, run_server
     from historyad.model.examples import Examples

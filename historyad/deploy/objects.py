@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+import re
 import sys
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -85,8 +86,11 @@ def score_objects(
         n_actors, threads, gpus = workers(actors, sys.maxsize, device)
         pool: dict[str, Any] = {
             "fn_constructor_args": (job, root, threads, device),
-            "compute": ray.data.ActorPoolStrategy(size=n_actors),
-            "num_cpus": threads - _SHARE,
+            "compute": ray.data.ActorPoolStrategy(
+                min_size=1, max_size=n_actors, initial_size=n_actors
+            ),
+            # What reads and writes waits for the store, but needs a core to be free for it.
+            "num_cpus": threads / 2 if n_actors * threads > 1 else _SHARE,
             "num_gpus": gpus,
         }
         try:
@@ -99,10 +103,11 @@ def score_objects(
                 found = rows.map_batches(ScoreRows, batch_size=_ROWS, **pool)
             found.write_parquet(folder, filesystem=target, ray_remote_args={"num_cpus": _SHARE})
         except ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines()[-1].rpartition("InputError: ")
-            if said[1]:
-                raise InputError(said[2]) from error
-            raise RunError(f"Ray gave up ({type(error).__name__}: {said[2]})") from error
+            said = re.findall(r"historyad\.errors\.InputError: (.+)", str(error))
+            if said:  # of an actor
+                raise InputError(said[-1]) from error
+            reason = str(error).strip().partition("\n")[0]
+            raise RunError(f"Ray gave up ({type(error).__name__}: {reason})") from error
     return _counts(target, folder)
 
 
