@@ -55,15 +55,14 @@ _CELL = 0.1  # width of a histogram's cell
 _EDGES = np.arange(-70, 71) * _CELL
 _X = (_EDGES[:-1] + _EDGES[1:]) / 2
 _SETTINGS: dict[str, Any] = {
-    "hidden": 256,  # the wider, the less weights move, and the nearer the two averages of Fig. 4
+    "hidden": 256,
     "latent_dim": 4,
     "n_epochs": 1.5,
     "epoch_images": 32_000,
     "batch_size": 128,
-    # Adam's own momenta, and a generator faster than the critic that it follows: P_G swings
-    # through P_data, as in Fig. 3(a).
     "momentum": 0.9,
     "square_momentum": 0.999,
+    # A generator faster than the critic that it follows swings through P_data, as in Fig. 3(a).
     "learning_rate": 1e-3,
     "generator_learning_rate": 4e-3,
     "critic_steps": 2,
