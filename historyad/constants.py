@@ -106,11 +106,16 @@ class Constants:
     level_brightness: float = 127.0  # mean grey level of every image
     level_contrast: float = 45.0  # and the deviation
     level_least: float = 4.0  # deviation; what has less shows nothing
+    wavelet_floor: float = (
+        0.02  # added to a magnitude, in deviations of the image, for its logarithm
+    )
     cell_bytes: int = 2**29  # of the cells that are kept in half precision for training
     cells_measured: int = 200_000  # at most, for their mean and deviation
     cells_fitted: int = 30_000  # that companions are fitted on
     cell_bank: int = 4096  # of these, kept as neighbours
     cell_components: int = 64  # on which distances are taken
+    filter_components: int = 16  # of these, of filters beside a network
+    only_filter_components: int = 48  # of filters alone
     coreset_dimensions: int = 24  # of the random projection in which they are chosen
     images_for_places: int = 10  # fewer say nothing of a place
     most_images_for_places: int = 1000  # at most so many are looked at
@@ -127,7 +132,7 @@ class Constants:
     residual_floor: float = 0.01  # of the mean variance, added to each before whitening
     wide_start: float = 1.5  # deviation of what their generator makes at first
     bent_share: float = 0.1  # of what it makes that is no linear map of the latents
-    worst_cells: int = 10  # that make the score of an image
+    worst_cells: int = 3  # that make the score of an image
     whole_ridge: float = 0.1  # of the Gaussian of whole images
     smallest_cell_spread: float = 0.05  # deviation of a feature over an image, on its scale
     crop_bytes: int = 2**28  # of all crops that are trained on

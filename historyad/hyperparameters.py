@@ -61,15 +61,16 @@ class Config:
     )
     backbone: str = _setting(
         "none",
-        "Frozen network in whose features photos are looked at: lite0 (EfficientNet-Lite0, of the "
-        "extra backbone), a file NAME.onnx or NAME.pt2 with a NAME.json beside it, none, or auto "
-        "(lite0 for photos, where it is installed). The detector is trained on the cells of its "
-        "maps, and makes an anomaly map of an image of any size.",
+        "What photos are looked at through: lite0 (EfficientNet-Lite0, of the extra backbone, and "
+        "wavelets), wavelets (filters alone, for which nothing is installed), a file NAME.onnx or "
+        "NAME.pt2 with a NAME.json beside it, none, or auto (for photos lite0 where it is "
+        "installed, and else wavelets). The detector is trained on the cells of its maps, and "
+        "makes an anomaly map of an image of any size.",
     )
     backbone_side: int = _setting(
         0,
         "Side of the square that the backbone sees of an image, in pixels, 32 to 1024. 0 takes "
-        "320 for lite0, and for a file what it says.",
+        "320 for lite0 and wavelets, and for a file what it says.",
         low=0,
         high=1024,
     )

@@ -12,7 +12,7 @@ from historyad.hyperparameters import Config, settings
 
 SMALLEST_RATE = 1e-5  # of false positives that can be asked for
 _SMALLEST_SHARE = 0.01  # of the samples that can be held out
-_BACKBONES = ("none", "auto", "lite0")
+_BACKBONES = ("none", "auto", "lite0", "wavelets")
 _SMALLEST_SIDE = 32
 
 

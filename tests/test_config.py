@@ -142,7 +142,7 @@ def test_backbones():
         assert make_config(backbone=name).backbone == name
     for name in ("", "lite1", "own.pth"):
         said = refusal("backbone", name)
-        assert said.startswith(f"backbone is '{name}': take none, auto, lite0, or a file NAME.onnx")
+        assert said.startswith(f"backbone is '{name}': take none, auto, lite0, wavelets")
     assert refusal("backbone_side", 224).startswith("backbone_side is for a backbone: set backbone")
     assert refusal("resize", 0).startswith("resize is for a backbone: set backbone")
     for name in ("backbone_side", "resize"):

@@ -5,11 +5,12 @@
 
 All see the same cells of the same images, which are kept in a folder. Ours is what `historyad fit
 --backbone lite0` makes, its sum of views as it is, without some of them, and each view alone; with
-all views, what `--views all` adds to these. Good
-training images are split as a fit splits them: peers are fitted on those that ours trains on. One
-number of an image is measured both ways: what is more of it, and what is less. A row that is there
-is not measured again. Tiles are split by tile, their training images held out by it,
-and the interval of their AUROC draws tiles again, not images.
+all views, what `--views all` adds to these. Peers see the features of the network alone, as they
+were published, and no wavelets. "No network" is `--backbone wavelets`, and "random weights" are
+those of a lite0 that learnt nothing. Good training images are split as a fit splits them: peers are
+fitted on those that ours trains on. One number of an image is measured both ways: what is more of
+it, and what is less. A row that is there is not measured again. Tiles are split by tile, their
+training images held out by it, and the interval of their AUROC draws tiles again, not images.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.features.peers import PEERS, PooledNeighbours
+from benchmarks.features.peers import PEERS
+from benchmarks.features.random_weights import RandomBackbone
 from benchmarks.measuring import Row, keep, parser_for
 from benchmarks.pages import ROWS
 from historyad.config import Config, make_config
@@ -55,11 +57,17 @@ from historyad.score.spread import sums_of
 
 SETS = {"tiles": "magnetic_tile_full", "cookies": "cookies", "screw": "mvtec_screw"}
 RATES = {"tiles": 0.01, "cookies": 0.2, "screw": 0.05}  # of false alarms that are asked for
-OURS = {"ours": "auto", "ours, all views": "all"}  # and what makes their score
+OURS = {  # the backbone, and what makes the score
+    "ours": ("lite0", "auto"),
+    "ours, all views": ("lite0", "all"),
+    "no network": ("wavelets", "auto"),
+    "random weights": ("random", "auto"),
+}
 NUMBERS = "one number"  # of an image, which knows nothing of training
 METHODS = [*OURS, *PEERS, NUMBERS]
 _RESAMPLES = 200
 _UNIT = 1.0
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -122,16 +130,19 @@ def main() -> None:
         wanted = [m for m in arguments.method if (name, m, seed, arguments.side) not in done]
         if not wanted:
             continue
-        config = make_config(
-            arguments.preset,
-            backbone="lite0",
-            backbone_side=arguments.side,
-            seed=seed,
-            false_positive_rate=RATES[name],
-            calibration_share=0.2,
-        )
-        data = read(name, arguments.data_root / "industrial" / SETS[name], arguments.cells, config)
         for method in wanted:
+            backbone, views = OURS.get(method, ("lite0", "auto"))
+            config = make_config(
+                arguments.preset,
+                backbone="lite0" if backbone == "random" else backbone,
+                backbone_side=arguments.side,
+                views=views,
+                seed=seed,
+                false_positive_rate=RATES[name],
+                calibration_share=0.2,
+            )
+            root = arguments.data_root / "industrial" / SETS[name]
+            data = read(name, root, arguments.cells, config, backbone)
             for row in measured(method, data, config):
                 facts = {"set": name, "fit": method, "seed": seed, "side": arguments.side}
                 facts["preset"] = arguments.preset
@@ -143,25 +154,31 @@ def measured(method: str, data: Data, config: Config) -> list[Row]:
     groups = np.unique(data.train.groups, return_inverse=True)[1]
     train, held_out = split_rows(len(data.train.cells), config, groups)
     if method in OURS:
-        config = dataclasses.replace(config, views=OURS[method])
-        return ours(data, config, groups, train, held_out)
+        kind = kind_of(data.train.source, config, OURS[method][0])
+        return ours(kind, data, config, groups, train, held_out)
     if method == NUMBERS:
         return of_numbers(data, config, held_out)
+    kind = kind_of(data.train.source, config, "lite0")
+    n_learnt = sum(part.n_features for part in kind.parts if not part.of_filters)
+
+    def cells(images: Images, rows: NDArray[np.intp] | slice = _ALL) -> Tensor:
+        return _floats(images.cells[rows, :, :n_learnt])
+
     started = time.perf_counter()
-    detector = PEERS[method](config.seed).fit(_floats(data.train.cells[train]))
+    detector = PEERS[method](config.seed).fit(cells(data.train, train))
     fit_seconds = time.perf_counter() - started
-    threshold = Calibration.fit(
-        detector.scores(_floats(data.train.cells[held_out])).numpy(), config.false_positive_rate
-    ).threshold
+    calibrated = detector.scores(cells(data.train, held_out)).numpy()
+    threshold = Calibration.fit(calibrated, config.false_positive_rate).threshold
     started = time.perf_counter()
-    scores = [detector.scores(_floats(part.cells)).numpy() for part in data.tested]
+    scores = [detector.scores(cells(part)).numpy() for part in data.tested]
     seconds = time.perf_counter() - started
-    maps = [detector.maps(_floats(part.cells)).numpy() for part in data.tested]
+    maps = [detector.maps(cells(part)).numpy() for part in data.tested]
     row = {**judged(data, scores, threshold), "pixel_auroc": pixel_auroc(data, maps)}
     return [{"method": method, **row, "fit_seconds": fit_seconds, "score_seconds": seconds}]
 
 
 def ours(
+    kind: Features,
     data: Data,
     config: Config,
     groups: NDArray[np.intp],
@@ -169,7 +186,6 @@ def ours(
     held_out: NDArray[np.intp],
 ) -> list[Row]:
     """Return a row for our sum of views, and for parts of it: of those that this fit is for."""
-    kind = Features.choose((*data.train.source.samples[0].shape,), config)
     config = resolve(config, len(train))
     trains = kind.trains(config)
     started = time.perf_counter()
@@ -188,12 +204,13 @@ def ours(
         kind, d_tv, batches.standard, batches.cells, config.seed, batches.residuals
     ).eval()
     fit_seconds = time.perf_counter() - started
-    names = (*score.cell_views, *(["residual"] if trains else []))
+    names = score.cell_views
     parts = [data.train.cells[held_out], *(part.cells for part in data.tested)]
     views = [views_of(score, cells) for cells in parts]
     scale = Scale(len(names))
     scale.fit(torch.from_numpy(views[0]).flatten(1), smallest=score.smallest_spreads())
-    whole = [whole_of(score, cells) for cells in parts]
+    has_whole = score.whole is not None
+    whole = [whole_of(score, cells) for cells in parts] if has_whole else []
 
     def row(some: Sequence[int], beside: Mapping[str, Sequence[Tensor]]) -> Row:
         maps = [_total(scale, values, some) for values in views]
@@ -213,14 +230,13 @@ def ours(
         }
 
     numbers = range(len(names))
-    sums = [s for n in numbers for s in itertools.combinations(numbers, n + 1)]
-    if trains:
-        last = [row((0, 1, 2), {"whole": whole})]
-        return [row(s, {}) for s in sums if {0, 3}.intersection(s)] + last
-    pooled = PooledNeighbours(config.seed).fit(_floats(data.train.cells[train]))
-    near = [pooled.scores(_floats(cells)) for cells in parts]
-    last = [row((), {"whole": whole}), row((0, 1), {"whole": whole})]
-    return [row(s, {}) for s in sums] + last + [row((0, 1), {"neighbours, pooled": near})]
+    some = [(0,), numbers] if trains else [(0,), (1,), numbers]
+    rows = [row(one, {}) for one in some]
+    if has_whole:
+        rows += [row(numbers, {"whole": whole})]
+    if has_whole and not trains:
+        rows += [row((), {"whole": whole})]
+    return rows
 
 
 def of_numbers(data: Data, config: Config, held_out: NDArray[np.intp]) -> list[Row]:
@@ -262,18 +278,8 @@ def whole_of(score: FeatureScore, cells: NDArray[np.float16]) -> Tensor:
 
 @torch.inference_mode()
 def views_of(score: FeatureScore, cells: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Return the views of cells (N, places, features), (views, N, places).
-
-    And last how far their residuals are from those of good images, by a Gaussian, where D_TV was
-    trained.
-    """
-    parts = []
-    for x in standardised(score, cells):
-        views = score.views_of(x)
-        if score.residuals is not None:
-            residual = score.residuals(x.flatten(0, 1)).norm(dim=1).view(1, *x.shape[:2])
-            views = torch.cat([views, residual])
-        parts.append(views)
+    """Return the views of cells (N, places, features), (views, N, places)."""
+    parts = [score.views_of(x) for x in standardised(score, cells)]
     found: NDArray[np.float32] = torch.cat(parts, 1).numpy()
     return found
 
@@ -351,15 +357,24 @@ def pixel_auroc(data: Data, maps: Sequence[NDArray[np.floating]]) -> float | Non
     return float(anomalous @ below / (anomalous.sum() * normal.sum()))
 
 
-def read(name: str, root: Path, folder: Path, config: Config) -> Data:
+def kind_of(source: Source, config: Config, backbone: str) -> Features:
+    """Return what sees images through a backbone; "random" is lite0 of random weights, alone."""
+    kind = Features.choose((*source.samples[0].shape,), config)
+    if backbone != "random":
+        return kind
+    return dataclasses.replace(kind, backbone=RandomBackbone.drawn(config.seed, kind.side))
+
+
+def read(name: str, root: Path, folder: Path, config: Config, backbone: str = "lite0") -> Data:
     """Return a set; cells are taken from ``folder``, and put there."""
     groups = groups_of(root)
     defects = sorted(p.name for p in (root / "test").iterdir() if p.name != "good")
 
     def part(*where: str) -> Images:
         source = open_source(root.joinpath(*where), any_size=True)
-        kind = Features.choose((*source.samples[0].shape,), config)
-        file = folder / f"{name}-{'-'.join(where)}-{kind.side}.npy"
+        kind = kind_of(source, config, backbone)
+        seen = f"{backbone}{config.seed}" if backbone == "random" else backbone
+        file = folder / f"{name}-{'-'.join(where)}-{seen}-{kind.side}.npy"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             np.save(file, kind.extract(source.samples, np.arange(len(source))))

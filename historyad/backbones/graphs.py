@@ -29,6 +29,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from historyad.backbones.parts import Part
+from historyad.constants import CONSTANTS
 from historyad.errors import InputError
 from historyad.extras import require
 from historyad.files import load_json, read_file, save_json, write_atomic
@@ -56,9 +58,15 @@ class GraphBackbone:
         return self.file
 
     @cached_property
-    def n_features(self) -> int:
-        """Features of a cell: the channels of all maps."""
-        return sum(one.shape[1] for one in self._example)
+    def parts(self) -> tuple[Part, ...]:
+        """The features of a cell: the channels of all maps."""
+        n_features = sum(one.shape[1] for one in self._example)
+        return (Part(n_features, CONSTANTS.cell_components),)
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """Nothing: it is a graph already."""
+        return ()
 
     @cached_property
     def grid(self) -> tuple[int, int]:

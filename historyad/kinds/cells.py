@@ -52,7 +52,7 @@ class CellsOfImages(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
-        self.network = getattr(backbone, "network", None)  # whose weights a graph holds
+        self.parts = nn.ModuleList(backbone.modules)  # whose weights a graph holds
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 (N, H, W, C) to float32 (N, features, rows, columns)."""
@@ -65,7 +65,7 @@ class CellsOfTiles(nn.Module):
     def __init__(self, backbone: Backbone, tiles: TilesOfImages) -> None:
         super().__init__()
         self.backbone = backbone
-        self.network = getattr(backbone, "network", None)
+        self.parts = nn.ModuleList(backbone.modules)
         self.tiles = tiles
 
     def forward(self, images: Tensor) -> Tensor:

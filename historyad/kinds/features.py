@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from historyad.backbones.backbone import Backbone, open_backbone, read_backbone
 from historyad.backbones.cells import cells_of, levelled
 from historyad.backbones.graphs import GraphBackbone
+from historyad.backbones.parts import Part
 from historyad.backbones.tiles import TilesOfImages, Tiling, tiling_of
 from historyad.config import Config
 from historyad.constants import CONSTANTS
@@ -32,7 +33,8 @@ from historyad.score.coreset import Cells
 from historyad.score.features import FeatureScore
 from historyad.score.score import Score
 
-_CHANNELS = (1, 3)
+_COLOURS = 3
+_CHANNELS = (1, _COLOURS)
 _HALF_MOST = 65504.0  # the largest number of half precision
 
 
@@ -65,13 +67,20 @@ class Features(MappedKind):
         is_large = (longest or max(shape[:2])) > CONSTANTS.largest_whole
         in_tiles = is_large if config.resize < 0 else config.resize == 0
         side = max(config.resize, config.backbone_side)
-        backbone = open_backbone(config.backbone, side, in_tiles=in_tiles)
+        backbone = open_backbone(
+            config.backbone, side, in_tiles=in_tiles, in_colour=shape[2] == _COLOURS
+        )
         return cls(shape, backbone.side, backbone, tiling_of(backbone) if in_tiles else None)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The features of a cell, by what they are of."""
+        return self.backbone.parts
 
     @property
     def n_features(self) -> int:
         """Features of a cell."""
-        return self.backbone.n_features
+        return sum(part.n_features for part in self.parts)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError unless an image of ``shape`` has the channels."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from historyad.backbones.parts import Part
 from historyad.constants import CONSTANTS
 from historyad.progress import each
 from historyad.randomness import Stream, numpy_generator, torch_generator
+from historyad.score.gaussian import principal_components
 from historyad.score.scale import Scale
 
 Cells = NDArray[np.float16]  # of images, (N, places, features), as they are kept
@@ -44,6 +48,22 @@ def drawn(cells: Cells, most: int, seed: int) -> Cells:
     flat = cells.reshape(-1, cells.shape[-1])
     order = numpy_generator(seed, Stream.CELL).permutation(len(flat))[:most]
     return flat[order]
+
+
+@dataclass(frozen=True)
+class Components:
+    """Directions (n, features), named as those of a PCA are."""
+
+    components_: NDArray[np.float32]
+
+
+def components_of(x: Tensor, parts: Sequence[Part]) -> Components:
+    """Return principal components of cells (N, features), of each part of features for itself."""
+    split = torch.split(x, [part.n_features for part in parts], 1)
+    pcas = [principal_components(a, b.n_components) for a, b in zip(split, parts, strict=True)]
+    directions = (torch.from_numpy(pca.components_.astype(np.float32)) for pca in pcas)
+    together: Tensor = torch.block_diag(*directions)  # type: ignore[no-untyped-call]
+    return Components(together.numpy())
 
 
 def coreset(x: Tensor, n: int, seed: int) -> Tensor:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from historyad.backbones.parts import Part
 from historyad.constants import CONSTANTS
 from historyad.data.images import Pixels
 from historyad.data.rows import stretches
@@ -39,8 +40,8 @@ from historyad.method.networks import Critic
 from historyad.progress import each
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
-from historyad.score.coreset import Cells, coreset, drawn, standardise
-from historyad.score.gaussian import Gaussian, principal_components
+from historyad.score.coreset import Cells, components_of, coreset, drawn, standardise
+from historyad.score.gaussian import Gaussian
 from historyad.score.mapped import Mapped, mean_parts
 from historyad.score.neighbours import Bank
 from historyad.score.places import Places
@@ -57,8 +58,8 @@ class CellSource(Input, Protocol):
     """What the score has to know of its kind: the cells of an image."""
 
     @property
-    def n_features(self) -> int:
-        """Features of a cell."""
+    def parts(self) -> tuple[Part, ...]:
+        """The features of a cell, by what they are of."""
 
     def cells(self, image: Pixels, device: torch.device | str = "cpu") -> Tensor:
         """Return the cells of an image (H, W, C), (features, rows, columns)."""
@@ -125,7 +126,7 @@ class FeatureScore(Mapped):
         device = d_tv.device
         some = drawn(cells, CONSTANTS.cells_fitted, seed)
         x = standardise(some, standard).to(device)
-        pca = principal_components(x, CONSTANTS.cell_components)
+        pca = components_of(x, kind.parts)
         bank = Bank.keep(x[coreset(x, CONSTANTS.cell_bank, seed)], CONSTANTS.cell_bank, pca=pca)
         gaussian: Gaussian | Places | None = None
         if kind.aligned:
@@ -134,33 +135,37 @@ class FeatureScore(Mapped):
             gaussian = _aligned(cells, standard, bank, seed)
         if gaussian is None:
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
-        whole = Whole.fit(cells, standard)
+        n_whole = _n_whole(kind)
+        whole = Whole.fit(cells, standard, n_whole) if n_whole else None
         return cls(kind, d_tv, standard, residuals, bank, gaussian, whole).to(device)
 
     @classmethod
     def build(cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int]) -> FeatureScore:
         """Return an unfitted one of these sizes, to be loaded into."""
-        n = kind.n_features
+        n = _n_features(kind)
         standard = Scale(n)
         residuals = Residuals(n, sizes["known"], sizes["values"]) if "known" in sizes else None
         if "bank" not in sizes:
             return cls(kind, d_tv, standard, residuals)
-        bank = Bank(n, sizes["bank"], n_components=CONSTANTS.cell_components)
+        n_components = sum(part.n_components for part in kind.parts)
+        bank = Bank(n, sizes["bank"], n_components=n_components)
         gaussian = (
             Places(sizes["places"], len(bank.components))
             if "places" in sizes
             else Gaussian(n, sizes["components"])
         )
-        whole = Whole(n, sizes["whole"])
+        whole = Whole(_n_whole(kind), sizes["whole"]) if "whole" in sizes else None
         return cls(kind, d_tv, standard, residuals, bank, gaussian, whole)
 
     @property
     def sizes(self) -> dict[str, int]:
         """The sizes of the residuals, and of the companions, of those that there are."""
         found = {} if self.residuals is None else self.residuals.sizes
-        if self.bank is None or self.gaussian is None or self.whole is None:
+        if self.bank is None or self.gaussian is None:
             return found
-        found = {**found, "bank": len(self.bank.bank), "whole": self.whole.n_components}
+        found = {**found, "bank": len(self.bank.bank)}
+        if self.whole is not None:
+            found["whole"] = self.whole.n_components
         if isinstance(self.gaussian, Places):
             return {**found, "places": len(self.gaussian.means)}
         return {**found, "components": len(self.gaussian.components)}
@@ -195,7 +200,7 @@ class FeatureScore(Mapped):
     @torch.inference_mode()
     def looked(self, image: Pixels) -> tuple[list[Tensor], Tensor]:
         """Return that, and how far the image as a whole is from good ones, (1,), or (0,)."""
-        views, sums, n = [], torch.zeros(2, 1, self.kind.n_features, device=self.device), 0
+        views, sums, n = [], torch.zeros(2, 1, _n_features(self.kind), device=self.device), 0
         for strip in self.kind.strips(image, self.device):
             x = self.standardised(strip[None])
             views.append(self.views_of(x).view(-1, *strip.shape[1:]))
@@ -217,7 +222,8 @@ class FeatureScore(Mapped):
         """Map `sums_of` n cells of images to their view of the whole, (N,), or (0,)."""
         if self.whole is None:
             return sums.new_empty(0)
-        found: Tensor = self.whole(sums, squares, n)
+        seen = self.whole.n_features
+        found: Tensor = self.whole(sums[:, :seen], squares[:, :seen], n)
         return found
 
     def standardised(self, cells: Tensor) -> Tensor:
@@ -254,7 +260,7 @@ class FeatureScore(Mapped):
         return scores, self._stretched(maps, shape)
 
     def worst_of(self, cells: Tensor) -> Tensor:
-        """Return the mean over the worst ten cells of maps (..., rows, columns), (...)."""
+        """Return the mean over the worst cells of maps (..., rows, columns), (...)."""
         flat = cells.flatten(-2)
         return flat.topk(min(CONSTANTS.worst_cells, flat.shape[-1]), dim=-1).values.mean(-1)
 
@@ -274,6 +280,15 @@ def stretched(cells: Tensor, height: int, width: int) -> Tensor:
     return functional.interpolate(
         cells[:, None], size=(height, width), mode="bilinear", align_corners=False
     )[:, 0]
+
+
+def _n_features(kind: CellSource) -> int:
+    return sum(part.n_features for part in kind.parts)
+
+
+def _n_whole(kind: CellSource) -> int:
+    """Return how many features, the first, say what an image is as a whole."""
+    return sum(part.n_features for part in kind.parts if not part.of_filters)
 
 
 def _placed(images: Cells, standard: Scale, bank: Bank) -> Tensor:

@@ -24,16 +24,21 @@ class Whole(nn.Module):
         self.gaussian = Gaussian(2 * n_features, n_components)
 
     @classmethod
-    def fit(cls, images: Cells, standard: Scale) -> Whole:
-        """Estimate from the cells (N, places, features) of good images, N > 1."""
-        found = [sums_of(standardise(image, standard)[None]) for image in images]
+    def fit(cls, images: Cells, standard: Scale, n_features: int) -> Whole:
+        """Estimate from the first features of cells (N, places, features) of N > 1 good images."""
+        found = [sums_of(standardise(image, standard)[None, :, :n_features]) for image in images]
         sums, squares = (torch.cat(part) for part in zip(*found, strict=True))
         x = spread_of(sums, squares, images.shape[1])
-        whole = cls(images.shape[2], 0)
+        whole = cls(n_features, 0)
         whole.standard.center.copy_(x.mean(0))
         whole.standard.spread.copy_(x.std(0).clamp(min=CONSTANTS.smallest_spread))
         whole.gaussian = Gaussian.fit(whole.standard(x.T).T, ridge=CONSTANTS.whole_ridge)
         return whole
+
+    @property
+    def n_features(self) -> int:
+        """Features of a cell that it looks at, the first."""
+        return self.standard.center.shape[0] // 2
 
     @property
     def n_components(self) -> int:

@@ -8,6 +8,7 @@ from torch import nn
 
 from historyad.backbones.backbone import open_backbone, read_backbone
 from historyad.backbones.graphs import write_backbone
+from historyad.backbones.parts import Part
 from historyad.errors import InputError
 
 
@@ -28,7 +29,8 @@ def normalised(x):
 
 def test_a_module_of_the_user_s_is_a_backbone(tiny_backbone):
     backbone = open_backbone(str(tiny_backbone))
-    assert (backbone.side, backbone.grid, backbone.n_features) == (32, (8, 8), 20)
+    assert (backbone.side, backbone.grid) == (32, (8, 8))
+    assert backbone.parts == (Part(20, 64),)
     assert backbone.name == "tiny.onnx"
     x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
@@ -55,7 +57,7 @@ def test_the_json_says_which_outputs_and_what_scale(copied):
     content |= {"outputs": content["outputs"][1:], "mean": [0, 0, 0], "std": [1, 1, 1]}
     copied.with_suffix(".json").write_text(json.dumps(content))
     some = open_backbone(str(copied))
-    assert (some.grid, some.n_features) == ((4, 4), 12)
+    assert (some.grid, some.parts[0].n_features) == ((4, 4), 12)
     assert not torch.allclose(some(x)[0], whole(x)[1])
     torch.testing.assert_close(some(255 * normalised(x))[0], whole(x)[1], atol=1e-4, rtol=1e-4)
 

@@ -5,6 +5,7 @@ import torch
 
 from historyad.backbones import lite0
 from historyad.backbones.backbone import open_backbone, read_backbone
+from historyad.backbones.wavelets import Wavelets
 from historyad.errors import InputError
 
 
@@ -64,12 +65,15 @@ def test_an_odd_pixel_of_padding_goes_to_the_right_and_the_bottom():
 
 def test_maps_have_strides_16_and_32_and_are_those_of_imagenet():
     backbone = open_backbone("lite0", 64)
-    assert (backbone.side, backbone.grid, backbone.n_features) == (64, (4, 4), 384)
+    assert (backbone.side, backbone.grid) == (64, (4, 4))
+    assert [part.n_features for part in backbone.parts] == [384, 241]
+    assert [part.n_components for part in backbone.parts] == [48, 16]
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     image = torch.stack([127 + 90 * torch.sin(y / 5), 2 * x, 255 - 2 * y])[None]
     with torch.no_grad():
-        early, fine, coarse = backbone(image)
+        early, fine, coarse, wavelets = backbone(image)
     assert early.shape == (1, 80, 4, 4)
+    torch.testing.assert_close(wavelets, Wavelets()(image))
     assert (fine.shape, coarse.shape) == ((1, 112, 4, 4), (1, 192, 2, 2))
     # As the published network, with its norms beside its convolutions, gave them once.
     found = [float(v) for v in (fine.mean(), fine.std(), coarse.mean(), coarse.std())]

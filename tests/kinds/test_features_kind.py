@@ -101,7 +101,7 @@ def test_what_is_decided_is_read_again_from_json(kind):
             Features.from_json({**content, **fields}, kind.tensors())
 
 
-def test_auto_takes_the_network_for_photos_where_it_is_there(monkeypatch):
+def test_auto_takes_the_network_for_photos_where_it_is_there_and_else_wavelets(monkeypatch):
     assert settle(images(2, 64, 70, 3)) == ("lite0", "images of 70 x 64 pixels are large enough")
     for samples, why in (
         (images(2, 63, 70, 3), "images of 70 x 63 pixels are too small for it"),
@@ -111,7 +111,7 @@ def test_auto_takes_the_network_for_photos_where_it_is_there(monkeypatch):
         assert settle(samples) == ("none", why)
     monkeypatch.setattr(lite0, "_PACKAGE", "no_such_package")
     backbone, why = settle(images(2, 64, 70, 3))
-    assert (backbone, why.endswith("install historyad[backbone]")) == ("none", True)
+    assert (backbone, why.endswith("install historyad[backbone]")) == ("wavelets", True)
 
 
 def test_before_any_training_an_image_is_looked_at_cell_by_cell(kind, config):
@@ -119,7 +119,7 @@ def test_before_any_training_an_image_is_looked_at_cell_by_cell(kind, config):
     first, second = kind.looks(samples, np.array([3, 1]), config)
     assert first.shape == (64, 20)
     np.testing.assert_array_equal(second, kind.cells(samples[1]).flatten(1).T)
-    assert kind.n_worst == 10
+    assert kind.n_worst == 3
 
 
 def test_detectors_of_folds_are_as_aligned_as_that_of_all(kind, config):
