@@ -139,7 +139,8 @@ def score(
     """Score samples: path, anomaly_score (about -0.8 normal, +1 anomalous), p_value, is_anomalous.
 
     What one process cannot score in time is scored in parts, with --engine or --shard. The same
-    command continues after an interruption; parts that are there are not scored again. In .jsonl
+    command continues after an interruption; parts that are there are not scored again. What an
+    address names, such as s3://bucket/images, --engine ray scores as a whole. In .jsonl
     and Parquet a path is as it is; on the terminal and in .csv, what is not printed is escaped, and
     an apostrophe stands before what a spreadsheet would take for a formula.
     """
