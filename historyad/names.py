@@ -6,6 +6,7 @@ second looks like a message of ours, or a formula. JSON and Parquet keep a name 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 
 # What begins a formula; the wide forms are taken for the others where the language has them.
@@ -44,3 +45,8 @@ def within(folder: Path, name: str) -> Path:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def without_keys(address: str) -> str:
+    """Return an address as it may be shown: keys that stand in it are left out."""
+    return re.sub(r"://[^/@]*@", "://", address)

@@ -13,6 +13,7 @@ from historyad.cli.common import USER_ERROR, Address, Engine, report_left_out
 from historyad.cli.console import note, say
 from historyad.cli.rows import summary
 from historyad.errors import InputError
+from historyad.names import without_keys
 
 if TYPE_CHECKING:
     from historyad.deploy.parts import Job, Part
@@ -49,7 +50,8 @@ class PartOptions:
         """Raise InputError for options that would have no effect, or that ``source`` needs."""
         if "://" in source and self.engine is None:
             raise InputError(
-                f"{source} is an address, and an engine reads it: give --engine ray and --out"
+                f"{without_keys(source)} is an address, and an engine reads it: give --engine ray "
+                "and --out"
             )
         if self.shard is not None and self.engine is not None:
             raise InputError("--shard scores one part here, --engine all: leave out one of them")
@@ -103,9 +105,10 @@ def _score_objects(job: Job, out: str, options: PartOptions, device: str, *, str
 
     if options.file_format not in (None, "parquet"):
         raise InputError(
-            f"{job.source} is an address, and an engine reads it and writes Parquet: leave out "
-            "--format"
+            f"{without_keys(job.source)} is an address, and an engine reads it and writes Parquet: "
+            "leave out --format"
         )
     found = score_objects(job, out, address=options.address, actors=options.actors, device=device)
-    note(f"{summary(found['scored'], found['anomalous'], found['unreadable'])}; in {out}")
+    counts = (found[name] for name in ("scored", "anomalous", "unreadable"))
+    note(f"{summary(*counts)}; in {without_keys(out)}")
     return USER_ERROR if strict and found["unreadable"] else 0

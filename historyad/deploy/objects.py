@@ -36,6 +36,7 @@ from historyad.deploy.ray_cluster import cluster
 from historyad.errors import InputError, RunError
 from historyad.extras import require
 from historyad.model.model import Model
+from historyad.names import without_keys
 from historyad.ranks import choose_device
 from historyad.score.result import Columns
 
@@ -193,7 +194,7 @@ def _store(address: str) -> tuple[Any, str]:
     try:
         store, path = FileSystem.from_uri(address)
     except (OSError, ValueError) as error:
-        raise InputError(f"{address} cannot be opened: {error}") from error
+        raise InputError(f"{without_keys(address)} cannot be opened: {error}") from error
     return store, path.rstrip("/")
 
 
@@ -207,10 +208,10 @@ def _files(store: Any, path: str, suffixes: set[str] | frozenset[str], source: s
             return posixpath.dirname(path)
         found = store.get_file_info(FileSelector(path, recursive=True))
     except OSError as error:
-        raise InputError(f"{source} cannot be read: {error}") from error
+        raise InputError(f"{without_keys(source)} cannot be read: {error}") from error
     if not any(posixpath.splitext(one.path)[1].lower() in suffixes for one in found):
         listed = " ".join(sorted(suffixes))
-        raise InputError(f"{source} holds no file that the model takes ({listed})")
+        raise InputError(f"{without_keys(source)} holds no file that the model takes ({listed})")
     return path
 
 
@@ -218,7 +219,7 @@ def _check_free(store: Any, folder: str, out: str) -> None:
     from pyarrow.fs import FileSelector
 
     if store.get_file_info(FileSelector(folder, allow_not_found=True)):
-        raise InputError(f"{out} holds something: name another --out")
+        raise InputError(f"{without_keys(out)} holds something: name another --out")
 
 
 def _counts(store: Any, folder: str) -> Counter[str]:

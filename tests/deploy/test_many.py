@@ -39,6 +39,7 @@ from historyad.files import load_json, read_rows, save_json
 from historyad.model.fit import fit_model
 from historyad.model.model import Model
 from historyad.model.run import RunDirectory
+from historyad.names import without_keys
 from historyad.research.benchmark import run_benchmark
 
 # Of Ray itself: its own settings, and files and processes that it leaves to the interpreter.
@@ -535,6 +536,11 @@ def test_what_an_address_names_is_scored_by_the_engine(
         assert found["0/0007.png"]["is_anomalous"] is None
         assert main([*command[:-1], str(out)]) == 2
         assert "holds something: name another --out" in capsys.readouterr().err
+
+
+def test_keys_in_an_address_are_not_shown():
+    assert without_keys("s3://key:secret@bucket/a@b?c=d") == "s3://bucket/a@b?c=d"
+    assert without_keys("file:///a@b") == "file:///a@b"
 
 
 def test_rows_of_a_store_keep_their_columns(ray_cluster, tmp_path):
