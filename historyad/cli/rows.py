@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from historyad.deploy.tables import open_table
 from historyad.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,6 +102,8 @@ def with_discoveries(parts: Iterable[Columns], rate: float) -> Iterator[Columns]
 
 def write_columns(out: str, names: tuple[str, ...], parts: Iterable[Columns]) -> Counter[str]:
     """Write the rows of columns and count them, the anomalous ones and the discoveries."""
+    from historyad.deploy.tables import open_table
+
     counts: Counter[str] = Counter()
     with open_table(out, names) as write:
         for columns in parts:
