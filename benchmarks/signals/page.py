@@ -42,7 +42,7 @@ HEAD = """# Series against other methods
 **In short.** Over 36 series ours is first in the mean of each measure. On those of NAB it is within
 .005 of sub-PCA and isolation forest, and behind 5 neighbours; on traffic the largest z-score is
 better than all. On bearings all faults are found. On spoken digits ours is first where a digit is
-left out, and .003 behind the first where a speaker is. On tables it is first by AUROC, and LUNAR by
+left out, and .002 behind the first where a speaker is. On tables it is first by AUROC, and LUNAR by
 AUPRC.
 
 How series are judged is on [the page on series](series.md).
