@@ -68,7 +68,8 @@ historyad fit digits:train:!0 --out runs/digits --preset quick --views all --epo
 LOAD = """### Overload
 {commands}{clients} clients for {seconds:.0f} s, asking for twice what `historyad score`
 manages on the same 2,000 PNG files, decoding included. Every accepted answer is compared
-with Python: the score within 1e-5, p-value and verdict exactly.
+with Python: the score within 1e-5, p-value and verdict exactly. Since then, small requests wait for
+others that are on their way: [today's rates](performance.md#the-service), of another model.
 
 """
 

@@ -50,8 +50,7 @@ a simulation with those constants, by `benchmarks/scaling/simulation.py`.
 
 Machine: {machine}, {cores} cores, no accelerator. Load average when the constants were measured:
 {load:.1f}. **Above {cores}, others were using the machine, and times are too long**: measure again
-on an idle one with the command below. The score had fewer views then, and took less time:
-[today's speed](performance.md#scoring).
+on an idle one with the command below.
 """
 
 SCORING = """## Score in parts
