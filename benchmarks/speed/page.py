@@ -20,8 +20,8 @@ docs/rows/scaling; do not edit. -->
 
 **In short.** On two cores, without an accelerator, 60,000 images of 28 x 28 are learned from in
 {default} by default and in {quick} with `--preset quick`, with at most {memory} of memory.
-{speed} images a second are scored, with all views. The steps of the paper's recipe take {ratio} times
-as long as a whole default fit.
+{speed} images a second are scored, with all views. The steps of the paper's recipe take {ratio}
+times as long as a whole default fit.
 
 One command measures all of it but the reference's fits and the last section, side by side; data
 are looked for under `HISTORYAD_DATA`. What is compared was measured in turns, in one run: figures
