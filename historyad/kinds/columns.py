@@ -19,7 +19,7 @@ from historyad.kinds.as_one import AsOne
 from historyad.kinds.damages import Damage, vector_damages
 from historyad.kinds.encoding import Encoding
 from historyad.kinds.kind import Excess, Random, Samples, by, read_shape
-from historyad.kinds.scaling import constant_step, robust_scaling, rounding_of
+from historyad.kinds.scaling import constant_step, robust_scaling, rounding_of, step_of_new
 from historyad.method.networks import Critic, VectorNetworks
 from historyad.score.companions import Companions, VectorCompanions
 from historyad.score.score import Score
@@ -32,12 +32,14 @@ class Columns(AsOne):
     """Vectors (F,) with the median and the spread of each column over the training samples.
 
     The spread of a constant column is 0: that it varies at all has never been seen, whatever its
-    unit. The ``encoding`` says what becomes of texts and of missing values.
+    unit; what it is worth says ``step``. The ``encoding`` says what becomes of texts and of missing
+    values.
     """
 
     center: NDArray[np.float32]
     spread: NDArray[np.float32]
     encoding: Encoding
+    step: float
 
     name: ClassVar[str] = "columns"
     noun: ClassVar[str] = "vector"
@@ -52,7 +54,8 @@ class Columns(AsOne):
         if config.augment:
             raise ConfigError(f"augment is '{config.augment}', which is for images: leave it empty")
         center, spread = np.zeros(shape[-1], np.float32), np.ones(shape[-1], np.float32)
-        return cls(shape, center, spread, Encoding.unseen(levels, shape[-1]))
+        encoding = Encoding.unseen(levels, shape[-1])
+        return cls(shape, center, spread, encoding, constant_step(shape[-1]))
 
     @property
     def levels(self) -> Levels:
@@ -73,8 +76,12 @@ class Columns(AsOne):
         vectors = samples if rows is None else samples[rows]
         encoding = self.encoding.learnt_from(vectors)
         center, spread = robust_scaling(vectors)
+        numbers = np.setdiff1d(np.arange(len(center)), encoding.texts)
+        new = step_of_new([vectors[:, i] for i in numbers], center[numbers])
+        step = min(constant_step(len(center)), new)
         center[encoding.texts] = spread[encoding.texts] = 0
-        return dataclasses.replace(self, center=center, spread=spread, encoding=encoding)
+        learnt = {"center": center, "spread": spread, "encoding": encoding, "step": step}
+        return dataclasses.replace(self, **learnt)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError, naming both shapes, unless a vector of ``shape`` can be scored."""
@@ -94,7 +101,7 @@ class Columns(AsOne):
         """Return asinh((x - center) / spread) of numbers, and dummies, float32 (N, G).
 
         asinh is linear near the centre and logarithmic far out: an outlier stays far, and finite.
-        A new value of a constant column is as far from it as `constant_step` says, to either side.
+        A new value of a constant column is as far from it as ``step``, to either side.
         """
         self.check_samples(samples)
         return self.encoding.encode(samples, self.scaled(samples))
@@ -107,7 +114,7 @@ class Columns(AsOne):
             scaled = np.arcsinh(difference / self.spread)
             side = difference / np.abs(difference)  # NaN stays NaN, and infinity becomes it
         same = np.abs(difference) <= self.rounding
-        stepped = np.where(same, 0, constant_step(len(self.spread)) * side)
+        stepped = np.where(same, 0, self.step * side)
         return np.where(self.spread > 0, scaled, stepped).astype(np.float32)
 
     @property
@@ -225,7 +232,8 @@ class Columns(AsOne):
 
     def to_json(self) -> dict[str, Any]:
         """Return what is to be read by `from_json`, besides the arrays."""
-        return {"input_shape": list(self.input_shape), "levels": self.encoding.to_json()}
+        levels = self.encoding.to_json()
+        return {"input_shape": list(self.input_shape), "levels": levels, "step": self.step}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return median and spread of the columns, and how often each text was seen."""
@@ -240,7 +248,10 @@ class Columns(AsOne):
         if not center.shape == spread.shape == shape[-1:] or not (spread >= 0).all():
             raise ValueError(f"the scaling of {center.shape} columns of {shape}")
         encoding = Encoding.from_json(content["levels"], tensors["shares"], shape[-1])
-        return cls(shape, center, spread, encoding)
+        step = content["step"]
+        if not isinstance(step, float) or not step >= 0:
+            raise ValueError(f"a step of {step!r}")
+        return cls(shape, center, spread, encoding, step)
 
 
 class _Scaling(nn.Module):
@@ -252,7 +263,7 @@ class _Scaling(nn.Module):
 
     def __init__(self, kind: Columns) -> None:
         super().__init__()
-        self.step = constant_step(len(kind.spread))
+        self.step = kind.step
         self.encoding = kind.encoding.onnx()
         for name in ("center", "spread", "rounding"):
             self.register_buffer(name, torch.tensor(getattr(kind, name), dtype=torch.float64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,21 @@ def constant_step(n_columns: int) -> float:
     return CONSTANTS.constant_step * math.sqrt(n_columns)
 
 
+def step_of_new(columns: Sequence[NDArray[np.floating]], center: NDArray[np.floating]) -> float:
+    """Return what any new value is worth beside these columns, (N,) each, in spreads.
+
+    Of what has varied, some was seen in one row alone; as large a share of all rows has something
+    new (Good, 1953, "The population frequencies of species"). What comes with a share p of normal
+    rows lies 1 / sqrt(p) spreads out: without an end where nothing was seen but once. ``center``
+    are the medians; what is missing is passed over.
+    """
+    pairs = zip(columns, center, rounding_of(center), strict=True)
+    n_once = sum(
+        np.count_nonzero(np.abs(one.astype(float) - c) > error) == 1 for one, c, error in pairs
+    )
+    return math.sqrt(len(columns[0]) / n_once) if n_once else math.inf
+
+
 def rounding_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return how far rounding leads from values (F,): of large ones, less than to the next integer.
 
@@ -35,11 +51,12 @@ def scaling_of(column: NDArray[np.float32]) -> tuple[float, float]:
     """Return the median and the spread of a column without missing values, 0 if it is empty."""
     if not len(column):
         return 0.0, 0.0
-    low, center, high = np.quantile(column.astype(np.float64), [0.25, 0.5, 0.75]).tolist()
+    values = column.astype(np.float64)  # a difference of two float32 may be too large for a third
+    low, center, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
     noise = float(rounding_of(np.array(center)))
     spread = (high - low) / _IQR_OF_NORMAL
     if spread <= noise:
-        spread = _rare_spread(column - center, noise)
+        spread = _rare_spread(values - center, noise)
     return center, min(max(spread, _TINY), _HUGE) if spread > 0 else 0.0
 
 

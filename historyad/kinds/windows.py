@@ -16,7 +16,7 @@ from historyad.errors import InputError
 from historyad.kinds.columns import Columns
 from historyad.kinds.damages import Damage, window_damages
 from historyad.kinds.kind import Samples
-from historyad.kinds.scaling import robust_scaling
+from historyad.kinds.scaling import constant_step, robust_scaling, step_of_new
 from historyad.method.networks import Critic, VectorNetworks
 from historyad.score.companions import Companions
 from historyad.score.windows import WindowCompanions
@@ -36,8 +36,10 @@ class Windows(Columns):
         """Return this kind with the scaling of the channels of ``rows`` of windows."""
         windows = samples if rows is None else samples[rows]
         some = windows[:: math.ceil(windows.size / _SCALED_VALUES)]
-        center, spread = robust_scaling(some.reshape(-1, some.shape[-1]))
-        return dataclasses.replace(self, center=center, spread=spread)
+        steps = some.reshape(-1, some.shape[-1])
+        center, spread = robust_scaling(steps)
+        step = min(constant_step(len(center)), step_of_new([*steps.T], center))
+        return dataclasses.replace(self, center=center, spread=spread, step=step)
 
     @property
     def n_features_in(self) -> int:

@@ -27,7 +27,7 @@ from historyad.score.calibration import Calibration, samples_needed
 from historyad.score.scale import scales_of
 from historyad.score.score import Score
 
-_FORMAT, VERSION = "historyad-detector", 14
+_FORMAT, VERSION = "historyad-detector", 15
 _MOST_SAMPLES = 2**20  # that companions may hold
 _JSON, _TENSORS = "detector.json", "detector.safetensors"
 

@@ -74,6 +74,20 @@ def test_a_new_value_of_a_constant_column_is_as_far_in_any_unit():
             assert (found == np.float32([[20.0], [-20.0], [0], [0]])).all()
 
 
+def test_a_new_value_is_worth_less_where_normal_rows_have_some_now_and_then():
+    rows = np.full((100, 16), 7, np.float32)
+    rows[:, 0] = np.arange(100)
+    new = rows[:1].copy()
+    new[0, 15] = 8
+    assert columns_of(rows).prepare(new)[0, 15] == 40  # ten times the root of 16 columns
+    rows[5, 1], rows[80, 2] = 9, -3  # two of a hundred rows have what no other has
+    assert columns_of(rows).prepare(new)[0, 15] == np.float32(50**0.5)
+    rows[81, 2] = -3  # now it is one of a hundred
+    assert columns_of(rows).prepare(new)[0, 15] == 10
+    rows[81, 3] = np.nan  # what is missing is nothing new
+    assert columns_of(rows).prepare(new)[0, 15] == 10
+
+
 def test_the_next_whole_number_is_a_new_value_of_a_constant_column():
     for lot in (1_000_000, 8_388_607, 16_777_214, 20_231_104):
         step = float(np.spacing(np.float32(lot), dtype=np.float32)) if lot > 2**24 else 1.0
@@ -197,7 +211,7 @@ def test_what_is_decided_is_read_again_from_json(normal_table):
 
 
 def test_json_that_contradicts_itself_is_refused():
-    content, ones = {"input_shape": [3], "levels": []}, torch.ones(3)
+    content, ones = {"input_shape": [3], "levels": [], "step": 5.0}, torch.ones(3)
     shares = torch.ones(5)
     Columns.from_json(content, {"center": ones, "spread": ones, "shares": shares})
     for center, spread in (
@@ -209,6 +223,11 @@ def test_json_that_contradicts_itself_is_refused():
         with pytest.raises(ValueError, match="the scaling of"):
             Columns.from_json(
                 content, {"center": center, "spread": spread, "shares": torch.ones(5)}
+            )
+    for step in (-1.0, float("nan"), "5", None):
+        with pytest.raises(ValueError, match="a step of"):
+            Columns.from_json(
+                content | {"step": step}, {"center": ones, "spread": ones, "shares": shares}
             )
     for shape in ([8, 8, 1], [3.0], [0], [], [2**28]):
         with pytest.raises(ValueError, match="samples of shape"):

@@ -295,7 +295,7 @@ def test_wrong_sizes_of_companions_are_refused(fitted, copied):
 
 
 def test_a_model_of_another_version_is_refused_with_the_remedy(fitted, copied):
-    assert VERSION == 14
+    assert VERSION == 15
     for version in (0, 6, 7, 8, 9, 10, 11, VERSION + 1, str(VERSION), None):
         refused(
             fitted,
