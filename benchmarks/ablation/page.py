@@ -76,6 +76,10 @@ How the standardised one goes together with each other view on held-out normal i
 correlation:
 
 """
+SAME = """
+It calls odd what is far from other normal images in grey values and edges, and what is not plain:
+it sees what `blocks` and `edges` see, and errs where they err.
+"""
 
 VECTORS = """
 ## Vectors
@@ -127,7 +131,7 @@ def _starts(rows: dict[str, list[Row]]) -> str:
     ]
     told += [row for row in before if row["what"] == "without history"]
     told = [{**row, "of": "AUROC"} for row in told]
-    return STARTS + commands(anew) + _table(told, "AUROC") + GOES_WITH + _table(anew, "correlation")
+    return STARTS + commands(anew) + _table(told, "AUROC") + GOES_WITH + _table(anew, "correlation") + SAME
 
 
 def _table(rows: list[Row], of: str) -> str:
