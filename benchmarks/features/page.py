@@ -60,9 +60,10 @@ test part are darker and flatter than all others, so that `brightness` and `mean
 nearly all of them. Each image's own brightness and contrast are taken out for the rest; whether
 that is all of it cannot be known from this set, and a gain on it is to be distrusted.
 
-False alarms on tiles are more than the rate that was asked for: the held-out images show some
-twenty tiles, of which the one that looks worst decides on the threshold, and pictures of one tile
-look alike. The next tile is worse than twenty others once in some twenty times.
+False alarms on tiles are more than the rate that was asked for. Most likely, which was not tested:
+the held-out images show some twenty tiles, of which the one that looks worst decides on the
+threshold, and pictures of one tile look alike. The next tile is worse than twenty others once in
+some twenty times.
 
 PatchCore, PaDiM and SimpleNet are written anew here after their papers, without their own networks
 and sizes, so that published figures of theirs are not comparable.
