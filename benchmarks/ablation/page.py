@@ -131,7 +131,14 @@ def _starts(rows: dict[str, list[Row]]) -> str:
     ]
     told += [row for row in before if row["what"] == "without history"]
     told = [{**row, "of": "AUROC"} for row in told]
-    return STARTS + commands(anew) + _table(told, "AUROC") + GOES_WITH + _table(anew, "correlation") + SAME
+    return (
+        STARTS
+        + commands(anew)
+        + _table(told, "AUROC")
+        + GOES_WITH
+        + _table(anew, "correlation")
+        + SAME
+    )
 
 
 def _table(rows: list[Row], of: str) -> str:

@@ -297,17 +297,20 @@ def _parity_inputs(
 def _shown_difference(
     model: Model, score: NDArray[np.float32], maps: NDArray[np.float32], ours: Scored
 ) -> float:
-    """Return how far maps, and the worst cells behind the scores, differ of what is shown in full.
+    """Return how far maps and scores differ, as a share of what is shown in full.
 
-    The score is a steep function of these, and would magnify the last bits of a float.
+    Near the threshold a score is a steep function of its worst cells, and would magnify the last
+    bits of a float; far out it is a flat one. So the nearer of the two counts.
     """
     assert isinstance(model.score, Mapped)
-    worst = [
+    shown = model.map_scale[0]
+    worst, our_worst = (
         np.array([model.score.total_at(float(one)) for one in scores])
         for scores in (score, ours.anomaly_score)
-    ]
-    apart = np.abs(maps - np.stack(ours.maps or [])).max(), np.abs(worst[0] - worst[1]).max()
-    return float(np.max(apart)) / model.map_scale[0]  # NaN where any is
+    )
+    of_scores = np.minimum(np.abs(score - ours.anomaly_score), np.abs(worst - our_worst) / shown)
+    of_maps = np.abs(maps - np.stack(ours.maps or [])) / shown
+    return float(np.max([of_scores.max(), of_maps.max()]))  # NaN where any is
 
 
 def _check_parity(data: bytes, model: Model, inputs: Iterable[NDArray[Any]]) -> float:

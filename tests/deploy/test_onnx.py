@@ -16,7 +16,7 @@ from tiny import TINY, tiny_config
 
 from historyad import HistoryAD, Model, __version__
 from historyad.cli import main
-from historyad.deploy.onnx import TOLERANCE, Graph, export_onnx
+from historyad.deploy.onnx import TOLERANCE, Graph, _shown_difference, export_onnx
 from historyad.errors import ConfigError, InputError, RunError
 from historyad.kinds.choose import choose_kind
 from historyad.method.networks import initialise
@@ -261,6 +261,26 @@ def test_a_backbone_in_a_file_becomes_a_part_of_the_graph(features, tmp_path):
     np.testing.assert_allclose(score, expected.anomaly_score, atol=TOLERANCE)
     np.testing.assert_array_equal(verdict, expected.is_anomalous)
     np.testing.assert_allclose(maps, np.stack(expected.maps), rtol=1e-3, atol=1e-3)
+
+
+def test_a_score_and_its_worst_cells_differ_by_the_nearer_of_the_two(features):
+    model = features.model
+    some = model.kind.example(3, np.random.default_rng(5), (30, 60, 1))
+    ours = model(some, maps=True)
+    maps, shown = np.stack(ours.maps), model.map_scale[0]
+
+    def differ(score, other, maps=maps):
+        theirs = dataclasses.replace(ours, anomaly_score=np.full(3, other, np.float32))
+        return _shown_difference(model, np.full(3, score, np.float32), maps, theirs)
+
+    far = np.float32(1) - np.float32(2) ** -24  # worlds apart in cells, and next to each other
+    assert 0 < differ(far, far - np.float32(2) ** -23) < TOLERANCE
+    low, high = (abs(model.score.total_at(x) - model.score.total_at(0.0)) for x in (0.01, 0.5))
+    assert differ(0.01, 0.0) == pytest.approx(min(0.01, low / shown), rel=1e-3)
+    assert differ(0.5, 0.0) == pytest.approx(min(0.5, high / shown), rel=1e-3)
+    assert differ(0.5, 0.0) > TOLERANCE
+    assert differ(0.0, 0.0, maps + 0.01 * shown) == pytest.approx(0.01, rel=1e-3)
+    assert np.isnan(differ(np.nan, 0.0))
 
 
 # --- what is refused leaves no file
