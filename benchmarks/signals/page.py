@@ -131,8 +131,7 @@ SPEED = """
 ## Large tables
 
 {rows:,} made-up rows of {columns} columns in a Parquet file, the preset `instant`, {threads}
-threads. The machine is shared with other work, and the clock says little; CPU seconds add up both
-threads.
+threads. CPU seconds add up both threads.
 
 """
 VERDICTS = """
