@@ -80,8 +80,7 @@ class Columns(AsOne):
         new = step_of_new([vectors[:, i] for i in numbers], center[numbers])
         step = min(constant_step(len(center)), new)
         center[encoding.texts] = spread[encoding.texts] = 0
-        learnt = {"center": center, "spread": spread, "encoding": encoding, "step": step}
-        return dataclasses.replace(self, **learnt)
+        return dataclasses.replace(self, center=center, spread=spread, encoding=encoding, step=step)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError, naming both shapes, unless a vector of ``shape`` can be scored."""
