@@ -91,8 +91,9 @@ WORDS = """
 * **Damage does not tell thousandths.** On small digits training changes some thousandths in either
   direction, and damage does not say in which. Hence the margin: what was trained is given up only
   where it sees clearly less, as after a training that failed.
-* Small images, short fits, one seed, and a set on which the first detector misses little: longer
-  fits and other images were not measured in this way. The same command has more splits for it.
+* On what is trained on today nothing is lost by it: T-shirts gain .03, of which damage tells .006,
+  and no split loses more than .001.
+* One seed, and no training that failed: such a one was not met here.
 """
 
 if __name__ == "__main__":
