@@ -106,9 +106,7 @@ class Constants:
     level_brightness: float = 127.0  # mean grey level of every image
     level_contrast: float = 45.0  # and the deviation
     level_least: float = 4.0  # deviation; what has less shows nothing
-    wavelet_floor: float = (
-        0.02  # added to a magnitude, in deviations of the image, for its logarithm
-    )
+    wavelet_floor: float = 0.02  # of a magnitude, in deviations of the image, whose log is taken
     cell_bytes: int = 2**29  # of the cells that are kept in half precision for training
     cells_measured: int = 200_000  # at most, for their mean and deviation
     cells_fitted: int = 30_000  # that companions are fitted on

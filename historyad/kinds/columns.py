@@ -77,8 +77,7 @@ class Columns(AsOne):
         encoding = self.encoding.learnt_from(vectors)
         center, spread = robust_scaling(vectors)
         numbers = np.setdiff1d(np.arange(len(center)), encoding.texts)
-        new = step_of_new([vectors[:, i] for i in numbers], center[numbers])
-        step = min(constant_step(len(center)), new)
+        step = step_of_new([vectors[:, i] for i in numbers], center[numbers], len(center))
         center[encoding.texts] = spread[encoding.texts] = 0
         return dataclasses.replace(self, center=center, spread=spread, encoding=encoding, step=step)
 
@@ -248,7 +247,7 @@ class Columns(AsOne):
             raise ValueError(f"the scaling of {center.shape} columns of {shape}")
         encoding = Encoding.from_json(content["levels"], tensors["shares"], shape[-1])
         step = content["step"]
-        if not isinstance(step, float) or not step >= 0:
+        if not isinstance(step, float) or not 0 <= step < math.inf:
             raise ValueError(f"a step of {step!r}")
         return cls(shape, center, spread, encoding, step)
 

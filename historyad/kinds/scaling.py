@@ -23,19 +23,22 @@ def constant_step(n_columns: int) -> float:
     return CONSTANTS.constant_step * math.sqrt(n_columns)
 
 
-def step_of_new(columns: Sequence[NDArray[np.floating]], center: NDArray[np.floating]) -> float:
-    """Return what any new value is worth beside these columns, (N,) each, in spreads.
+def step_of_new(
+    columns: Sequence[NDArray[np.floating]], center: NDArray[np.floating], n_columns: int
+) -> float:
+    """Return what a new value of a constant column is worth beside ``columns``, (N,) each.
 
     Of what has varied, some was seen in one row alone; as large a share of all rows has something
     new (Good, 1953, "The population frequencies of species"). What comes with a share p of normal
-    rows lies 1 / sqrt(p) spreads out: without an end where nothing was seen but once. ``center``
-    are the medians; what is missing is passed over.
+    rows lies 1 / sqrt(p) spreads out: no more than that, and no more than `constant_step` of all
+    ``n_columns``. ``center`` are the medians of ``columns``; what is missing is passed over.
     """
     pairs = zip(columns, center, rounding_of(center), strict=True)
     n_once = sum(
         np.count_nonzero(np.abs(one.astype(float) - c) > error) == 1 for one, c, error in pairs
     )
-    return math.sqrt(len(columns[0]) / n_once) if n_once else math.inf
+    usual = constant_step(n_columns)
+    return min(usual, math.sqrt(len(columns[0]) / n_once)) if n_once else usual
 
 
 def rounding_of(values: NDArray[np.floating]) -> NDArray[np.float64]:

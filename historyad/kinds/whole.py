@@ -44,6 +44,7 @@ class Whole(ImageKind, AsOne):
     any_size: bool = False
 
     name: ClassVar[str] = "whole"
+    companions: ClassVar[type[ImageCompanions]] = ImageCompanions
 
     @classmethod
     def choose(cls, shape: tuple[int, ...], image_size: int) -> Self:
@@ -93,11 +94,11 @@ class Whole(ImageKind, AsOne):
             features = features_of(d_tv, normal)
         with share(0.2, 1.0):
             others = known if isinstance(known, ImageCompanions) else None
-            return ImageCompanions.fit(normal, features, others)
+            return self.companions.fit(normal, features, others)
 
     def build_companions(self, d_tv: Critic, shape: Any, sizes: dict[str, int]) -> Companions:
         """Return unfitted ones of these sizes."""
-        return ImageCompanions.build(d_tv, shape, **sizes)
+        return self.companions.build(d_tv, shape, **sizes)
 
     def maps(self, score: Score, images: Pixels, excess: Excess) -> list[Map]:
         """Return maps, by occlusion, of what makes each image anomalous, (H, W) each."""

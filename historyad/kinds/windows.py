@@ -16,7 +16,7 @@ from historyad.errors import InputError
 from historyad.kinds.columns import Columns
 from historyad.kinds.damages import Damage, window_damages
 from historyad.kinds.kind import Samples
-from historyad.kinds.scaling import constant_step, robust_scaling, step_of_new
+from historyad.kinds.scaling import robust_scaling, step_of_new
 from historyad.method.networks import Critic, VectorNetworks
 from historyad.score.companions import Companions
 from historyad.score.windows import WindowCompanions
@@ -38,7 +38,7 @@ class Windows(Columns):
         some = windows[:: math.ceil(windows.size / _SCALED_VALUES)]
         steps = some.reshape(-1, some.shape[-1])
         center, spread = robust_scaling(steps)
-        step = min(constant_step(len(center)), step_of_new([*steps.T], center))
+        step = step_of_new([*steps.T], center, len(center))
         return dataclasses.replace(self, center=center, spread=spread, step=step)
 
     @property

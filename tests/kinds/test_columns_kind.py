@@ -224,7 +224,7 @@ def test_json_that_contradicts_itself_is_refused():
             Columns.from_json(
                 content, {"center": center, "spread": spread, "shares": torch.ones(5)}
             )
-    for step in (-1.0, float("nan"), "5", None):
+    for step in (-1.0, float("nan"), float("inf"), "5", None):
         with pytest.raises(ValueError, match="a step of"):
             Columns.from_json(
                 content | {"step": step}, {"center": ones, "spread": ones, "shares": shares}
