@@ -1,12 +1,11 @@
 """Measure training in several processes and from shards: the rows behind docs/distributed.md.
 
-    python -m benchmarks.distributed.measure [--part steps|memory ...] [--sizes 60000 1000000]
+    python -m benchmarks.distributed.measure [--part memory] [--sizes 60000 1000000]
 
-`steps` times training steps of one process and of two, one thread each, at the same global batch,
-in turns, and the share of the time that two spend in communication. `memory` writes MNIST, each
-repetition shifted by one more pixel, into tar shards in a temporary folder, fits a few steps on
-them in a process of its own, and notes the peak of its memory. Each row is appended to --out and
-printed. The ratio of `steps` means something on an idle machine only: a row has the load average.
+`memory` writes MNIST, each repetition shifted by one more pixel, into tar shards in a temporary
+folder, fits a few steps on them in a process of its own, and notes the peak of its memory. Each row
+is appended to --out and printed. Steps of several processes, `measure_processes`, are timed by
+`python -m benchmarks.speed.measure --part processes`.
 """
 
 from __future__ import annotations
@@ -45,12 +44,8 @@ SHARD_IMAGES = 10_000
 def main() -> None:
     """Measure the parts that are asked for."""
     parser = parser_for(__doc__, ROWS / "distributed" / "rows.jsonl")
-    parser.add_argument("--part", action="append", choices=PARTS, help="both when none is named")
+    parser.add_argument("--part", action="append", choices=PARTS, help="all when none is named")
     parser.add_argument("--sizes", type=int, nargs="+", default=[60_000, 1_000_000])
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 512])
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="of 20 critic steps each, or 12 of large batches"
-    )
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     for part in arguments.part or PARTS:
@@ -60,11 +55,6 @@ def main() -> None:
 
 
 # --- steps
-
-
-def _steps(arguments: argparse.Namespace) -> Iterator[Row]:
-    for batch_size in arguments.batch_sizes:
-        yield from measure_processes(batch_size, arguments.rounds, arguments.seed)
 
 
 def measure_processes(batch_size: int, rounds: int, seed: int = 1) -> list[Row]:
@@ -240,7 +230,7 @@ def _fit_briefly(folder: Path, seed: int) -> Row:
     }
 
 
-PARTS = {"steps": _steps, "memory": _memory}
+PARTS = {"memory": _memory}
 
 if __name__ == "__main__":
     main()
