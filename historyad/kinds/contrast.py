@@ -52,9 +52,9 @@ def _strength(detail: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     padding = ((0, -height % CONSTANTS.contrast_grid), (0, -width % CONSTANTS.contrast_grid))
     squares = np.pad(np.square(detail), padding, mode="symmetric")
     rows, columns = (side // CONSTANTS.contrast_grid for side in squares.shape)
-    coarse = squares.reshape(rows, CONSTANTS.contrast_grid, columns, CONSTANTS.contrast_grid).mean(
-        (1, 3)
-    )
+    cells = squares.reshape(rows, CONSTANTS.contrast_grid, columns, CONSTANTS.contrast_grid)
+    # In double precision, in which a graph comes to the same, whatever the order of a sum.
+    coarse = cells.mean((1, 3), dtype=np.float64).astype(np.float32)
     coarse = scipy.ndimage.gaussian_filter(
         coarse, sigma / CONSTANTS.contrast_grid, truncate=CONSTANTS.contrast_reach
     )

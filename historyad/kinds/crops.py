@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from historyad.config import Config
 from historyad.constants import CONSTANTS
@@ -21,6 +21,7 @@ from historyad.kinds.contrast import halved, local_contrast
 from historyad.kinds.images import SIDES
 from historyad.kinds.kind import Samples, by, read_shape
 from historyad.kinds.mapped import MappedKind
+from historyad.kinds.pyramid import PyramidOfImages
 from historyad.method.batches import Batches
 from historyad.method.detector import random_detector
 from historyad.method.networks import COARSEST, Critic
@@ -135,6 +136,12 @@ class Crops(MappedKind):
     def build_score(self, d_tv: Critic, sizes: dict[str, int] | None, config: Config) -> Score:
         """Return an unfitted score whose banks have these sizes."""
         return MapScore.build(self, d_tv, sizes)
+
+    def onnx(self, shape: tuple[int, ...]) -> nn.Module:
+        """Return the way from images of ``shape`` to what crops are cut from."""
+        height, width = shape[:2]
+        patch = self.side if self.contrast else None
+        return PyramidOfImages(height, width, self.cell, self.scales, patch)
 
     def describe(self) -> dict[str, Any]:
         """Return shape, kind and how crops are cut."""

@@ -246,12 +246,12 @@ class Kind(ABC):
 
     # --- elsewhere
 
+    @abstractmethod
     def onnx(self, shape: tuple[int, ...]) -> nn.Module:
-        """Return `prepare` and `floats` of samples of ``shape`` as one module, to be exported."""
-        raise InputError(
-            "a detector of crops cannot be exported: score with historyad score, historyad serve "
-            "or Model.anomaly_score"
-        )
+        """Return the way from samples of ``shape`` to what a score has of them, to be exported.
+
+        InputError where there is none.
+        """
 
     def within(self, shape: tuple[int, ...]) -> Foreign | None:
         """Return a graph of the user's that has a part in it, in place of `onnx`; mostly none."""

@@ -24,9 +24,9 @@ _HALO = 3  # cells around them: two for the crops of the head, one for the paddi
 
 
 def cell_features(critic: Critic, tile: Tensor, cell: int) -> list[Tensor]:
-    """Return the features of the cells of a tile but for its halo, each (1, n, rows, columns).
+    """Return the features of the cells of tiles but for their halo, each (N, n, rows, columns).
 
-    ``tile`` is (1, C, h, w), with cells of ``cell`` pixels a side. The features are those after
+    ``tile`` is (N, C, h, w), with cells of ``cell`` pixels a side. The features are those after
     each convolution: the highest value in the cell.
     """
     x, layers = tile, []
@@ -39,14 +39,14 @@ def cell_features(critic: Critic, tile: Tensor, cell: int) -> list[Tensor]:
 
 
 def crop_scores(critic: Critic, tile: Tensor) -> Tensor:
-    """Return D_TV's mean score of the four crops around each cell but for the halo, (n, m)."""
+    """Return D_TV's mean score of the four crops around each cell but for the halo, (N, n, m)."""
     features = critic.features(tile)[:, :, 1:-1, 1:-1]
     first = cast(nn.Linear, critic.head[1])
     # The head's first layer at every place: a convolution over the grid that it flattens.
     kernel = first.weight.view(len(first.weight), COARSEST, COARSEST, -1).permute(0, 3, 1, 2)
     hidden = functional.conv2d(features, kernel, first.bias)
     score = critic.head[2:](hidden.permute(0, 2, 3, 1))[..., 0]
-    return functional.avg_pool2d(score[None], 2, stride=1)[0, 0]
+    return functional.avg_pool2d(score[:, None], 2, stride=1)[:, 0]
 
 
 def feature_counts(critic: Critic) -> list[int]:
@@ -56,13 +56,13 @@ def feature_counts(critic: Critic) -> list[int]:
 
 
 def normalised(layers: Sequence[Tensor]) -> Tensor:
-    """Return layers (1, n, h, w) as one, each normalised, since their values differ in size."""
+    """Return layers (N, n, h, w) as one, each normalised, since their values differ in size."""
     return torch.cat([functional.normalize(layer, dim=1) for layer in layers], dim=1)
 
 
 def as_rows(features: Tensor) -> Tensor:
-    """Map (1, n, h, w) to one row for each cell, (h * w, n)."""
-    return features[0].flatten(1).T
+    """Map (N, n, h, w) to one row for each cell, (N * h * w, n)."""
+    return features.transpose(0, 1).flatten(1).T
 
 
 def in_tiles(
@@ -83,13 +83,13 @@ def in_tiles(
     for top in range(0, rows, side):
         strip = []
         for left in range(0, columns, side):
-            y = _places(top, min(top + side, rows), cell, image.shape[0])
-            x = _places(left, min(left + side, columns), cell, image.shape[1])
+            y = with_halo(top, min(top + side, rows), cell, image.shape[0])
+            x = with_halo(left, min(left + side, columns), cell, image.shape[1])
             strip.append(function(floats(image[y[:, None], x][None])))
         strips.append(torch.cat(strip, dim=-1))
     return torch.cat(strips, dim=-2)
 
 
-def _places(start: int, stop: int, cell: int, length: int) -> NDArray[np.intp]:
+def with_halo(start: int, stop: int, cell: int, length: int) -> NDArray[np.intp]:
     """Return the pixels of cells ``start`` to ``stop`` and their halo, along one side."""
     return mirrored((start - _HALO) * cell, (stop - start + 2 * _HALO) * cell, length)

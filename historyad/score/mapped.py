@@ -181,10 +181,13 @@ def mean_parts(cells: Tensor) -> Tensor:
 
 
 def enlarge(cells: Tensor, factor: int, height: int, width: int) -> Tensor:
-    """Return a map (rows, columns) ``factor`` times as large, bilinear, cut to (height, width)."""
+    """Return maps (..., rows, columns) ``factor`` times as large, bilinear, cut to a size."""
     if factor == 1:
-        return cells[:height, :width]
+        return cells[..., :height, :width]
     large = functional.interpolate(
-        cells[None, None], scale_factor=factor, mode="bilinear", align_corners=False
+        cells.view(-1, 1, *cells.shape[-2:]),
+        scale_factor=factor,
+        mode="bilinear",
+        align_corners=False,
     )
-    return large[0, 0, :height, :width]
+    return large[..., :height, :width].reshape(*cells.shape[:-2], height, width)

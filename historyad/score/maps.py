@@ -124,9 +124,24 @@ class MapScore(Mapped):
         levels = (level[0] for level in self.kind.pyramid(image[None]))
         floats = partial(self.kind.floats, device=self.device)
         return [
-            in_tiles(level, self.kind.cell, floats, partial(self._views, scale=scale))
+            in_tiles(level, self.kind.cell, floats, partial(self._views_of_one, scale=scale))
             for scale, level in enumerate(levels)
         ]
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Map images at each scale, with their halo, to scores (N,) and maps (N, rows, columns)."""
+        maps = None
+        for level, (scale, tile) in enumerate(zip(self._cell_scales, levels, strict=True)):
+            values = self._views(tile, level)
+            summed = scale(values.flatten(1)).view(values.shape).sum(0)
+            maps = summed if maps is None else maps + enlarge(summed, 2**level, *maps.shape[1:])
+        assert maps is not None
+        return self.score_of(self.worst_of(maps)[None]), maps
+
+    def in_graph(self, x: Sequence[Tensor], shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Return the scores of images at each scale, and maps at pixels."""
+        scores, maps = self(x)
+        return scores, enlarge(maps, self.kind.cell, *shape[:2])
 
     @torch.inference_mode()
     def place(self, samples: NDArray[Any]) -> NDArray[np.float32] | None:
@@ -146,7 +161,7 @@ class MapScore(Mapped):
         return torch.stack(found).cpu().numpy()
 
     def worst_of(self, cells: Tensor) -> Tensor:
-        """Return the mean over the worst cells of a map (rows, columns)."""
+        """Return the mean over the worst cells of maps (..., rows, columns), (...)."""
         return worst(cells, self.kind.cell)
 
     def at_pixels(self, cells: Tensor, image: Pixels) -> Map:
@@ -160,8 +175,12 @@ class MapScore(Mapped):
             return ("history",)
         return ("neighbours", "gaussian") if scale == 0 else ("neighbours",)
 
-    def _views(self, tile: Tensor, scale: int) -> Tensor:
+    def _views_of_one(self, tile: Tensor, scale: int) -> Tensor:
         """Return the views of the cells of a tile (1, C, h, w) but for its halo, (views, n, m)."""
+        return self._views(tile, scale)[:, 0]
+
+    def _views(self, tile: Tensor, scale: int) -> Tensor:
+        """Return those of tiles (N, C, h, w), (views, N, n, m)."""
         if self.gaussian is None:
             return crop_scores(self.d_tv, tile)[None]
         layers = cell_features(self.d_tv, tile, self.kind.cell)
@@ -169,7 +188,7 @@ class MapScore(Mapped):
         if scale == 0:
             found["gaussian"] = self.gaussian(as_rows(normalised(layers)))
         views = torch.stack([found[name] for name in self._views_at(scale)])
-        return views.view(len(views), *layers[0].shape[2:])
+        return views.view(len(views), -1, *layers[0].shape[2:])
 
 
 def _draw_cells(
@@ -208,10 +227,11 @@ def _bank_name(scale: int) -> str:
 
 
 def worst(cells: Tensor, cell: int) -> Tensor:
-    """Return the mean over the highest cells of a map (rows, columns), as many as 16 x 16 pixels.
+    """Return the mean over the highest cells of maps (..., rows, columns), of 16 x 16 pixels.
 
     ``cell`` is the side of one. The area is the same in an image of any size: what is around a
     defect must not make it less of one.
     """
     k = max(1, CONSTANTS.worst_pixels // cell**2)
-    return cells.flatten().topk(min(k, cells.numel())).values.mean()
+    flat = cells.flatten(-2)
+    return flat.topk(min(k, flat.shape[-1]), dim=-1).values.mean(-1)

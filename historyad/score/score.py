@@ -81,8 +81,8 @@ class Score(nn.Module, ABC):
         """Return the scores of ``rows`` of samples, of which few are in memory at a time."""
         return np.concatenate([self.of(part).anomaly_score for part in parts_of(samples, rows)])
 
-    def in_graph(self, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Return what a graph has of samples of ``shape`` as networks see them: scores, (N,).
+    def in_graph(self, x: Any, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Return what a graph has of samples of ``shape`` as `Kind.onnx` gives them: scores, (N,).
 
         And maps, (N, H, W), where there are some at no further cost.
         """

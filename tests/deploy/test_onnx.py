@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pandas
 import pytest
+from fitted import textures
 from PIL import Image
 from tiny import TINY, tiny_config
 
@@ -261,6 +262,18 @@ def test_a_backbone_in_a_file_becomes_a_part_of_the_graph(features, tmp_path):
     np.testing.assert_allclose(score, expected.anomaly_score, atol=TOLERANCE)
     np.testing.assert_array_equal(verdict, expected.is_anomalous)
     np.testing.assert_allclose(maps, np.stack(expected.maps), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"scales": 2, "contrast": "local"}, {"views": "history"}])
+def test_a_graph_of_crops_returns_the_map_of_images_of_its_size(settings, tmp_path):
+    fitted = HistoryAD(**{**TINY, "epoch_images": 256, "patch": 8, **settings}).fit(textures(110))
+    model, path = fitted.model_, tmp_path / "x.onnx"
+    export_onnx(model, path, size=(41, 67))
+    some = model.kind.example(3, np.random.default_rng(5), (41, 67, 1))
+    _, _, verdict, maps = onnxruntime.InferenceSession(path).run(None, {"images": some})
+    expected = model(some, maps=True)
+    np.testing.assert_array_equal(verdict, expected.is_anomalous)
+    np.testing.assert_allclose(maps, np.stack(expected.maps), atol=1e-4 * model.map_scale[0])
 
 
 def test_a_score_and_its_worst_cells_differ_by_the_nearer_of_the_two(features):

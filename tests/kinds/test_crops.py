@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import tiny_config
 
@@ -9,6 +10,7 @@ from historyad.kinds import crops as module
 from historyad.kinds.choose import choose_kind
 from historyad.kinds.contrast import halved, local_contrast
 from historyad.kinds.crops import Crops, cut_crops
+from historyad.score.cells import in_tiles
 from historyad.score.maps import MapScore
 
 
@@ -96,9 +98,16 @@ def test_a_map_is_full_at_three_times_the_threshold_of_its_worst_cells():
     assert full == pytest.approx(3 * threshold)
 
 
-def test_a_detector_of_crops_cannot_be_exported():
-    with pytest.raises(InputError, match="a detector of crops cannot be exported: score with"):
-        Crops((16, 16, 1), 8).onnx((16, 16, 1))
+@pytest.mark.parametrize("contrast", ["", "local"])
+def test_a_graph_sees_the_tiles_that_scoring_sees(contrast):
+    kind = Crops((40, 50, 3), 8, scales=3, contrast=contrast)
+    images = np.random.default_rng(0).integers(0, 256, (2, 37, 51, 3), np.uint8)
+    images[1] = images[1] // 32 + 100  # hardly any texture
+    levels = kind.onnx((37, 51, 3))(torch.from_numpy(images))
+    for n, image in enumerate(images):
+        for level, expected in zip(levels, kind.pyramid(image[None]), strict=True):
+            tile = in_tiles(expected[0], kind.cell, kind.floats, lambda tile: tile)  # the only one
+            np.testing.assert_array_equal(level[n].numpy(), tile[0].numpy())
 
 
 def test_what_is_decided_is_read_again_from_json():

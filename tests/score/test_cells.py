@@ -31,8 +31,8 @@ def test_d_tv_over_a_tile_is_d_tv_where_no_padding_is_seen(critic):
     """The mean over four crops, whose inner features are those of the larger tile."""
     tile = torch.randn(1, 1, 20, 20, generator=torch.Generator().manual_seed(1))
     scores = crop_scores(critic, tile)
-    assert scores.shape == (4, 4)
+    assert scores.shape == (1, 4, 4)
     features = critic.features(tile)[:, :, 1:-1, 1:-1]
     corners = [(2, 1), (2, 2), (3, 1), (3, 2)]
     expected = [critic.head(features[:, :, y : y + 4, x : x + 4]).item() for y, x in corners]
-    assert scores[2, 1].item() == pytest.approx(np.mean(expected), abs=1e-5)
+    assert scores[0, 2, 1].item() == pytest.approx(np.mean(expected), abs=1e-5)
