@@ -173,7 +173,7 @@ def measured(method: str, data: Data, config: Config) -> list[Row]:
     scores = [detector.scores(cells(part)).numpy() for part in data.tested]
     seconds = time.perf_counter() - started
     maps = [detector.maps(cells(part)).numpy() for part in data.tested]
-    row = {**judged(data, scores, threshold), "pixel_auroc": pixel_auroc(data, maps)}
+    row = {**judged(data, scores, threshold), **pixel_aurocs(data, maps)}
     return [{"method": method, **row, "fit_seconds": fit_seconds, "score_seconds": seconds}]
 
 
@@ -224,7 +224,7 @@ def ours(
         return {
             "method": " + ".join([*(names[i] for i in some), *beside]),
             **judged(data, scores, threshold),
-            "pixel_auroc": pixel_auroc(data, maps[1:]),
+            **pixel_aurocs(data, maps[1:]),
             "train_seconds": train_seconds,
             "fit_seconds": fit_seconds,
         }
@@ -311,6 +311,8 @@ def judged(data: Data, scores: Sequence[NDArray[np.floating]], threshold: float)
         "kinds": kinds,
         "false_alarms": int((good > threshold).sum()),
         "n_good": len(good),
+        "false_alarm_groups": len(np.unique(data.good.groups[good > threshold])),
+        "n_good_groups": len(np.unique(data.good.groups)),
         "found": float((np.concatenate(bad) > threshold).mean()),
     }
 
@@ -335,22 +337,41 @@ def by_groups(
     return float(low), float(high)
 
 
-def pixel_auroc(data: Data, maps: Sequence[NDArray[np.floating]]) -> float | None:
-    """Return the AUROC over the pixels of good images and of those with a mask; None: no masks."""
-    spread = float(np.std(np.concatenate([m.ravel() for m in maps[:1]]))) or _UNIT
+def pixel_aurocs(data: Data, maps: Sequence[NDArray[np.floating]]) -> Row:
+    """Return the AUROC over the pixels of good images and of those with a mask; None: no masks.
+
+    Of all kinds of defect together, and of each alone.
+    """
+    spread = float(np.std(maps[0])) or _UNIT
     center = float(np.median(maps[0]))
-    normal, anomalous = np.zeros(1), np.zeros(1)
-    for part, values in zip(data.tested, maps, strict=True):
-        for row, cells in enumerate(values):
-            mask = part.masks.get(row)
-            if part is not data.good and (mask is None or not mask.any()):
-                continue
-            height, width = part.source.samples[row].shape[:2]
-            mask = np.zeros((height, width), bool) if mask is None else mask
+    good, *kinds = (
+        _counted(part, (values - center) / spread, every=part is data.good)
+        for part, values in zip(data.tested, maps, strict=True)
+    )
+    return {
+        "pixel_auroc": _of_counts(good + sum(kinds)),
+        "pixel_kinds": {
+            name: _of_counts(good + kind) for name, kind in zip(data.defects, kinds, strict=True)
+        },
+    }
+
+
+def _counted(part: Images, maps: NDArray[np.floating], *, every: bool) -> NDArray[np.float64]:
+    """Count the normal and anomalous pixels of images by their value: of all, or with a mask."""
+    found = np.zeros((2, 1))
+    for row, cells in enumerate(maps):
+        height, width = part.source.samples[row].shape[:2]
+        mask = part.masks.get(row, np.zeros((height, width), bool))
+        if every or mask.any():
             side = round(len(cells) ** 0.5)
-            square = torch.from_numpy((cells - center).reshape(1, side, side)).float()
-            counted = count_pixels(stretched(square, height, width)[0].numpy(), mask, spread)
-            normal, anomalous = normal + counted[0], anomalous + counted[1]
+            square = torch.from_numpy(cells.reshape(1, side, side)).float()
+            shown = stretched(square, height, width)[0].numpy()
+            found = found + np.stack(count_pixels(shown, mask, _UNIT)[:2])
+    return found
+
+
+def _of_counts(counts: NDArray[np.float64]) -> float | None:
+    normal, anomalous = counts
     if not anomalous.sum():
         return None
     below = np.cumsum(normal) - normal / 2
