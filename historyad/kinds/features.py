@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from historyad.errors import InputError
 from historyad.kinds.cells import CellBatches, CellsOfImages, CellsOfMaps, CellsOfTiles, SeenImages
 from historyad.kinds.kind import Foreign, Samples, by, read_shape
 from historyad.kinds.mapped import MappedKind
+from historyad.kinds.remembered import Remembered
 from historyad.method.batches import Batches
 from historyad.method.networks import Critic, VectorNetworks, WideVectorNetworks
 from historyad.randomness import Stream, numpy_generator
@@ -49,6 +51,7 @@ class Features(MappedKind):
     backbone: Backbone
     tiling: Tiling | None = None
     aligned: bool | None = None
+    remembered: Remembered = field(default_factory=lambda: Remembered(CONSTANTS.cell_bytes))
 
     name: ClassVar[str] = "features"
     networks_see_pictures: ClassVar[bool] = False
@@ -112,10 +115,16 @@ class Features(MappedKind):
         self.check_samples(image[None])
         if self.tiling is not None:
             return self.tiling.strips(image, self._cells_of, device)
-        return iter(self._cells_of(self._look(image[None], device)))
+        return iter(
+            self.remembered.of(image, lambda: self._cells_of(self._look(image[None], device)))
+        )
 
     def _cells_of(self, squares: Tensor) -> Tensor:
         return cells_of(self.backbone(squares))
+
+    def remembering(self) -> AbstractContextManager[None]:
+        """Keep the cells of images that are seen whole, as many as have room."""
+        return self.remembered.on()
 
     @property
     def has_places(self) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -149,6 +150,10 @@ class Kind(ABC):
     def like(self, score: Score) -> Self:
         """Return this kind with what samples decided about the views of ``score``; mostly none."""
         return self
+
+    def remembering(self) -> AbstractContextManager[None]:
+        """Keep what takes long to make of samples, while they are looked at several times."""
+        return nullcontext()
 
     @abstractmethod
     def networks(self, config: Config) -> Networks:

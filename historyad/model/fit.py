@@ -80,7 +80,7 @@ def _fit(
     if config.contamination:
         progress.opening(SUSPECTS)
     plan = plan_fit(source, config, history, run.read_suspects())
-    with run.lock():
+    with run.lock(), plan.kind.remembering():
         run.claim(plan.config, plan.describe(), command, plan.suspects)
         if not run.is_finished:
             phases = progress.Phases(weights_of(plan))

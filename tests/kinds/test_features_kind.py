@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,12 +9,16 @@ from tiny import tiny_config
 
 from historyad.backbones import lite0
 from historyad.data.any_size import Images
+from historyad.data.datasets import open_source
 from historyad.errors import ConfigError, InputError
 from historyad.kinds import features as module
 from historyad.kinds.cells import CellBatches
 from historyad.kinds.choose import choose_kind, settle
 from historyad.kinds.features import Features
+from historyad.kinds.remembered import Remembered
 from historyad.method.networks import count_parameters
+from historyad.model.fit import fit_model
+from historyad.model.run import RunDirectory
 from historyad.model.untrained import of_others, untrained_score
 
 
@@ -167,3 +172,40 @@ def test_images_are_seen_whole_unless_they_are_large(config, constants):
     several = Images.in_memory([*"abcde"], [images(*size, 3) for size in sizes])
     assert choose_kind(several, config).tiling is None  # half of them are at most 50 pixels long
     assert choose_kind(several, dataclasses.replace(config, resize=0)).tiling is not None
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """Return a list that grows by each image that the network sees."""
+    seen, look = [], Features._look
+    monkeypatch.setattr(Features, "_look", lambda *given: seen.append(1) or look(*given))
+    return seen
+
+
+def fit(config, tmp_path):
+    return fit_model(open_source(images(24, 40, 50, 1)), config, RunDirectory(tmp_path))
+
+
+def test_a_fit_looks_at_each_image_once_however_many_folds_there_are(config, looked, tmp_path):
+    config = dataclasses.replace(config, views="auto", folds=4, calibration_share=0.0)
+    model = fit(config, tmp_path / "run")
+    assert len(looked) == 24
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Features, "remembering", lambda self: nullcontext())
+        expected = fit(config, tmp_path / "again")
+    assert len(looked) > 5 * 24
+    np.testing.assert_array_equal(model.calibration.scores, expected.calibration.scores)
+
+
+def test_only_as_many_images_are_remembered_as_have_room(kind, looked):
+    samples = images(3, 40, 50, 3)
+    cells = kind.cells(samples[0])
+    remembered = Remembered(2 * cells.nbytes)
+    kind = dataclasses.replace(kind, remembered=remembered)
+    looked.clear()
+    with kind.remembering():
+        found = [[kind.cells(image) for image in samples] for _ in range(3)]
+    assert len(looked) == 2 + 3
+    assert all(torch.equal(cells, image[0]) for image in found)
+    kind.cells(samples[0])  # afterwards nothing is known
+    assert len(looked) == 2 + 3 + 1
