@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -113,17 +113,18 @@ class Features(MappedKind):
     def strips(self, image: Pixels, device: torch.device | str = "cpu") -> Iterator[Tensor]:
         """Yield the cells of an image from the top down, where it is large not all at once."""
         self.check_samples(image[None])
+        return self.remembered.of(image, lambda: self._strips(image, device))
+
+    def _strips(self, image: Pixels, device: torch.device | str) -> Iterable[Tensor]:
         if self.tiling is not None:
             return self.tiling.strips(image, self._cells_of, device)
-        return iter(
-            self.remembered.of(image, lambda: self._cells_of(self._look(image[None], device)))
-        )
+        return self._cells_of(self._look(image[None], device))
 
     def _cells_of(self, squares: Tensor) -> Tensor:
         return cells_of(self.backbone(squares))
 
     def remembering(self) -> AbstractContextManager[None]:
-        """Keep the cells of images that are seen whole, as many as have room."""
+        """Keep the cells of images, as many as have room."""
         return self.remembered.on()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -17,8 +17,9 @@ class Remembered:
     """Tensors that were made of images, by what these show, while there is room for them."""
 
     def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
-        self._found: dict[Key, Tensor] | None = None
+        self._most_bytes = most_bytes
+        self._n_bytes = 0
+        self._found: dict[Key, list[Tensor]] | None = None
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -26,22 +27,28 @@ class Remembered:
         if self._found is not None:
             yield
             return
-        self._found = {}
+        self._found, self._n_bytes = {}, 0
         try:
             yield
         finally:
             self._found = None
 
-    def of(self, image: Pixels, make: Callable[[], Tensor]) -> Tensor:
-        """Return what ``make`` makes of an image (H, W, C), or made of it before."""
+    def of(self, image: Pixels, make: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
+        """Yield what ``make`` makes of an image (H, W, C), or made of it before."""
         if self._found is None:
-            return make()
+            yield from make()
+            return
         key = image.shape, hashlib.blake2b(image.tobytes()).digest()
-        known = self._found.get(key)
-        if known is not None:
-            return known
-        made = make()
-        # All are about as large.
-        if (len(self._found) + 1) * made.nbytes <= self.most_bytes:
-            self._found[key] = made
-        return made
+        if key in self._found:
+            yield from self._found[key]
+            return
+        kept: list[Tensor] | None = []
+        for one in make():
+            if kept is not None:
+                kept.append(one)
+                n_bytes = sum(part.nbytes for part in kept)
+                kept = kept if self._n_bytes + n_bytes <= self._most_bytes else None
+            yield one
+        if kept is not None:
+            self._found[key] = kept
+            self._n_bytes += n_bytes
