@@ -33,6 +33,7 @@ class Bank(nn.Module):
     mean: Tensor
     components: Tensor
     bank: Tensor
+    offsets: Tensor  # kept, since to take them for each batch costs a tenth of a single image
 
     def __init__(
         self, n_values: int, n_bank: int, *, n_components: int = 0, cosine: bool = False
@@ -45,6 +46,7 @@ class Bank(nn.Module):
             n_components = min(n_components, n_values, n_bank - 1)
             self.register_buffer("components", torch.zeros(n_components, n_values))
         self.register_buffer("bank", torch.zeros(n_bank, n_components or n_values))
+        self.register_buffer("offsets", torch.zeros(n_bank), persistent=False)
 
     @classmethod
     def keep(cls, x: Tensor, n: int, *, pca: PCA | None = None, cosine: bool = False) -> Self:
@@ -61,6 +63,7 @@ class Bank(nn.Module):
                 directions = directions / _roots_of_deviations(variances)[:, None]
             bank.components.copy_(torch.from_numpy(directions))
         bank.bank.copy_(bank.place(x))
+        bank.offsets.copy_(_offsets(bank.bank))
         return bank
 
     @classmethod
@@ -68,6 +71,11 @@ class Bank(nn.Module):
         """Keep features (N, values), to be compared by cosine on principal components."""
         pca = principal_components(x, CONSTANTS.bank_components)
         return cls.keep(x, _kept(CONSTANTS.bank_components), pca=pca, cosine=True)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        if not self.offsets.is_meta:
+            self.offsets.copy_(_offsets(self.bank))
 
     def place(self, x: Tensor) -> Tensor:
         """Map (B, values) to the places between which distances are taken, (B, components)."""
@@ -78,14 +86,13 @@ class Bank(nn.Module):
 
     def closest(self, x: Tensor) -> Tensor:
         """Return the distance of each of (B, values) to the nearest of the bank, (B,)."""
-        norms = self.bank.square().sum(1) / 2
         parts = []
         placed = self.place(x)
         # A graph has no loop over a batch of any size.
         exporting = torch.compiler.is_exporting()
         for places in [placed] if exporting else torch.split(placed, _QUERIES):
             # |a - b|^2 / 2 = |a|^2 / 2 - (ab - |b|^2 / 2), smallest where the bracket is largest.
-            nearest = torch.addmm(-norms, places, self.bank.T).argmax(1, keepdim=True)
+            nearest = torch.addmm(self.offsets, places, self.bank.T).argmax(1, keepdim=True)
             parts.append(self.nearest(places, nearest, 1)[0][:, 0])
         return torch.cat(parts)
 
@@ -100,19 +107,23 @@ class Bank(nn.Module):
         They are the nearest few of each part of the bank, 64 in all. Of vectors, which may have
         many values, they are only as many as it needs.
         """
-        bank, size = self.bank, math.ceil(len(self.bank) / CONSTANTS.bank_parts)
+        bank, offsets, size = (
+            self.bank,
+            self.offsets,
+            math.ceil(len(self.bank) / CONSTANTS.bank_parts),
+        )
         if not self.project:
             size = CONSTANTS.vector_bank
             if self.is_dense:
                 places, bank = places.double(), bank.double()
+                offsets = _offsets(bank)
         found, columns = [], []
-        for start in range(0, len(bank), size):
-            part = bank[start : start + size]
+        for part, its_offsets in zip(bank.split(size), offsets.split(size), strict=True):
             # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
-            closeness = torch.addmm(-part.square().sum(1) / 2, places, part.T)
+            closeness = torch.addmm(its_offsets, places, part.T)
             nearest = largest(closeness, min(CONSTANTS.candidates_of_a_part, len(part)))
             found.append(closeness.gather(1, nearest))
-            columns.append(start + nearest)
+            columns.append(len(columns) * size + nearest)
         if self.project or len(columns) == 1:
             return torch.cat(columns, 1)
         few = torch.cat(found, 1).topk(min(CONSTANTS.candidates_of_a_part, len(bank))).indices
@@ -203,6 +214,11 @@ class Neighbours(Bank):
         others = squares.sum(1, keepdim=True) - of_columns[:, owners]
         nearest = others.topk(min(CONSTANTS.neighbours, len(bank)), dim=0, largest=False).indices
         return bank.gather(0, nearest).median(0).values
+
+
+def _offsets(bank: Tensor) -> Tensor:
+    """Return -|b|^2 / 2 of each sample of a bank (N, values), (N,)."""
+    return -bank.square().sum(1) / 2
 
 
 def relative(distances: Tensor, gaps: Tensor) -> Tensor:

@@ -81,8 +81,7 @@ class Residuals(nn.Module):
 
     def beside(self, x: Tensor) -> Tensor:
         """Return cells (N, features) less the mean of their nearest in the bank."""
-        norms = self.bank.bank.square().sum(1) / 2
-        closeness = torch.addmm(-norms, self.bank.place(x), self.bank.bank.T)
+        closeness = torch.addmm(self.bank.offsets, self.bank.place(x), self.bank.bank.T)
         nearest = closeness.topk(min(CONSTANTS.residual_neighbours, len(self.known))).indices
         return x - self.known[nearest].mean(1)
 

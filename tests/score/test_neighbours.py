@@ -167,3 +167,11 @@ def test_the_bank_is_bounded(project, constants):
 def test_a_few_samples_are_enough(n, cosine, project):
     x = normal_samples(n)
     assert fitted(x, cosine=cosine, project=project)(x).isfinite().all()
+
+
+def test_a_bank_that_was_loaded_knows_its_norms():
+    bank = Bank.keep(normal_samples(), 30)
+    loaded = Bank(*bank.bank.shape[::-1])
+    loaded.load_state_dict(bank.state_dict())
+    new = 3 * normal_samples(20)
+    torch.testing.assert_close(loaded.closest(new), bank.closest(new), rtol=0, atol=0)
