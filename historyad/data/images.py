@@ -117,8 +117,11 @@ def refuse_irregular(path: Path) -> None:
 
 def image_pixels(image: Image.Image, name: str) -> Pixels:
     """Pixels of an opened Pillow image, uint8 (H, W, C), by the rules of the table above."""
+    image.load()
+    # A PNG of which nothing is said lies as it is; to have Pillow look takes as long as to decode.
+    says_nothing = image.format == "PNG" and not image.info
     # Pillow copies an image even where there is nothing to turn or to convert.
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+    if not says_nothing and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.width * image.height <= STRIP_PIXELS:
         return _converted(image, name)
@@ -179,10 +182,16 @@ def place_on_grid(images: Pixels, side: int) -> Pixels:
         return images
     if max(images.shape[1:3]) > side:
         images = _reduce(images, side)
-    height, width = images.shape[1:3]
-    rows = np.clip(np.arange(side) - (side - height) // 2, 0, height - 1)
-    columns = np.clip(np.arange(side) - (side - width) // 2, 0, width - 1)
-    return images[:, rows[:, None], columns]
+    n, height, width, channels = images.shape
+    top, left = (side - height) // 2, (side - width) // 2
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    grid = np.empty((n, side, side, channels), np.uint8)
+    grid[:, rows, columns] = images
+    grid[:, rows, :left] = images[:, :, :1]
+    grid[:, rows, left + width :] = images[:, :, -1:]
+    grid[:, :top] = grid[:, top : top + 1]
+    grid[:, top + height :] = grid[:, top + height - 1 : top + height]
+    return grid
 
 
 def reduced_size(height: int, width: int, side: int) -> tuple[int, int]:
@@ -251,11 +260,12 @@ def _check_shape(image: Image.Image, side: int | None, channels: int | None, che
 
 def _is_turned(image: Image.Image) -> bool:
     """Whether width and height change places, as far as is known before anything is decoded."""
-    if image.format == "TIFF":  # of which Pillow says the size as it is shown
+    # Of a TIFF, Pillow says the size as it is shown.
+    if image.format == "TIFF" or "exif" not in image.info:
         return False
     exif = Image.Exif()  # not the image's own, which would look no further behind the pixels
     with contextlib.suppress(Exception):  # as many as for damaged pixels
-        exif.load(image.info.get("exif", b""))
+        exif.load(image.info["exif"])
     return exif.get(ExifTags.Base.Orientation) in _TURNED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,6 +19,7 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 _BATCH = 256
+_SMALL = 32  # a batch of fewer costs more than half as much as one of twice as many
 _GRAIN = 16  # a batch is filled up to a multiple of it; with 8, AVX-512 rounds otherwise
 
 
@@ -57,8 +59,11 @@ def in_batches(
         values = function(filled, len(batch) or 1) if tells else function(filled)
         return values.detach().cpu().numpy()[: len(batch)]
 
-    starts = range(0, max(1, len(samples)), size)
     on_cpu = torch.device(device).type == "cpu"
+    if on_cpu:  # a batch for each core
+        share = max(_SMALL, math.ceil(len(samples) / torch.get_num_threads()))
+        size = min(size, math.ceil(share / grain) * grain)
+    starts = range(0, max(1, len(samples)), size)
     return np.concatenate(side_by_side(part, starts) if on_cpu else [*map(part, each(starts))])
 
 

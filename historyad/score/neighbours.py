@@ -118,12 +118,13 @@ class Bank(nn.Module):
                 places, bank = places.double(), bank.double()
                 offsets = _offsets(bank)
         found, columns = [], []
-        for part, its_offsets in zip(bank.split(size), offsets.split(size), strict=True):
+        for start in range(0, len(bank), size):
+            part = bank[start : start + size]
             # |a - b|^2 = |a|^2 - 2 (ab - |b|^2 / 2), smallest where the bracket is largest.
-            closeness = torch.addmm(its_offsets, places, part.T)
+            closeness = torch.addmm(offsets[start : start + size], places, part.T)
             nearest = largest(closeness, min(CONSTANTS.candidates_of_a_part, len(part)))
             found.append(closeness.gather(1, nearest))
-            columns.append(len(columns) * size + nearest)
+            columns.append(start + nearest)
         if self.project or len(columns) == 1:
             return torch.cat(columns, 1)
         few = torch.cat(found, 1).topk(min(CONSTANTS.candidates_of_a_part, len(bank))).indices

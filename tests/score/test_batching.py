@@ -71,6 +71,19 @@ def test_threads_inherit_the_modes_and_keep_the_number_of_threads(four_threads):
     assert torch.get_num_threads() == 4
 
 
+def test_samples_are_shared_out_among_cores_until_batches_are_small(four_threads):
+    kind, sizes = columns(), []
+
+    def score(batch):
+        sizes.append(len(batch))
+        return batch.sum(1)
+
+    for n, expected in ((16, [16]), (40, [16, 32]), (256, [64] * 4), (2048, [256] * 8)):
+        sizes.clear()
+        in_batches(score, np.ones((n, 2), np.float32), kind)
+        assert sorted(sizes) == expected
+
+
 def test_an_error_in_a_batch_is_that_of_the_whole(four_threads):
     def score(batch):
         raise RunError("this batch")

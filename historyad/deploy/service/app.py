@@ -29,6 +29,8 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from historyad import __version__
 from historyad.config import SMALLEST_RATE, settings
@@ -116,6 +118,7 @@ def create_app(
 def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, limits: Limits) -> None:
     received = Budget(limits.max_received_bytes)
     requests = Budget(limits.max_requests)
+    authorised = _authorised(limits)
 
     async def score(
         request: Request, false_positive_rate: Rate = None, with_map: WithMap = False
@@ -150,11 +153,25 @@ def _add_score(app: FastAPI, scorer: Scorer, metrics: Metrics, limits: Limits) -
 
     app.post(
         "/score",
-        dependencies=[Depends(_authorised(limits))],
+        dependencies=[Depends(authorised)],
         responses={200: {"model": Answer}, 422: {"model": Answer}},
         response_class=JSONResponse,
         openapi_extra=REQUEST_BODY,
     )(score)
+
+    async def score_plainly(request: Request) -> Response:
+        await authorised(await _BEARER(request))
+        return await score(request)
+
+    app.router.routes.insert(0, _WithoutOptions("/score", score_plainly, methods=["POST"]))
+
+
+class _WithoutOptions(Route):
+    """A route for requests that leave all options as they are: to parse none takes as long."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Leave what has a query to others."""
+        return (Match.NONE, {}) if scope.get("query_string") else super().matches(scope)
 
 
 def _add_state(app: FastAPI, scorer: Scorer, metrics: Metrics, limits: Limits) -> None:
