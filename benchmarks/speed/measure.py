@@ -8,8 +8,9 @@
 alone; `service` asks a service for twice what can be scored; `processes` times training steps of
 one process and of two; `ray` scores with Ray beside one process; `growth` fits 10,000 to 1,000,000
 images; `steps` times the steps of the reference recipe and of the default. What is compared is
-measured in turns, in one run. Two parts take hours, and are not among those that are measured when
-none is named: `ladder`, what each lead brings, and `reference`, whole fits of that recipe.
+measured in turns, in one run. Three parts are not among those that are measured when none is named:
+`gaps`, what it costs in quality to find the gaps between images once, and two that take hours,
+`ladder`, what each lead brings, and `reference`, whole fits of that recipe.
 
 Each row is printed and kept as it comes. Rows that are there are not measured again, so that the
 same command continues; after --minutes nothing more is begun. Delete rows to measure them anew.
@@ -33,6 +34,7 @@ from benchmarks.pages import ROWS
 from benchmarks.scaling.measure import measure_constants, measure_ray
 from benchmarks.speed import scoring
 from benchmarks.speed.fits import PEERS, fit_peer, fit_whole
+from benchmarks.speed.gaps import SPLITS, measure_gaps
 from benchmarks.speed.growth import fit_many, write_images
 from benchmarks.speed.service import measure_service
 from benchmarks.speed.steps import Variant, ladder, measure_variants, others
@@ -56,7 +58,7 @@ class Job:
 def main() -> None:
     """Measure the parts that are asked for."""
     parser = parser_for(__doc__, ROWS)
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=[*PARTS][:-2])
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=[*PARTS][:-3])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=20.0)
@@ -149,6 +151,12 @@ def _ladder(arguments: argparse.Namespace, _: Path) -> Iterator[Job]:
         yield Job(keys, partial(_in_a_process, ladder()[-1:], shape, arguments))
 
 
+def _gaps(arguments: argparse.Namespace, _: Path) -> Iterator[Job]:
+    for split in SPLITS:
+        measure = partial(in_own_process, measure_gaps, split, arguments.threads)
+        yield Job({"split": split}, measure)
+
+
 def _in_a_process(
     variants: list[Variant], shape: tuple[int, ...], arguments: argparse.Namespace
 ) -> list[Row]:
@@ -184,6 +192,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], Iterator[Job]]] = {
     "growth": _growth,
     "steps": _steps,
     "constants": _constants,
+    "gaps": _gaps,
     "reference": _reference,
     "ladder": _ladder,
 }

@@ -77,7 +77,8 @@ def _small_content(path: Path, name: str) -> bytes | None:
     """Return the content of a file that may be plain; None where it is too large."""
     try:
         with open_regular(path) as file:
-            content = file.read(MOST_BYTES + 1)
+            # To reserve the most takes longer than to decode a small image.
+            content = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
     except OSError as error:
         raise unreadable(name, error) from error
     return content if len(content) <= MOST_BYTES else None

@@ -8,6 +8,7 @@ knows them.
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,15 @@ def damages_seen(score: Score, samples: Samples, seed: int) -> dict[str, list[fl
     """
     kind = score.kind
     assert isinstance(kind, Kind)
-    normal = score.of(samples).anomaly_score
-    return {
-        damage.name: [
-            _auroc(normal, score.of(_damaged(kind, damage, samples, strength, seed)).anomaly_score)
-            for strength in _strengths(damage)
-        ]
-        for damage in kind.damages(samples.shape[1:])
-    }
+    damages = kind.damages(samples.shape[1:])
+    cases = [(damage, strength) for damage in damages for strength in _strengths(damage)]
+    damaged = (_damaged(kind, *case, samples, seed) for case in cases)
+    scores = score.of(np.concatenate([samples, *damaged])).anomaly_score
+    normal, *others = np.split(scores, len(cases) + 1)
+    seen = defaultdict(list)
+    for (damage, _), found in zip(cases, others, strict=True):
+        seen[damage.name].append(_auroc(normal, found))
+    return dict(seen)
 
 
 def share_seen(score: Score, samples: Samples, seed: int) -> float:
@@ -74,7 +76,7 @@ def _strengths(damage: Damage) -> list[float]:
     return [damage.strengths[min(place, len(damage.strengths) - 1)] for place in places]
 
 
-def _damaged(kind: Kind, damage: Damage, samples: Samples, strength: float, seed: int) -> Samples:
+def _damaged(kind: Kind, damage: Damage, strength: float, samples: Samples, seed: int) -> Samples:
     random = numpy_generator(seed, Stream.PROBE, zlib.crc32(damage.name.encode()))
     return kind.damage(damage, samples, strength, random)
 

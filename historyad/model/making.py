@@ -66,13 +66,13 @@ class Making:
         plan, samples = self.plan, self.plan.source.samples
         # Companions see what D_TV does not; held-out samples put all on one scale.
         self.phases.begin(LEARN_AGAIN)
-        known = Model.load(self.run.path, self.device).score if self.run.has_model else None
+        first = Model.load(self.run.path, self.device) if self.run.has_model else None
+        known = None if first is None else first.score
         score = plan.kind.fit_score(d_tv, batches, plan.config, known)
         self.phases.begin(THRESHOLD_AGAIN)
         made = self._decided(score.to(self.device).eval(), plan.config)
-        if is_judged(plan.kind, plan.config):
+        if first is not None and is_judged(plan.kind, plan.config):
             self.phases.begin(COMPARE)
-            first = Model.load(self.run.path, self.device)
             some = some_of(samples, plan.split.held_out)
             seen = [share_seen(one.score, some, plan.config.seed) for one in each((first, made))]
             facts = {"seen_untrained": round(seen[0], 4), "seen_trained": round(seen[1], 4)}

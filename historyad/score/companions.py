@@ -157,17 +157,18 @@ class ImageCompanions(Companions):
     ) -> ImageCompanions:
         """Fit to normal images (N, C, H, W) and their features (N, n_features).
 
-        What others ``known`` of the same images say without features is taken from them.
+        What others ``known`` of the same images keep of them is taken from those: in the features
+        of another D_TV an image may have other neighbours, but the gap around it is about the same.
         """
         with share(0.0, 0.3):
             near = Bank.of_features(features)
+            if known is not None:
+                companions = cls(near, known.blocks, known.gaussian)
+                companions.bank_gaussian = known.bank_gaussian
+                return companions
             others = near.others(near.candidates_of_bank(), CONSTANTS.block_candidates)[1]
         with share(0.3, 1.0):
             blocks = Blocks.fit(images[: len(others)], others)
-        if known is not None:
-            companions = cls(near, blocks, known.gaussian)
-            companions.bank_gaussian = known.bank_gaussian
-            return companions
         # Beside brightness colours vary little; a ridge for all of it would hide them.
         gaussian = ImageGaussian.fit(
             images,

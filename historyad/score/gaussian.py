@@ -140,8 +140,10 @@ class ImageGaussian(nn.Module):
 
 def _axes_of_colours(x: Tensor) -> Tensor:
     """Return the principal axes of the colours of all pixels (N, C, H, W), in columns, (C, C)."""
+    if x.shape[1] == 1:
+        return x.new_ones(1, 1)
     colours = x.transpose(0, 1).flatten(1).double()
-    axes: Tensor = torch.linalg.eigh(torch.cov(colours).reshape(len(colours), -1))[1]
+    axes: Tensor = torch.linalg.eigh(torch.cov(colours))[1]
     return axes.to(x.dtype)
 
 

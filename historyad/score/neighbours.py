@@ -18,7 +18,7 @@ from historyad.score.gaussian import principal_components
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
 
-_CHUNK = 512  # samples of the bank that are compared with it at a time
+_CHUNK = 128  # samples of the bank that are compared with it at a time; stays in the cache
 _QUERIES = 256  # compared with the bank at a time: their distances stay in the cache
 
 
