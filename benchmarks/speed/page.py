@@ -369,10 +369,9 @@ def _scoring(rows: list[Row]) -> str:
         + f"{decoded:,.0f} a second are decoded, "
         + f"{folder['scored_per_second']:,.0f} decoded and scored (ratio "
         + f"{spread(folder.get('ratios', [folder['ratio']]))}, both on all cores). "
-        + "Both keep all cores busy, and images that are decoded so fast and scored so fast from "
-        + "memory can be both at "
-        + f"{from_memory / (decoded + from_memory):.2f} of decoding alone: at .8 only where scoring "
-        + "is four times as fast as decoding, or on more cores than decoding uses. "
+        + "Both keep all cores busy: what is decoded so fast, and scored so fast from memory, "
+        + f"can be both at {from_memory / (decoded + from_memory):.2f} of decoding alone, and "
+        + "at .8 only where scoring is four times as fast as decoding. "
         + f"`historyad --help` takes {start['help_seconds']:.2f} s, "
         + f"`historyad score` of one image {start['score_one_seconds']:.1f} s.\n"
     )

@@ -153,8 +153,8 @@ class Bank(nn.Module):
 
         From differences, not from products: rows of a table may be close and far from 0.
         """
-        differences = functional.embedding(candidates, self.bank) - places[:, None]
-        squares = differences.square().sum(2)
+        differences = functional.embedding(candidates, self.bank).sub_(places[:, None])
+        squares = differences.square_().sum(2)
         found, order = squares.topk(min(k, candidates.shape[1]), largest=False)
         # Of normalised places, half the squared distance is 1 - cosine.
         return found / 2 if self.cosine else found.sqrt(), candidates.gather(1, order)
