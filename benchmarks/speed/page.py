@@ -115,8 +115,8 @@ GROWTH = """## As the work grows
 
 `--preset quick` on images in a memory-mapped file: MNIST, repeated and shifted. Its epochs have a
 length of their own, so that all sets are trained on for as long; what grows is listing and
-fingerprints. Memory is the peak of the whole process, the mapped file included as far as it was
-read. At most 100,000 images are scored.
+fingerprints. Memory is the peak of the whole process; what was read of the mapped file is given
+back. At most 100,000 images are scored.
 """
 
 LEADS = """## What each lead brings

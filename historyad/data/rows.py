@@ -129,6 +129,7 @@ class ShuffledSamples:
 
     def _read_now(self, position: int, size: int, first: int, last: int) -> NDArray[Any]:
         samples = self._samples[self._order.at(position, size)[first:last]]
+        streams.let_go(self._samples)
         return self._prepare(samples) if self._prepare else samples
 
 

@@ -17,7 +17,7 @@ from historyad.data.arrays import Labels, Samples
 from historyad.data.digests import digests
 from historyad.data.images import Check, Pixels
 from historyad.data.sounds import SOUNDS
-from historyad.data.streams import ImageStream, any_shape
+from historyad.data.streams import ImageStream, any_shape, let_go
 from historyad.data.tables import Levels
 from historyad.errors import InputError
 
@@ -100,6 +100,7 @@ class Source:
         step = max(1, CHUNK_BYTES // values[0].nbytes)
         for start in range(0, len(values), step):
             digest.update(np.ascontiguousarray(values[start : start + step]).data)
+            let_go(values)
         return digest.hexdigest()
 
     @cached_property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -45,7 +46,16 @@ def in_parts(samples: NDArray[Any], rows: NDArray[np.intp]) -> Iterator[NDArray[
     """Yield ``rows`` of ``samples``, of which few are held in memory at a time."""
     size = fitting(_PART_SAMPLES, math.prod(samples.shape[1:]) * samples.dtype.itemsize)
     for start in each(range(0, len(rows), size)):
-        yield samples[rows[start : start + size]]
+        part = samples[rows[start : start + size]]
+        let_go(samples)
+        yield part
+
+
+def let_go(samples: NDArray[Any]) -> None:
+    """Have no part in memory of samples that are mapped from a file, which is read again."""
+    # What is mapped to be written to, perhaps in memory alone, would be lost.
+    if isinstance(samples, np.memmap) and samples.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        samples._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def in_chunks(images: Iterable[tuple[str, Pixels]], size: int) -> Iterator[Chunk]:

@@ -1,7 +1,9 @@
 import io
 import os
+import re
 import tarfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,3 +309,34 @@ def test_a_fit_on_shards_goes_on_where_it_was_and_counts_what_it_could_not_read(
     assert main([*fit, "--skip-unreadable"]) == 0
     assert "340 normal samples (40 could not be read)" in capsys.readouterr().out
     assert load_json(tmp_path / "run" / "detector.json")["source"]["unreadable"] == 40
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says what is in memory")
+def test_a_file_that_is_mapped_does_not_stay_in_memory(tmp_path):
+    path, images = tmp_path / "x.npy", np.zeros((40_000, 28, 28), np.uint8)  # 31 MB
+    images[:, 0, 0] = np.arange(40_000) % 251
+    np.save(path, images)
+
+    def mapped():
+        """MB of the file that are in memory."""
+        text = Path("/proc/self/smaps").read_text()
+        found = re.findall(rf"{re.escape(str(path))}\n(?:.*\n)*?Rss: +(\d+) kB", text)
+        return sum(map(int, found)) / 1024
+
+    source = open_source(path)
+    assert source.fingerprint
+    assert mapped() < 5
+    samples = source.samples
+    assert samples.sum() > 0
+    assert mapped() > 25
+    parts = [part[:, 0, 0, 0] for part in in_parts(samples, np.arange(len(samples)))]
+    np.testing.assert_array_equal(np.concatenate(parts), images[:, 0, 0])
+    assert mapped() < 5
+    shuffled = ShuffledSamples(samples, np.arange(len(samples)), 0)
+    for position in range(0, 32_768, 64):
+        shuffled.read(position, 64, slice(None))
+    assert mapped() < 5
+    changed = np.load(path, mmap_mode="c")
+    changed[0, 0, 0] = 7
+    streams.let_go(changed)
+    assert changed[0, 0, 0] == 7
