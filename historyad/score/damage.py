@@ -14,17 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from historyad.constants import CONSTANTS
 from historyad.method.gan import make_adam, set_learning_rate
-from historyad.method.losses import detector_loss
 from historyad.method.networks import VectorNetworks, initialise
 from historyad.randomness import Stream, numpy_generator, torch_generator
 from historyad.score.coreset import Cells
 from historyad.score.places import Places
 
 _BETAS = 0.9, 0.999
-_BOUND_WEIGHT = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +65,7 @@ class DamageView(nn.Module):
 
     @torch.enable_grad()
     def _train(self, good: Tensor, bad: Tensor, seed: int) -> None:
-        """Step 3 on whitened cells (N, values) of good images, and of damaged ones."""
+        """The logistic loss on whitened cells (N, values) of good images, and of damaged ones."""
         initialise(self.d_tv, torch_generator(seed, Stream.WEIGHTS, 2))
         if not len(bad):
             return
@@ -80,7 +79,7 @@ class DamageView(nn.Module):
                 for x in (good, bad)
             ]
             outputs = self.d_tv(torch.cat(drawn)).chunk(2)
-            loss = detector_loss(outputs[0], outputs[1], _BOUND_WEIGHT)
+            loss = functional.softplus(outputs[0]).mean() + functional.softplus(-outputs[1]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
