@@ -133,14 +133,6 @@ class Constants:
     worst_cells: int = 3  # that make the score of an image
     whole_ridge: float = 0.1  # of the Gaussian of whole images
     smallest_cell_spread: float = 0.05  # deviation of a feature over an image, on its scale
-    # D_TV against cells of damaged images
-    damaged_images: int = 200  # at most, that defects are drawn on
-    damage_parts: int = 3  # of the images, each of which is seen beside the others
-    damage_change: float = 2.0  # mean square by which a cell has moved that counts as damaged
-    damage_hidden: int = 128
-    damage_steps: int = 1000  # more tell these defects better apart, and real ones worse
-    damage_batch: int = 256  # cells of either kind
-    damage_learning_rate: float = 1e-3
     crop_bytes: int = 2**28  # of all crops that are trained on
     # Suspects among the samples of a fit
     suspects_share: float = 0.01  # of them that may be wrong, at least

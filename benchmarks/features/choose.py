@@ -1,4 +1,4 @@
-"""What D_TV of cells is best trained against, by development data: rows for docs/rows/features.
+"""Try what D_TV of cells can be trained against, on development data: rows for docs/rows/features.
 
     python -m benchmarks.features.choose [--set tiles screw] [--cells FOLDER]
 
@@ -22,15 +22,17 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.features.measure import RATES, SETS, Data, beside_of, kind_of, read, views_of
+from benchmarks.features.defects import damaged
+from benchmarks.features.measure import RATES, SETS, Data, kind_of, read, views_of, whole_of
 from benchmarks.measuring import keep, parser_for
 from benchmarks.pages import ROWS
+from historyad.backbones.cells import cells_of
 from historyad.config import Config, make_config
-from historyad.constants import CONSTANTS
 from historyad.data.rows import ShuffledSamples
 from historyad.files import read_rows
 from historyad.judge.metrics import auroc
 from historyad.kinds.cells import CellBatches
+from historyad.kinds.features import Features
 from historyad.method.batches import Batches
 from historyad.method.detector import random_detector
 from historyad.method.gan import make_adam, record_history, set_learning_rate
@@ -38,12 +40,15 @@ from historyad.method.history import History, resolve
 from historyad.method.losses import detector_loss
 from historyad.method.networks import Critic, VectorNetworks, WideVectorNetworks, initialise
 from historyad.model.split import split_rows
-from historyad.score import damage
 from historyad.score.features import FeatureScore
 from historyad.score.places import Places
 from historyad.score.scale import Scale
 
 _SCREWS_TESTED, _SCREWS_HELD_OUT = 70, 50
+_DAMAGED = 200  # images that defects are drawn on
+_PARTS = 3  # of the images, each of which is whitened by the others
+_HIDDEN, _BATCH, _RATE = 128, 256, 1e-3  # of D_TV
+_BOUND_WEIGHT = 10.0
 _HISTORY = 20_000  # samples of it
 _NOISE = (0.3, 1.5)  # deviations, of whitened cells
 
@@ -55,8 +60,8 @@ class Variant:
     damaged: float = 1.0
     history: float = 0.0
     noise: float = 0.0
-    change: float = CONSTANTS.damage_change
-    steps: int = CONSTANTS.damage_steps
+    change: float = 2.0  # mean square by which damage has moved a cell, at least
+    steps: int = 1000
     loss: str = "eq. 10"
 
 
@@ -79,7 +84,7 @@ class Developed:
 
     score: FeatureScore
     good: Tensor
-    bad: dict[float, Tensor]  # by how far a cell has to have moved
+    bad: tuple[Tensor, Tensor]  # cells of damaged images, and how far damage has moved each
     history: Tensor
     views: list[Tensor]  # of held-out images and of each tested part, (views, n, places)
     whole: list[Tensor]
@@ -127,25 +132,60 @@ def developed(data: Data, config: Config) -> Developed:
     fitted = batches.standard, batches.cells, config.seed
     score = FeatureScore.fit(kind, d_tv, *fitted).eval()
     assert score.bank is not None
-    damaged = kind.damage_some(images, train, config)
-    assert damaged is not None
-    good, bad = (_placed(score, one) for one in (batches.cells, damaged.cells))
-    split = damage.parts_of(len(good), groups[train], config.seed)
-    laws = {variant.change for variant in VARIANTS.values()}
-    all_bad = {}
-    for law in laws:
-        apart = damage.apart(good, bad, damaged.of, split, aligned=score.is_aligned, change=law)
-        white, all_bad[law] = apart
+    of = np.random.default_rng(1).permutation(len(train))[:_DAMAGED]
+    struck = damaged_cells(kind, images, train[of])
+    good, bad = (_placed(score, one) for one in (batches.cells, struck))
+    whites, moved = apart(good, bad, of, groups[train])
     parts = [cells[held_out], *parts]
     return Developed(
         score,
-        white,
-        all_bad,
-        history_of(white, config),
+        whites,
+        moved,
+        history_of(whites, config),
         [torch.from_numpy(views_of(score, part)) for part in parts],
-        [beside_of(score, part)[0] for part in parts],
+        [whole_of(score, part) for part in parts],
         [_placed(score, part) for part in parts],
     )
+
+
+def damaged_cells(
+    kind: Features, images: NDArray[np.uint8], rows: NDArray[np.intp]
+) -> NDArray[np.float16]:
+    """Return the cells of ``rows`` of images with defects, (n, places, features)."""
+    found = []
+    for row in rows.tolist():
+        (square,) = kind.prepare(images[row][None])
+        struck = damaged(square, np.random.default_rng((6, row)))
+        maps = kind.backbone(torch.from_numpy(struck)[None])
+        found.append(cells_of(maps)[0].flatten(1).T.numpy().astype(np.float16))
+    return np.stack(found)
+
+
+def apart(
+    good: Tensor, bad: Tensor, of: NDArray[np.intp], groups: NDArray[np.intp]
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return whitened cells of good images; those of damaged ones, and how far each was moved.
+
+    Each part of the good images (n, places, values), of whole ``groups`` (n,), is whitened by the
+    others, so that they are as far out as new ones. ``of`` says which of them each of the damaged
+    ones was.
+    """
+    names, numbers = np.unique(groups, return_inverse=True)
+    part_of = np.random.default_rng(3).permutation(len(names))[numbers] % _PARTS
+    whites, struck, moved = [], [], []
+    for part in range(_PARTS):
+        own, rows = (torch.from_numpy(x == part) for x in (part_of, part_of[of]))
+        law = Places.fit(good[~own])
+        before, after = (white(law, x) for x in (good[torch.from_numpy(of)[rows]], bad[rows]))
+        whites.append(white(law, good[own]).flatten(0, 1))
+        struck.append(after.flatten(0, 1))
+        moved.append((after - before).square().mean(2).flatten())
+    return torch.cat(whites), (torch.cat(struck), torch.cat(moved))
+
+
+def white(law: Places, x: Tensor) -> Tensor:
+    """Return cells (N, places, values) in directions in which those of their place vary by 1."""
+    return ((x - law.means).transpose(0, 1) @ law.factors).transpose(0, 1)
 
 
 def history_of(x: Tensor, config: Config) -> Tensor:
@@ -162,13 +202,13 @@ def history_of(x: Tensor, config: Config) -> Tensor:
 
 def trained(found: Developed, variant: Variant, seed: int) -> Critic:
     """Return a D_TV that was trained as the variant says."""
-    d_tv = VectorNetworks((found.good.shape[1],), CONSTANTS.damage_hidden, 1).critic()
+    d_tv = VectorNetworks((found.good.shape[1],), _HIDDEN, 1).critic()
     random = torch.Generator().manual_seed(seed)
     initialise(d_tv, random)
-    optimizer = make_adam(d_tv, CONSTANTS.damage_learning_rate, (0.9, 0.999))
+    optimizer = make_adam(d_tv, _RATE, (0.9, 0.999))
 
     def drawn(x: Tensor, share: float) -> Tensor:
-        n = round(share * CONSTANTS.damage_batch)
+        n = round(share * _BATCH)
         return x[torch.randint(len(x), (n,), generator=random)]
 
     def noised(share: float) -> Tensor:
@@ -177,10 +217,12 @@ def trained(found: Developed, variant: Variant, seed: int) -> Critic:
         sigma = low + (high - low) * torch.rand(len(x), 1, generator=random)
         return x + sigma * torch.randn(x.shape, generator=random)
 
+    cells, moved = found.bad
+    struck = cells[moved > variant.change]
     for step in range(variant.steps):
-        set_learning_rate(optimizer, CONSTANTS.damage_learning_rate * (1 - step / variant.steps))
+        set_learning_rate(optimizer, _RATE * (1 - step / variant.steps))
         bad = [
-            drawn(found.bad[variant.change], variant.damaged),
+            drawn(struck, variant.damaged),
             drawn(found.history, variant.history),
             noised(variant.noise),
         ]
@@ -193,7 +235,7 @@ def trained(found: Developed, variant: Variant, seed: int) -> Critic:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "eq. 10": lambda good, bad: detector_loss(good, bad, 10.0),
+    "eq. 10": lambda good, bad: detector_loss(good, bad, _BOUND_WEIGHT),
     "logistic": lambda good, bad: (
         functional.softplus(good).mean() + functional.softplus(-bad).mean()
     ),
@@ -205,7 +247,7 @@ def judged(found: Developed, d_tv: Critic) -> dict[str, float]:
     """Return the AUROC of images by D_TV alone, and by the sum with it and without."""
     score, law = found.score, found.score.gaussian
     assert isinstance(law, Places)
-    outputs = [d_tv(damage.white(law, x).flatten(0, 1)).view(x.shape[:2]) for x in found.placed]
+    outputs = [d_tv(white(law, x).flatten(0, 1)).view(x.shape[:2]) for x in found.placed]
     told = [score.worst_of(one[:, None]) for one in outputs]
     scale = Scale(len(score.cell_views))
     scale.fit(found.views[0].flatten(1))

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.features.measure import beside_of, views_of
+from benchmarks.features.measure import views_of, whole_of
 from benchmarks.features.peers import PooledNeighbours
 from benchmarks.measuring import keep, parser_for
 from benchmarks.pages import ROWS
@@ -95,7 +95,7 @@ def _totals(score: FeatureScore, scale: Scale, cells: Cells) -> Tensor:
     """Return the worst cells of images, and their view of the whole, (2, N)."""
     views = _views(score, cells)
     maps = scale(views.flatten(1)).view(views.shape).sum(0)
-    return torch.cat([score.worst_of(maps[:, None])[None], beside_of(score, cells)])
+    return torch.stack([score.worst_of(maps[:, None]), whole_of(score, cells)])
 
 
 def read(path: Path, folder: Path, seed: int) -> Cells:

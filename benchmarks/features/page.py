@@ -33,21 +33,20 @@ nothing was fitted on. Masks count from half brightness.
 Tiles are a development set: all choices were made on half of their test groups, with seed 0, and on
 good screws from the training part that were damaged in a spot of a few pixels. No test image of the
 screws or the cookies was looked at for them, but for what came before: the view `whole` was added
-after a figure of screws had been seen, that D_TV of the history is left out was decided on the
-figures of all sets, and that `damage` stands beside the map, after the masks of cookies had been
-seen once: in the map it cost pixels. Tried were lite0 alone, wavelets alone on 32, 48 and 64
-components, both with their components apart or together, with textures on one level or not, and the
-worst three cells or ten. Their scripts are not kept, and so their figures are not shown.
+after a figure of screws had been seen, and that D_TV is left out was decided on the figures of all
+sets. Tried were lite0 alone, wavelets alone on 32, 48 and 64 components, both with their components
+apart or together, with textures on one level or not, and the worst three cells or ten. The scripts
+that chose are not kept, and so their figures are not shown.
 """
 
 NOTES = """
-The default is the sum of `neighbours`, `place` (with some seeds `gaussian`, on cookies), `damage`
-and `whole`; `--views all` adds `history`. `--backbone wavelets` has no `whole`: how strong a
-texture is differs between good things. Single numbers of an image, more or less of it being the
-anomaly, know nothing of training: what they reach is in the collection, not in the surface. Good
-screws of the test part are darker and flatter than all others, so that `brightness` and `mean
-gradient` tell nearly all of them. Each image's own brightness and contrast are taken out for the
-rest; whether that is all of it cannot be known from this set, and a gain on it is to be distrusted.
+The default is the sum of `neighbours`, `place` (with some seeds `gaussian`, on cookies) and
+`whole`; `--views all` adds `history`. `--backbone wavelets` has no `whole`: how strong a texture is
+differs between good things. Single numbers of an image, more or less of it being the anomaly, know
+nothing of training: what they reach is in the collection, not in the surface. Good screws of the
+test part are darker and flatter than all others, so that `brightness` and `mean gradient` tell
+nearly all of them. Each image's own brightness and contrast are taken out for the rest; whether
+that is all of it cannot be known from this set, and a gain on it is to be distrusted.
 
 False alarms on tiles are more than the rate that was asked for. Most likely, which was not tested:
 the held-out images show some twenty tiles, of which the one that looks worst decides on the
@@ -58,15 +57,35 @@ PatchCore, PaDiM and SimpleNet are written anew here after their papers, without
 and sizes, so that published figures of theirs are not comparable.
 """
 
-CHOSEN = """
-### What D_TV is trained against
+DAMAGE = """
+### D_TV against damaged images
 
-AUROC of images on development data alone: half of the test groups of tiles, and good screws of the
-training part with a spot of a few pixels and without. All variants see the same whitened cells;
-*sum* is that of the map, D_TV and `whole`, and *without* is the sum without D_TV. One seed, 0. A
-history or noise around the good cells finds less than damage does, alone and in the sum, and in a
-mixture takes from it: in whitened cells, what surrounds the good ones evenly is what `place`
-measures already.
+Step 3 of the paper against another law than the history: cells of 200 good images on which
+defects were drawn, pieces from elsewhere, scars, spots, smudges and rough patches, as the network
+sees them. D_TV sees cells whitened by the good ones of their place, in images that these were not
+estimated from; the mean of what it says of the worst three cells stood beside the map. AUROC on
+the reported sets, with the loss of eq. 10 and with the logistic one:
+
+"""
+
+DAMAGED = """
+
+With eq. 10 cookies gain, and screws and tiles lose. The logistic loss, which is not the paper's,
+was chosen by the development data below, after the rows of eq. 10 were seen. No set loses more
+than .001 by it, and the mean of the three goes from .925 to .934: less than the .01 that a view
+was to bring, and most of it on 14 good cookies. So neither is in the program. Both were for one
+commit each, "A D_TV that was trained against damaged photos" and "D_TV against damaged photos by
+the logistic loss", which gave these rows:
+"""
+
+CHOSEN = """
+What it was trained against was tried on development data alone, with seed 0: half of the test
+groups of tiles, and good screws of the training part with a spot of a few pixels and without.
+*Sum* is that of the map, D_TV and `whole`. All see the same good cells, and have the same
+network. A first script, which is not kept, drew weights otherwise, and had .929 with D_TV by eq.
+10 on tiles and .741 on screws, for which that loss was measured first: so far apart are two
+trainings of one detector. A history of whitened cells brings next to nothing to the sum, alone
+and beside damage.
 
 """
 
@@ -100,8 +119,7 @@ def build() -> str:
     older = [row for row in every if row["side"] != CONSTANTS.backbone_side or _is_before(row)]
     rows = [row for row in every if row not in older]
     section = HEAD + _of_all(rows) + "".join(_of_set(name, rows) for name in SETS) + NOTES
-    section += _unmeasured(rows) + commands(rows)
-    section += _chosen(read_rows(ROWS / "features" / "choose.jsonl")) + _before(older)
+    section += _unmeasured(rows) + commands(rows) + _damage() + _before(older)
     section += _of_classes(read_rows(ROWS / "features" / "cifar.jsonl"))
     return re.sub(
         r"## Measured\n.*?(?=^## )", lambda _: section, PAGE.read_text(), flags=re.S | re.M
@@ -172,18 +190,40 @@ def _before(rows: list[Row]) -> str:
     return "\n".join([BEFORE, *tables]) if tables else ""
 
 
-def _chosen(rows: list[Row]) -> str:
-    """Return the section on what D_TV is trained against."""
-    if not rows:
-        return ""
-    columns = [(name, of) for name in ("tiles", "screw") for of in ("alone", "sum", "without")]
+def _damage() -> str:
+    """Return the section on what else D_TV was trained against."""
+    rows = read_rows(ROWS / "features" / "damage.jsonl")
+    sums = {"alone": "damage", "sum without": "{} + whole", "sum": "{} + damage + whole"}
     lines = []
-    for (variant,), group in grouped(rows, "variant").items():
-        of_sets = {row["set"]: row for row in group}
-        found = [f"{of_sets[name][of]:.3f}" if name in of_sets else "-" for name, of in columns]
-        lines.append([variant, *found])
-    head = ["against", *(f"{name}: {of}" for name, of in columns)]
-    return f"{CHOSEN}{table(head, lines)}\n{commands(rows)}\n"
+    for (fit, name), group in grouped(rows, "fit", "set").items():
+        of = [
+            statistics.fmean(
+                row["auroc"]
+                for row in group
+                if row["method"].replace("gaussian", "place") == method.format("neighbours + place")
+            )
+            for method in sums.values()
+        ]
+        n_seeds = len({row["seed"] for row in group})
+        lines.append([fit, name, str(n_seeds), *(f"{one:.3f}" for one in of)])
+    head = ["D_TV by", "set", "seeds", *sums]
+    section = DAMAGE + table(head, lines) + DAMAGED + commands(rows)
+    tried = read_rows(ROWS / "features" / "choose.jsonl")
+    if not tried:
+        return section
+    sets = list(dict.fromkeys(row["set"] for row in tried))
+    none = [["none", *(text for name in sets for text in ("-", _of(tried, name, "without")))]]
+    shown = [
+        [variant, *(_of(group, name, of) for name in sets for of in ("alone", "sum"))]
+        for (variant,), group in grouped(tried, "variant").items()
+    ]
+    head = ["against", *(f"{name}: {of}" for name in sets for of in ("alone", "sum"))]
+    return section + CHOSEN.lstrip() + table(head, [*none, *shown]) + commands(tried)
+
+
+def _of(rows: list[Row], name: str, of: str) -> str:
+    """Return a figure of a set, of which there is one."""
+    return next((f"{row[of]:.3f}" for row in rows if row["set"] == name), "-")
 
 
 def _line(group: list[Row]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from historyad.backbones.backbone import Backbone, open_backbone, read_backbone
 from historyad.backbones.cells import cells_of, levelled
-from historyad.backbones.defects import damaged as with_defects
 from historyad.backbones.graphs import GraphBackbone
 from historyad.backbones.parts import Part
 from historyad.backbones.tiles import TilesOfImages, Tiling, tiling_of
@@ -33,7 +32,6 @@ from historyad.method.networks import Critic, VectorNetworks, WideVectorNetworks
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
 from historyad.score.coreset import Cells
-from historyad.score.damage import Damaged
 from historyad.score.features import FeatureScore
 from historyad.score.score import Score
 
@@ -54,8 +52,6 @@ class Features(MappedKind):
     tiling: Tiling | None = None
     aligned: bool | None = None
     remembered: Remembered = field(default_factory=lambda: Remembered(CONSTANTS.cell_bytes))
-    # Cells of damaged images by their rows: detectors of folds look at the same ones.
-    damaged: dict[int, NDArray[np.float16]] = field(default_factory=dict, repr=False)
 
     name: ClassVar[str] = "features"
     networks_see_pictures: ClassVar[bool] = False
@@ -166,27 +162,7 @@ class Features(MappedKind):
             device,
             trains=self.trains(config),
             groups=None if groups is None else groups[some],
-            damaged=self.damage_some(samples, rows[some], config, device),
         )
-
-    def damage_some(
-        self, samples: Samples, rows: NDArray[np.intp], config: Config, device: Any = "cpu"
-    ) -> Damaged | None:
-        """Return the cells of some of ``rows`` of images, damaged: if these are seen whole."""
-        if self.tiling is not None or config.views == "history":
-            return None
-        order = numpy_generator(config.seed, Stream.CELL, 8).permutation(len(samples))
-        of = np.argsort(order[rows], kind="stable")[: CONSTANTS.damaged_images]
-
-        def see(row: int) -> None:
-            random = numpy_generator(config.seed, Stream.CELL, 5, row)
-            square = with_defects(self._look(samples[row][None])[0].numpy(), random)
-            self.damaged[row] = _at_rest(
-                self._cells_of(torch.from_numpy(square)[None].to(device))[0]
-            )
-
-        _each(see, [row for row in rows[of].tolist() if row not in self.damaged], device)
-        return Damaged(np.stack([self.damaged[row] for row in rows[of].tolist()]), of)
 
     def _kept(self, n: int) -> NDArray[np.intp]:
         """Return which of n images to keep the cells of: as many as have room."""
@@ -209,13 +185,17 @@ class Features(MappedKind):
         found = np.empty((len(some), n_places, self.n_features), np.float16)
 
         def fill(place: int) -> None:
-            cells = _at_rest(self.cells(samples[some[place]], device))
+            cells = self.cells(samples[some[place]], device).flatten(1).T
             if self.tiling is not None:
                 random = numpy_generator(seed, Stream.CELL, 4, int(some[place]))
                 cells = cells[np.resize(random.permutation(len(cells)), n_places)]
-            found[place] = cells
+            found[place] = cells.clamp(-_HALF_MOST, _HALF_MOST).cpu().numpy()
 
-        _each(fill, range(len(some)), device)
+        if torch.device(device).type == "cpu":
+            side_by_side(fill, range(len(some)))
+        else:
+            for place in range(len(some)):
+                fill(place)
         return found
 
     def fit_score(
@@ -226,17 +206,10 @@ class Features(MappedKind):
         if config.views == "history":
             return FeatureScore(self, d_tv, batches.standard, batches.residuals)
         if isinstance(known, FeatureScore):  # cells do not depend on D_TV
-            parts = known.bank, known.gaussian, known.whole, known.damage
+            parts = known.bank, known.gaussian, known.whole
             return FeatureScore(self, d_tv, batches.standard, batches.residuals, *parts)
         return FeatureScore.fit(
-            self,
-            d_tv,
-            batches.standard,
-            batches.cells,
-            config.seed,
-            batches.residuals,
-            batches.damaged,
-            batches.groups,
+            self, d_tv, batches.standard, batches.cells, config.seed, batches.residuals
         )
 
     def like(self, score: Score) -> Self:
@@ -312,18 +285,3 @@ class Features(MappedKind):
         if type(in_tiles) is not bool:
             raise TypeError(f"in_tiles {in_tiles!r}")
         return cls(shape, backbone.side, backbone, tiling_of(backbone) if in_tiles else None)
-
-
-def _at_rest(cells: Tensor) -> NDArray[np.float16]:
-    """Return cells (features, rows, columns) as they are kept, (places, features)."""
-    clamped = cells.flatten(1).T.clamp(-_HALF_MOST, _HALF_MOST)
-    return clamped.cpu().numpy().astype(np.float16)
-
-
-def _each(function: Callable[[int], None], rows: Sequence[int], device: Any) -> None:
-    """Do something for each row: for several at a time on a processor."""
-    if torch.device(device).type == "cpu":
-        side_by_side(function, rows)
-    else:
-        for row in rows:
-            function(row)
