@@ -60,7 +60,8 @@ class Examples:
         names = tuple(source.names[row] for row in some.tolist())
         where = np.concatenate(found)
         if kind.is_picture:
-            return cls(names, where, tuple(_picture(samples[row]) for row in some.tolist()))
+            images = (image for part in parts_of(samples, some) for image in part)
+            return cls(names, where, tuple(map(_picture, images)))
         return cls(names, where, values=np.asarray(samples[some], np.float32))
 
     def nearest(self, place: NDArray[np.float32], *, but: str | None = None) -> list[int]:
