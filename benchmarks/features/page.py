@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import statistics
 import sys
+from collections.abc import Callable
 
 from benchmarks.features.measure import OURS, RATES, SETS
 from benchmarks.features.peers import PEERS
@@ -100,6 +101,14 @@ good test images show, that false alarms are of, with each seed.
 
 """
 
+SECONDS = """
+### Seconds and memory
+
+What a command takes from start to end ({machine}, no accelerator): medians of {rounds} rounds.
+*After the first* is what one image takes of many, with reading it.
+
+"""
+
 BEFORE = """### Before
 
 AUROC with the mean of the worst ten cells, and without wavelets: at 320 pixels with three seeds, or
@@ -132,6 +141,8 @@ def build() -> str:
     section = HEAD + _of_all(rows) + "".join(_of_set(name, rows) for name in SETS) + NOTES
     section += _of_pixels(rows)
     section += _unmeasured(rows) + commands(rows) + _damage() + _before(older)
+    section += _of_seconds(read_rows(ROWS / "features" / "timing.jsonl"))
+    section += _unmeasured(rows) + commands(rows) + _before(older)
     section += _of_classes(read_rows(ROWS / "features" / "cifar.jsonl"))
     return re.sub(
         r"## Measured\n.*?(?=^## )", lambda _: section, PAGE.read_text(), flags=re.S | re.M
@@ -204,6 +215,38 @@ def _of_pixels(rows: list[Row]) -> str:
         shown = [group[0]["method"], *(f"{value:.3f}" for value in values)]
         lines.append([*shown, f"{alarms} of {group[0]['n_good_groups']}"])
     return PIXELS + table(["method", *kinds, "mean of kinds", "tiles of false alarms"], lines)
+
+
+def _of_seconds(rows: list[Row]) -> str:
+    """Return what commands take, a line for each and a column for each backbone."""
+    if not rows:
+        return ""
+    of = {name: group for (name,), group in grouped(rows, "backbone").items()}
+    shown: dict[str, Callable[[Row], str]] = {
+        "`fit` of 300 images of 320 x 320": lambda row: _taken(row["fit"]),
+        "`score` of one of them": lambda row: _taken(row["first"]),
+        "after the first, images a second": lambda row: f"{row['images_a_second_after_first']:.0f}",
+        "`score --maps` of one of 2,000 x 2,000": lambda row: _taken(row["large"]),
+        "after the first": lambda row: f"{row['large_after_first']:.1f} s",
+    }
+    lines = [
+        [name, *(show(_median(group)) for group in of.values())] for name, show in shown.items()
+    ]
+    head = SECONDS.format(machine=rows[0]["machine"], rounds=len(rows) // len(of))
+    return head + table(["", *(f"`--backbone {name}`" for name in of)], lines) + commands(rows)
+
+
+def _median(group: list[Row]) -> Row:
+    """Return a row of the medians of what was measured, each for itself."""
+    first = group[0]
+    numbers = {key for key, value in first.items() if isinstance(value, float)}
+    parts = {key for key, value in first.items() if isinstance(value, dict) and "seconds" in value}
+    found: Row = {key: statistics.median(row[key] for row in group) for key in numbers}
+    return found | {key: _median([row[key] for row in group]) for key in parts}
+
+
+def _taken(part: Row) -> str:
+    return f"{part['seconds']:.1f} s, {part['peak_memory_mb'] / 1000:.1f} GB"
 
 
 def _has_map(group: list[Row]) -> bool:
