@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pandas import DataFrame, Series
 
+from benchmarks.results.figures import by_preset
 from historyad.files import read_rows
 from historyad.research.benchmark import OURS, Row
 from historyad.research.standings import frame_of, methods_in, on
@@ -147,9 +148,9 @@ def rows_of_paper(rows: Iterable[Row]) -> Iterator[Row]:
     images: 80 % of the normal ones of both official halves train.
     """
     kept = ("seed", "auroc", "auprc", "prevalence", "n_normal", "n_anomalous", "command")
-    for row in rows:
-        if row["size"] != "full" or row["method"] not in {"paper", "case 1"}:
-            continue
+    full = [r for r in rows if r["size"] == "full" and r["method"] in {"paper", "case 1"}]
+    today, before = by_preset(full)
+    for row in today or before:
         facts = {"method": OUR_PAPER, "n_train": row["train"]["n"]}
         if "digit" in row:
             facts |= {"split": f"mnist-without-{row['digit']}", "other_draw": True}
