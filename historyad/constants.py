@@ -108,6 +108,7 @@ class Constants:
     level_least: float = 4.0  # deviation; what has less shows nothing
     wavelet_floor: float = 0.02  # of a magnitude, in deviations of the image, whose log is taken
     cell_bytes: int = 2**29  # of the cells that are kept in half precision for training
+    remembered_bytes: int = 2**30  # of what is kept of images that a fit looks at several times
     cells_measured: int = 200_000  # at most, for their mean and deviation
     cells_fitted: int = 30_000  # that companions are fitted on
     cell_bank: int = 4096  # of these, kept as neighbours
@@ -133,6 +134,14 @@ class Constants:
     worst_cells: int = 3  # that make the score of an image
     whole_ridge: float = 0.1  # of the Gaussian of whole images
     smallest_cell_spread: float = 0.05  # deviation of a feature over an image, on its scale
+    # D_TV against cells of damaged images
+    damaged_images: int = 200  # at most, that defects are drawn on
+    damage_parts: int = 3  # of the images, each of which is seen beside the others
+    damage_change: float = 2.0  # mean square by which a cell has moved that counts as damaged
+    damage_hidden: int = 128
+    damage_steps: int = 1000  # more tell these defects better apart, and real ones worse
+    damage_batch: int = 256  # cells of either kind
+    damage_learning_rate: float = 1e-3
     crop_bytes: int = 2**28  # of all crops that are trained on
     # Suspects among the samples of a fit
     suspects_share: float = 0.01  # of them that may be wrong, at least

@@ -245,9 +245,9 @@ class Config:
         "What makes the score: all (D_TV, and distances to normal samples in the input and in its "
         "features), history (D_TV alone, as in the paper), or companions (the distances alone, in "
         "the features of a network with random weights: nothing is trained). auto takes companions "
-        "of vectors and in the features of a backbone, where D_TV brought next to nothing, all "
-        "on crops, and on 2,000 images or more that are seen whole all, unless it tells less of "
-        "damaged samples from good ones than companions do.",
+        "of vectors and in the features of a backbone, where the history brought next to nothing, "
+        "all on crops, and on 2,000 images or more that are seen whole all, unless it tells less "
+        "of damaged samples from good ones than companions do.",
         choices=("auto", "all", "history", "companions"),
     )
     # Machine

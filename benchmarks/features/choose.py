@@ -22,11 +22,11 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.features.defects import damaged
-from benchmarks.features.measure import RATES, SETS, Data, kind_of, read, views_of, whole_of
+from benchmarks.features.measure import RATES, SETS, Data, beside_of, kind_of, read, views_of
 from benchmarks.measuring import keep, parser_for
 from benchmarks.pages import ROWS
 from historyad.backbones.cells import cells_of
+from historyad.backbones.defects import damaged
 from historyad.config import Config, make_config
 from historyad.data.rows import ShuffledSamples
 from historyad.files import read_rows
@@ -143,7 +143,7 @@ def developed(data: Data, config: Config) -> Developed:
         moved,
         history_of(whites, config),
         [torch.from_numpy(views_of(score, part)) for part in parts],
-        [whole_of(score, part) for part in parts],
+        [beside_of(score, part)[0] for part in parts],
         [_placed(score, part) for part in parts],
     )
 

@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.features.measure import views_of, whole_of
+from benchmarks.features.measure import beside_of, views_of
 from benchmarks.features.peers import PooledNeighbours
 from benchmarks.measuring import keep, parser_for
 from benchmarks.pages import ROWS
 from historyad.config import make_config
 from historyad.constants import CONSTANTS
+from historyad.data.images import Pixels
 from historyad.files import read_rows
 from historyad.judge.metrics import auroc
 from historyad.kinds.cells import CellBatches
@@ -49,39 +50,46 @@ def main() -> None:
     for seed, number in itertools.product(arguments.seeds, range(10)):
         if (number, seed) in done:
             continue
-        cells = read(arguments.data_root / "cifar10" / "test.npz", arguments.cells, seed)
+        images = drawn(arguments.data_root / "cifar10" / "test.npz", seed)
+        cells = read(images, arguments.cells, seed)
         fitted = cells[number, :FITTED]
         tested = cells[:, FITTED:].reshape(-1, *cells.shape[2:])
         y = np.repeat(np.arange(10) != number, TESTED)
-        for method, scores in measured(fitted, tested, seed).items():
+        for method, scores in measured(images[number, :FITTED], fitted, tested, seed).items():
             row = {"class": number, "seed": seed, "method": method, "auroc": auroc(y, scores)}
             keep(arguments.out, row)
 
 
-def measured(fitted: Cells, tested: Cells, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Return the scores that each method gives images, by their cells (N, places, features)."""
+def measured(
+    images: Pixels, fitted: Cells, tested: Cells, seed: int
+) -> dict[str, NDArray[np.float32]]:
+    """Return the scores that each method gives, by cells (N, places, features) of ``images``."""
     pooled, others = (cells.mean(1, dtype=np.float32) for cells in (fitted, tested))
     mean, deviation = pooled.mean(0), pooled.std(0)
     scaled = [torch.from_numpy((x - mean) / deviation) for x in (pooled, others)]
     neighbours = PooledNeighbours(seed).fit(torch.from_numpy(pooled)[:, None])
     return {
-        "ours": ours(fitted, tested, seed),
+        "ours": ours(images, fitted, tested, seed),
         "5 neighbours, pooled": neighbours.scores(torch.from_numpy(others)[:, None]).numpy(),
         "Gaussian, pooled": Gaussian.fit(scaled[0], ridge=CONSTANTS.map_ridge)(scaled[1]).numpy(),
     }
 
 
-def ours(fitted: Cells, tested: Cells, seed: int) -> NDArray[np.float32]:
+def ours(images: Pixels, fitted: Cells, tested: Cells, seed: int) -> NDArray[np.float32]:
     """Return the scores of the default."""
     config = make_config(backbone="lite0", seed=seed)
     kind = Features.choose((32, 32, 3), config)
     held_out, cells = fitted[:HELD_OUT], fitted[HELD_OUT:]
-    batches = CellBatches(cells, kind.networks(config), seed, "cpu", trains=False)
-    d_tv = random_detector(batches.networks, config)
-    score = FeatureScore.fit(kind, d_tv, batches.standard, cells, seed).eval()
-    views, scale = _views(score, held_out), Scale(2)
+    damaged = kind.damage_some(images, np.arange(HELD_OUT, FITTED), config)
+    networks = kind.networks(config)
+    batches = CellBatches(cells, networks, seed, "cpu", trains=False, damaged=damaged)
+    score = kind.fit_score(random_detector(networks, config), batches, config).eval()
+    assert isinstance(score, FeatureScore)
+    views = _views(score, held_out)
+    scale = Scale(len(views))
     scale.fit(views.flatten(1))
-    totals, on_scale = _totals(score, scale, held_out), Scale(2)
+    totals = _totals(score, scale, held_out)
+    on_scale = Scale(len(totals))
     on_scale.fit_tail(totals)
     found: NDArray[np.float32] = on_scale(_totals(score, scale, tested)).sum(0).numpy()
     return found
@@ -92,25 +100,31 @@ def _views(score: FeatureScore, cells: Cells) -> Tensor:
 
 
 def _totals(score: FeatureScore, scale: Scale, cells: Cells) -> Tensor:
-    """Return the worst cells of images, and their view of the whole, (2, N)."""
+    """Return the worst cells of images, and the views beside them, (views, N)."""
     views = _views(score, cells)
     maps = scale(views.flatten(1)).view(views.shape).sum(0)
-    return torch.stack([score.worst_of(maps[:, None]), whole_of(score, cells)])
+    return torch.cat([score.worst_of(maps[:, None])[None], beside_of(score, cells)])
 
 
-def read(path: Path, folder: Path, seed: int) -> Cells:
-    """Return the cells of as many images of each class as are used, (10, n, places, features)."""
+def drawn(path: Path, seed: int) -> Pixels:
+    """Return as many images of each class as are used, (10, n, 32, 32, 3)."""
+    with np.load(path) as content:
+        images, labels = content["images"], content["labels"]
+    random, n = np.random.default_rng(seed), FITTED + TESTED
+    rows = [random.permutation(np.flatnonzero(labels == number))[:n] for number in range(10)]
+    found: Pixels = images[np.stack(rows)]
+    return found
+
+
+def read(images: Pixels, folder: Path, seed: int) -> Cells:
+    """Return the cells of images (10, n, H, W, C), (10, n, places, features)."""
     file = folder / f"cifar10-{seed}.npy"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        with np.load(path) as content:
-            images, labels = content["images"], content["labels"]
-        random = np.random.default_rng(seed)
-        n = FITTED + TESTED
-        rows = [random.permutation(np.flatnonzero(labels == number))[:n] for number in range(10)]
-        kind = Features.choose(images.shape[1:], make_config(backbone="lite0"))
-        found = kind.extract(images, np.concatenate(rows))
-        np.save(file, found.reshape(10, n, *found.shape[1:]))
+        kind = Features.choose(images.shape[2:], make_config(backbone="lite0"))
+        flat = images.reshape(-1, *images.shape[2:])
+        found = kind.extract(flat, np.arange(len(flat)))
+        np.save(file, found.reshape(*images.shape[:2], *found.shape[1:]))
     return np.asarray(np.load(file, mmap_mode="r"))
 
 

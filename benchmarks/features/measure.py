@@ -196,21 +196,21 @@ def ours(
         "cpu",
         trains=trains,
         groups=groups[train],
+        damaged=kind.damage_some(data.train.source.samples, train, config),
     )
     d_tv = _trained(batches, config) if trains else random_detector(batches.networks, config)
     train_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    score = FeatureScore.fit(
-        kind, d_tv, batches.standard, batches.cells, config.seed, batches.residuals
-    ).eval()
+    score = kind.fit_score(d_tv, batches, config).eval()
+    assert isinstance(score, FeatureScore)
     fit_seconds = time.perf_counter() - started
     names = score.cell_views
     parts = [data.train.cells[held_out], *(part.cells for part in data.tested)]
     views = [views_of(score, cells) for cells in parts]
     scale = Scale(len(names))
     scale.fit(torch.from_numpy(views[0]).flatten(1), smallest=score.smallest_spreads())
-    has_whole = score.whole is not None
-    whole = [whole_of(score, cells) for cells in parts] if has_whole else []
+    both = [beside_of(score, cells) for cells in parts]
+    beside = {name: [one[n] for one in both] for n, name in enumerate(score.beside)}
 
     def row(some: Sequence[int], beside: Mapping[str, Sequence[Tensor]]) -> Row:
         maps = [_total(scale, values, some) for values in views]
@@ -230,13 +230,13 @@ def ours(
         }
 
     numbers = range(len(names))
-    some = [(0,), numbers] if trains else [(0,), (1,), numbers]
-    rows = [row(one, {}) for one in some]
-    if has_whole:
-        rows += [row(numbers, {"whole": whole})]
-    if has_whole and not trains:
-        rows += [row((), {"whole": whole})]
-    return rows
+    rows = [row(one, {}) for one in ((0,), numbers)] if trains else []
+    if not trains:
+        rows += [row(one, {}) for one in ((0,), (1,), numbers)]
+        rows += [row((), {name: found}) for name, found in beside.items()]
+        alone = beside if len(beside) > 1 else {}
+        rows += [row(numbers, {name: found}) for name, found in alone.items()]
+    return [*rows, row(numbers, beside)]
 
 
 def of_numbers(data: Data, config: Config, held_out: NDArray[np.intp]) -> list[Row]:
@@ -270,10 +270,14 @@ def _total(scale: Scale, values: NDArray[np.float32], some: Sequence[int]) -> ND
 
 
 @torch.inference_mode()
-def whole_of(score: FeatureScore, cells: NDArray[np.float16]) -> Tensor:
-    """Return what the view of whole images says of cells (N, places, features), (N,)."""
-    each = [score.whole_of(*sums_of(x), x.shape[1]) for x in standardised(score, cells)]
-    return torch.cat(each)
+def beside_of(score: FeatureScore, cells: NDArray[np.float16]) -> Tensor:
+    """Return what the views beside the map say of images (N, places, features), (views, N)."""
+    found = []
+    for x in standardised(score, cells):
+        views = {"damage": lambda x=x: score.worst_of(score.damage_of(x)[:, None])}
+        views["whole"] = lambda x=x: score.whole_of(*sums_of(x), x.shape[1])
+        found.append(torch.stack([views[name]() for name in score.beside]))
+    return torch.cat(found, 1)
 
 
 @torch.inference_mode()

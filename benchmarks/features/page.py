@@ -140,9 +140,8 @@ def build() -> str:
     rows = [row for row in every if row not in older]
     section = HEAD + _of_all(rows) + "".join(_of_set(name, rows) for name in SETS) + NOTES
     section += _of_pixels(rows)
-    section += _unmeasured(rows) + commands(rows) + _damage() + _before(older)
     section += _of_seconds(read_rows(ROWS / "features" / "timing.jsonl"))
-    section += _unmeasured(rows) + commands(rows) + _before(older)
+    section += _unmeasured(rows) + commands(rows) + _damage() + _before(older)
     section += _of_classes(read_rows(ROWS / "features" / "cifar.jsonl"))
     return re.sub(
         r"## Measured\n.*?(?=^## )", lambda _: section, PAGE.read_text(), flags=re.S | re.M

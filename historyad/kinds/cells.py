@@ -15,6 +15,7 @@ from historyad.data.rows import ShuffledSamples
 from historyad.method.batches import Batches
 from historyad.method.networks import VectorNetworks
 from historyad.score.coreset import Cells, standard_of
+from historyad.score.damage import Damaged
 from historyad.score.residuals import Residuals
 
 
@@ -22,7 +23,7 @@ class CellBatches(Batches):
     """Cells of images (n, places, features), and shuffled batches of their residuals.
 
     Where no D_TV is trained, there are no residuals, and nothing in the batches. ``groups`` (n,)
-    number what each image shows.
+    number what each image shows. Some images are there ``damaged``, too.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class CellBatches(Batches):
         *,
         trains: bool,
         groups: NDArray[np.intp] | None = None,
+        damaged: Damaged | None = None,
     ) -> None:
         self.cells = cells
+        self.damaged, self.groups = damaged, groups
         self.standard = standard_of(cells)
         self.residuals: Residuals | None = None
         learnt = torch.empty(0, *networks.shape)

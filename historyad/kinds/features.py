@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from historyad.backbones.backbone import Backbone, open_backbone, read_backbone
 from historyad.backbones.cells import cells_of, levelled
+from historyad.backbones.defects import damaged as with_defects
 from historyad.backbones.graphs import GraphBackbone
 from historyad.backbones.parts import Part
 from historyad.backbones.tiles import TilesOfImages, Tiling, tiling_of
@@ -32,6 +33,7 @@ from historyad.method.networks import Critic, VectorNetworks, WideVectorNetworks
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
 from historyad.score.coreset import Cells
+from historyad.score.damage import Damaged
 from historyad.score.features import FeatureScore
 from historyad.score.score import Score
 
@@ -51,7 +53,7 @@ class Features(MappedKind):
     backbone: Backbone
     tiling: Tiling | None = None
     aligned: bool | None = None
-    remembered: Remembered = field(default_factory=lambda: Remembered(CONSTANTS.cell_bytes))
+    remembered: Remembered = field(default_factory=lambda: Remembered(CONSTANTS.remembered_bytes))
 
     name: ClassVar[str] = "features"
     networks_see_pictures: ClassVar[bool] = False
@@ -162,7 +164,36 @@ class Features(MappedKind):
             device,
             trains=self.trains(config),
             groups=None if groups is None else groups[some],
+            damaged=self.damage_some(samples, rows[some], config, device),
         )
+
+    def damage_some(
+        self, samples: Samples, rows: NDArray[np.intp], config: Config, device: Any = "cpu"
+    ) -> Damaged | None:
+        """Return the cells of some of ``rows`` of images, damaged: if these are seen whole.
+
+        Detectors of folds look at the same ones.
+        """
+        if self.tiling is not None or config.views == "history":
+            return None
+        order = numpy_generator(config.seed, Stream.CELL, 8).permutation(len(samples))
+        of = np.argsort(order[rows], kind="stable")[: CONSTANTS.damaged_images]
+        found = np.empty((len(of), self._n_kept, self.n_features), np.float16)
+
+        def fill(place: int) -> None:
+            image, row = samples[rows[of[place]]], int(rows[of[place]])
+
+            def made() -> Iterator[Tensor]:
+                random = numpy_generator(config.seed, Stream.CELL, 5, row)
+                square = with_defects(self._look(image[None])[0].numpy(), random)
+                cells = self._cells_of(torch.from_numpy(square)[None].to(device))[0]
+                yield torch.from_numpy(_at_rest(cells))
+
+            (cells,) = self.remembered.of(image, made, "damaged")
+            found[place] = cells.numpy()
+
+        _each(fill, range(len(of)), device)
+        return Damaged(found, of)
 
     def _kept(self, n: int) -> NDArray[np.intp]:
         """Return which of n images to keep the cells of: as many as have room."""
@@ -185,17 +216,13 @@ class Features(MappedKind):
         found = np.empty((len(some), n_places, self.n_features), np.float16)
 
         def fill(place: int) -> None:
-            cells = self.cells(samples[some[place]], device).flatten(1).T
+            cells = _at_rest(self.cells(samples[some[place]], device))
             if self.tiling is not None:
                 random = numpy_generator(seed, Stream.CELL, 4, int(some[place]))
                 cells = cells[np.resize(random.permutation(len(cells)), n_places)]
-            found[place] = cells.clamp(-_HALF_MOST, _HALF_MOST).cpu().numpy()
+            found[place] = cells
 
-        if torch.device(device).type == "cpu":
-            side_by_side(fill, range(len(some)))
-        else:
-            for place in range(len(some)):
-                fill(place)
+        _each(fill, range(len(some)), device)
         return found
 
     def fit_score(
@@ -206,10 +233,17 @@ class Features(MappedKind):
         if config.views == "history":
             return FeatureScore(self, d_tv, batches.standard, batches.residuals)
         if isinstance(known, FeatureScore):  # cells do not depend on D_TV
-            parts = known.bank, known.gaussian, known.whole
+            parts = known.bank, known.gaussian, known.whole, known.damage
             return FeatureScore(self, d_tv, batches.standard, batches.residuals, *parts)
         return FeatureScore.fit(
-            self, d_tv, batches.standard, batches.cells, config.seed, batches.residuals
+            self,
+            d_tv,
+            batches.standard,
+            batches.cells,
+            config.seed,
+            batches.residuals,
+            batches.damaged,
+            batches.groups,
         )
 
     def like(self, score: Score) -> Self:
@@ -285,3 +319,18 @@ class Features(MappedKind):
         if type(in_tiles) is not bool:
             raise TypeError(f"in_tiles {in_tiles!r}")
         return cls(shape, backbone.side, backbone, tiling_of(backbone) if in_tiles else None)
+
+
+def _at_rest(cells: Tensor) -> NDArray[np.float16]:
+    """Return cells (features, rows, columns) as they are kept, (places, features)."""
+    clamped = cells.flatten(1).T.clamp(-_HALF_MOST, _HALF_MOST)
+    return clamped.cpu().numpy().astype(np.float16)
+
+
+def _each(function: Callable[[int], None], rows: Sequence[int], device: Any) -> None:
+    """Do something for each row: for several at a time on a processor."""
+    if torch.device(device).type == "cpu":
+        side_by_side(function, rows)
+    else:
+        for row in rows:
+            function(row)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from historyad.data.images import Pixels
 
-Key = tuple[tuple[int, ...], bytes]
+Key = tuple[str, tuple[int, ...], bytes]
 
 
 class Remembered:
@@ -33,12 +33,14 @@ class Remembered:
         finally:
             self._found = None
 
-    def of(self, image: Pixels, make: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
-        """Yield what ``make`` makes of an image (H, W, C), or made of it before."""
+    def of(
+        self, image: Pixels, make: Callable[[], Iterable[Tensor]], what: str = ""
+    ) -> Iterator[Tensor]:
+        """Yield what ``make`` makes of an image (H, W, C), or made of it before as ``what``."""
         if self._found is None:
             yield from make()
             return
-        key = image.shape, hashlib.blake2b(image.tobytes()).digest()
+        key = what, image.shape, hashlib.blake2b(image.tobytes()).digest()
         if key in self._found:
             yield from self._found[key]
             return

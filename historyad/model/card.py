@@ -30,6 +30,7 @@ WORDS = {
     "simplicity": "plainer than normal",
     "smoothness": "smoother than normal",
     "map": "its worst places",
+    "damage": "parts like those of damaged ones",
     "whole": "unlike normal ones as a whole",
     "shape": "of another shape than the nearest normal ones",
     "level": "unusual level or spread",

@@ -11,13 +11,15 @@ view           what it says of a cell
 `gaussian`     distance to one Gaussian of all good cells, where they are not
 =============  =================================================================================
 
-What is spread over an image and nowhere strange shows in the mean and the deviation of all its
-cells: how far they are from those of good images is a view of the whole, `whole`, beside the map.
+Beside the map stand two views of an image. `damage` is what a D_TV says of its worst cells that was
+trained to tell cells of good images from those of good images on which defects were drawn. What is
+spread over an image and nowhere strange shows in the mean and the deviation of all its cells: how
+far they are from those of good images is a view of the whole, `whole`.
 
 Whether images are aligned is decided without labels: by what explains some good images better that
 neither Gaussian was fitted on. Each view is standardised by cells of further good images, and a
-cell has the sum. By default D_TV is left out, as it was measured to add next to nothing;
-``views="all"`` takes it in, and ``views="history"`` leaves it alone.
+cell has the sum. By default D_TV of the history is left out, as it was measured to add next to
+nothing; ``views="all"`` takes it in, and ``views="history"`` leaves it alone.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from historyad.progress import each
 from historyad.randomness import Stream, numpy_generator
 from historyad.score.batching import side_by_side
 from historyad.score.coreset import Cells, components_of, coreset, drawn, standardise
+from historyad.score.damage import Damaged, DamageView, parts_of
 from historyad.score.gaussian import Gaussian
 from historyad.score.mapped import Mapped, mean_parts
 from historyad.score.neighbours import Bank
@@ -95,6 +98,7 @@ class FeatureScore(Mapped):
         bank: Bank | None = None,
         gaussian: Gaussian | Places | None = None,
         whole: Whole | None = None,
+        damage: DamageView | None = None,
     ) -> None:
         super().__init__()
         self.kind: CellSource = kind
@@ -104,9 +108,10 @@ class FeatureScore(Mapped):
         self.bank = bank
         self.gaussian = gaussian
         self.whole = whole
+        self.damage = damage
         self.cell_scales = nn.ModuleList([Scale(len(self.cell_views))])
-        self.total_scale = Scale(1 if whole is None else 2)
-        self.sum_scale = None if whole is None else Scale(1)
+        self.total_scale = Scale(len(self.names))
+        self.sum_scale = Scale(1) if self.beside else None
 
     @classmethod
     @torch.no_grad()
@@ -118,10 +123,13 @@ class FeatureScore(Mapped):
         cells: Cells,
         seed: int,
         residuals: Residuals | None = None,
+        damaged: Damaged | None = None,
+        groups: NDArray[np.intp] | None = None,
     ) -> FeatureScore:
         """Return ``d_tv`` with companions fitted on ``cells`` of good images; no scale is set.
 
-        Whether images are aligned is decided by these, where the kind does not know.
+        Whether images are aligned is decided by these, where the kind does not know. Some of them
+        are there ``damaged``, too; ``groups`` (N,) number what each image shows.
         """
         device = d_tv.device
         some = drawn(cells, CONSTANTS.cells_fitted, seed)
@@ -137,7 +145,13 @@ class FeatureScore(Mapped):
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
         n_whole = _n_whole(kind)
         whole = Whole.fit(cells, standard, n_whole) if n_whole else None
-        return cls(kind, d_tv, standard, residuals, bank, gaussian, whole).to(device)
+        damage = None
+        if damaged is not None:
+            parts = parts_of(len(cells), groups, seed)
+            good, bad = (_placed(one, standard, bank) for one in (cells, damaged.cells))
+            aligned = isinstance(gaussian, Places)
+            damage = DamageView.fit(good, bad, damaged.of, parts, seed, aligned=aligned)
+        return cls(kind, d_tv, standard, residuals, bank, gaussian, whole, damage).to(device)
 
     @classmethod
     def build(cls, kind: CellSource, d_tv: Critic, sizes: dict[str, int]) -> FeatureScore:
@@ -155,7 +169,11 @@ class FeatureScore(Mapped):
             else Gaussian(n, sizes["components"])
         )
         whole = Whole(_n_whole(kind), sizes["whole"]) if "whole" in sizes else None
-        return cls(kind, d_tv, standard, residuals, bank, gaussian, whole)
+        damage = None
+        if "damage" in sizes:
+            n = len(bank.components)
+            damage = DamageView(n, None if "places" in sizes else Places(1, n))
+        return cls(kind, d_tv, standard, residuals, bank, gaussian, whole, damage)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -166,6 +184,8 @@ class FeatureScore(Mapped):
         found = {**found, "bank": len(self.bank.bank)}
         if self.whole is not None:
             found["whole"] = self.whole.n_components
+        if self.damage is not None:
+            found["damage"] = len(self.bank.components)
         if isinstance(self.gaussian, Places):
             return {**found, "places": len(self.gaussian.means)}
         return {**found, "components": len(self.gaussian.components)}
@@ -183,6 +203,12 @@ class FeatureScore(Mapped):
         last = "place" if self.is_aligned else "gaussian"
         return (*(() if self.residuals is None else ("history",)), "neighbours", last)
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Names of the views beside the map."""
+        there = {"damage": self.damage, "whole": self.whole}
+        return tuple(name for name, view in there.items() if view is not None)
+
     def smallest_spreads(self) -> dict[int, float]:
         """Return that of D_TV's output, which may be all but constant on good cells."""
         return {} if self.residuals is None else {0: CONSTANTS.smallest_history_spread}
@@ -199,13 +225,16 @@ class FeatureScore(Mapped):
 
     @torch.inference_mode()
     def looked(self, image: Pixels) -> tuple[list[Tensor], Tensor]:
-        """Return that, and how far the image as a whole is from good ones, (1,), or (0,)."""
+        """Return that, and what the views beside the map say, (n,)."""
         views, sums, n = [], torch.zeros(2, 1, _n_features(self.kind), device=self.device), 0
+        told = []
         for strip in self.kind.strips(image, self.device):
             x = self.standardised(strip[None])
             views.append(self.views_of(x).view(-1, *strip.shape[1:]))
+            told.append(self.damage_of(x))
             sums, n = sums + torch.stack(sums_of(x)), n + x.shape[1]
-        return [torch.cat(views, 1)], self.whole_of(sums[0], sums[1], n)
+        beside = [self._worst(torch.cat(told, 1))] if self.damage is not None else []
+        return [torch.cat(views, 1)], torch.cat([*beside, self.whole_of(sums[0], sums[1], n)])
 
     @torch.inference_mode()
     def place(self, samples: NDArray[Any]) -> NDArray[np.float32] | None:
@@ -243,6 +272,15 @@ class FeatureScore(Mapped):
             found.append(self.gaussian(flat))
         return torch.stack(found).view(-1, *x.shape[:2])
 
+    def damage_of(self, x: Tensor) -> Tensor:
+        """Map standardised cells to what D_TV says of damage, (N, places), or (N, 0)."""
+        if self.damage is None or self.bank is None:
+            return x.new_empty(len(x), 0)
+        placed = self.bank.place(x.flatten(0, 1)).view(*x.shape[:2], -1)
+        places = self.gaussian if isinstance(self.gaussian, Places) else None
+        found: Tensor = self.damage(placed, places)
+        return found
+
     def forward(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Map cells (N, features, rows, columns) to scores (N,) and maps (N, rows, columns)."""
         x = self.standardised(cells)
@@ -250,6 +288,8 @@ class FeatureScore(Mapped):
         (scale,) = self.cell_scales
         maps = scale(values.flatten(1)).view(values.shape).sum(0).view(-1, *cells.shape[2:])
         totals = [self.worst_of(maps)]
+        if self.damage is not None:
+            totals.append(self._worst(self.damage_of(x)))
         if self.whole is not None:
             totals.append(self.whole_of(*sums_of(x), x.shape[1]))
         return self.score_of(torch.stack(totals)), maps
@@ -261,8 +301,11 @@ class FeatureScore(Mapped):
 
     def worst_of(self, cells: Tensor) -> Tensor:
         """Return the mean over the worst cells of maps (..., rows, columns), (...)."""
-        flat = cells.flatten(-2)
-        return flat.topk(min(CONSTANTS.worst_cells, flat.shape[-1]), dim=-1).values.mean(-1)
+        return self._worst(cells.flatten(-2))
+
+    def _worst(self, cells: Tensor) -> Tensor:
+        """Return the mean over the worst of cells (..., places), (...)."""
+        return cells.topk(min(CONSTANTS.worst_cells, cells.shape[-1]), dim=-1).values.mean(-1)
 
     def at_pixels(self, cells: Tensor, image: Pixels) -> Map:
         """Return a map of cells at the resolution of their image, (H, W)."""

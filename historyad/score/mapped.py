@@ -31,19 +31,24 @@ class Mapped(Score):
     """Anomaly maps of images of any size, and the scores that their worst cells make.
 
     What the views say of a cell is put on a scale by cells of normal images, and so is the mean of
-    an image's worst ones. There is a scale of cells for each scale of the image. A view of an image
-    as a whole may stand beside the map: then their sum is put on a scale, too.
+    an image's worst ones. There is a scale of cells for each scale of the image. Views of an image
+    may stand ``beside`` the map: then their sum is put on a scale, too.
     """
 
     makes_maps = True
     cell_scales: nn.ModuleList
-    total_scale: Scale  # of the worst cells, and of the view of the whole, where there is one
+    total_scale: Scale  # of the worst cells, and of the views beside the map
     sum_scale: Scale | None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The map, and what else makes the score."""
-        return ("map",) if self.sum_scale is None else ("map", "whole")
+        return ("map", *self.beside)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What else there is; mostly nothing."""
+        return ()
 
     @abstractmethod
     def raw(self, image: Pixels) -> list[Tensor]:
@@ -53,7 +58,7 @@ class Mapped(Score):
         """
 
     def looked(self, image: Pixels) -> tuple[list[Tensor], Tensor]:
-        """Return `raw`, and what the view of the whole says, (1,), or nothing, (0,)."""
+        """Return `raw`, and what the views beside the map say, (n,)."""
         raw = self.raw(image)
         return raw, raw[0].new_empty(0)
 
@@ -81,10 +86,10 @@ class Mapped(Score):
 
         @torch.inference_mode()
         def of_one(row: int) -> tuple[Tensor, Map | None]:
-            raw, whole = self.looked(samples[row])
+            raw, others = self.looked(samples[row])
             cells = self.cells(raw)
             shown = self.at_pixels(cells, samples[row]) if maps else None
-            return torch.cat([self.worst_of(cells)[None], whole]), shown
+            return torch.cat([self.worst_of(cells)[None], others]), shown
 
         found = self.each(of_one, range(len(samples)))
         none = self.total_scale.center.new_empty(len(self.names), 0)
@@ -97,7 +102,7 @@ class Mapped(Score):
         )
 
     def score_of(self, totals: Tensor) -> Tensor:
-        """Return the scores of images from their worst cells, and whole views, (names, N)."""
+        """Return the scores of images from their worst cells, and the other views, (names, N)."""
         standardised = self.total_scale(totals)
         if self.sum_scale is not None:
             standardised = self.sum_scale(standardised.sum(0, keepdim=True))
@@ -135,7 +140,7 @@ class Mapped(Score):
     def total_at(self, score: float) -> float:
         """Return the mean of its worst cells that gives an image this score.
 
-        One that is typical as a whole, where that counts.
+        One that is typical by the views beside the map.
         """
         total = float(total_of(score))
         if self.sum_scale is not None:

@@ -45,9 +45,12 @@ class Places(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the distances of cells (N, places, values), (N, places)."""
+        return self.turned(x).square().sum(2).sqrt()
+
+    def turned(self, x: Tensor) -> Tensor:
+        """Return cells (N, places, values) in directions in which good ones vary by 1."""
         # By place: (places, N, values) times (places, values, values).
-        turned = (x - self.means).transpose(0, 1) @ self.factors
-        return turned.square().sum(2).sqrt().T
+        return ((x - self.means).transpose(0, 1) @ self.factors).transpose(0, 1)
 
     def surprise(self, x: Tensor) -> float:
         """Return the mean negative log-likelihood of cells (N, places, values), less a constant."""

@@ -20,6 +20,7 @@ from historyad.method.networks import count_parameters
 from historyad.model.fit import fit_model
 from historyad.model.run import RunDirectory
 from historyad.model.untrained import of_others, untrained_score
+from historyad.score import damage
 
 
 @pytest.fixture
@@ -86,6 +87,26 @@ def test_nothing_is_learnt_of_residuals_that_no_detector_is_trained_on(kind, con
     assert count_parameters(kind.networks(config).critic()) < 10
 
 
+def test_some_images_are_damaged_each_alike_in_every_fold(kind, config, constants):
+    constants(module, damaged_images=5)
+    samples = images(12, 40, 50, 3)
+    rows = np.array([0, 1, 3, 4, 6, 7, 9, 10])
+    some = kind.batches(samples, config, rows=rows).damaged
+    assert some.cells.shape == (5, 64, 20)
+    assert len(np.unique(some.of)) == 5
+    fresh = dataclasses.replace(kind, remembered=Remembered(0))
+    of_all = fresh.damage_some(samples, np.arange(12), config)
+    seen = dict(zip(of_all.of.tolist(), of_all.cells, strict=True))
+    its_rows = zip(rows[some.of].tolist(), some.cells, strict=True)
+    both = [(seen[row], cells) for row, cells in its_rows if row in seen]
+    assert both
+    for one, other in both:
+        np.testing.assert_array_equal(one, other)
+    row, cells = int(rows[some.of[0]]), some.cells[0]
+    assert np.abs(cells - kind.cells(samples[row]).flatten(1).T.numpy()).max() > 0.05
+    assert kind.damage_some(samples, rows, tiny_config(views="history")) is None
+
+
 def test_only_as_many_images_are_kept_as_have_room(kind, config, constants):
     constants(module, cell_bytes=5 * 64 * 20 * 2)
     samples = images(20, 8, 8, 3)
@@ -127,8 +148,9 @@ def test_before_any_training_an_image_is_looked_at_cell_by_cell(kind, config):
     assert kind.n_worst == 3
 
 
-def test_detectors_of_folds_are_as_aligned_as_that_of_all(kind, config):
+def test_detectors_of_folds_are_as_aligned_as_that_of_all(kind, config, constants):
     """Whatever their own images would say."""
+    constants(damage, damage_steps=1)
     samples = images(12, 40, 50, 3)
     config = dataclasses.replace(config, views="companions")
     for aligned in (True, False):
@@ -189,7 +211,7 @@ def fit(config, tmp_path):
 def test_a_fit_looks_at_each_image_once_however_many_folds_there_are(config, looked, tmp_path):
     config = dataclasses.replace(config, views="auto", folds=4, calibration_share=0.0)
     model = fit(config, tmp_path / "run")
-    assert len(looked) == 24
+    assert len(looked) == 2 * 24  # as it is, and damaged
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Features, "remembering", lambda self: nullcontext())
         expected = fit(config, tmp_path / "again")

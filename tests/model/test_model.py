@@ -194,7 +194,7 @@ def test_a_loaded_model_is_ready_to_score(fitted):
 VIEWS = {
     "whole": "history, blocks, edges, gaussian, simplicity, smoothness",
     "crops": "map",
-    "features": "map, whole",
+    "features": "map, damage, whole",
     "columns": "history, neighbours, gaussian",
 }
 

@@ -48,14 +48,17 @@ def test_the_score_is_that_of_the_map_and_of_its_image_alone(model, features):
         [torch.cat([x.mean(1), x.std(1, correction=0).clamp(0.05).log()]) for x in cells]
     )
     whole = score.whole.gaussian(score.whole.standard(spread.T).T)
-    both = score.total_scale(torch.stack([torch.stack(worst), whole]))
+    placed = [score.bank.place(x.T)[None] for x in cells]
+    law = score.gaussian if score.is_aligned else None
+    told = torch.cat([score.damage(x, law).detach().topk(3).values.mean(1) for x in placed])
+    both = score.total_scale(torch.stack([torch.stack(worst), told, whole]))
     total = score.sum_scale(both.sum(0)[None])[0]
     np.testing.assert_allclose(scores, bounded_score(total), atol=1e-4)
     views = model(fresh, views=True).views
-    np.testing.assert_allclose([views["map"], views["whole"]], both, atol=1e-3)
+    np.testing.assert_allclose([*views.values()], both, atol=1e-3)
     full, threshold = model.map_scale
     assert full == 3 * threshold
-    typical = torch.tensor([[threshold], [score.total_scale.center[1]]])
+    typical = torch.tensor([threshold, *score.total_scale.center[1:]])[:, None]
     at_threshold = float(score.score_of(typical)[0])
     assert at_threshold == pytest.approx(model.calibration.threshold, abs=1e-4)
     assert model.score.of_prepared(fresh) is None
@@ -81,7 +84,7 @@ def test_views_of_a_cell_are_on_one_scale(model):
     assert (z.median(1).values.abs() < 0.6).all()
     assert ((z > 1).float().mean(1) < 0.3).all()
     assert ((z > 1).float().mean(1) > 0).all()
-    assert model.view_names == ("map", "whole")
+    assert model.view_names == ("map", "damage", "whole")
 
 
 def test_what_is_spread_over_an_image_and_nowhere_strange_is_seen_as_a_whole(model, features):
@@ -106,6 +109,7 @@ def test_nothing_but_companions_is_kept_by_default(tiny_backbone, tmp_path):
     settings = {**TINY, "backbone": str(tiny_backbone), "views": "auto"}
     model = HistoryAD(**settings).fit(textures(110), run=tmp_path).model_
     assert model.score.cell_views[0] == "neighbours"
+    assert model.view_names == ("map", "damage", "whole")
     assert "known" not in model.score.sizes
     assert model.score.residuals is None
     again = HistoryAD.load(tmp_path)
@@ -113,7 +117,7 @@ def test_nothing_but_companions_is_kept_by_default(tiny_backbone, tmp_path):
     np.testing.assert_array_equal(again.anomaly_score(fresh), model.anomaly_score(fresh))
     names = {name.split(".")[0] for name in model.score.state_dict()}
     scales = {"standard", "cell_scales", "total_scale", "sum_scale"}
-    assert names == {"d_tv", "bank", "gaussian", "whole", *scales}
+    assert names == {"d_tv", "bank", "gaussian", "whole", "damage", *scales}
 
 
 def test_images_of_several_sizes_are_seen_in_tiles(tiny_backbone, tmp_path):
@@ -180,7 +184,7 @@ def test_without_a_network_wavelets_find_what_is_damaged_and_one_graph_has_all_o
     detector = HistoryAD(**settings).fit(textures(60, 96, 120), run=tmp_path)
     score = detector.model_.score
     assert score.whole is None  # how strong a texture is, is no fault of an image
-    assert detector.model_.view_names == ("map",)
+    assert detector.model_.view_names == ("map", "damage")
     fresh = textures(8, 96, 120, seed=99)
     bad, mask = striped(fresh)
     scored = HistoryAD.load(tmp_path).model_(bad, maps=True)
