@@ -75,6 +75,10 @@ VARIANTS = {
     "half history, half damaged": Variant(0.5, history=0.5),
     "noise": Variant(0, noise=1),
     "half noise, half damaged": Variant(0.5, noise=0.5),
+    "history, logistic loss": Variant(damaged=0.0, history=1.0, loss="logistic"),
+    "half history, half damaged, logistic loss": Variant(0.5, history=0.5, loss="logistic"),
+    "half noise, half damaged, logistic loss": Variant(0.5, noise=0.5, loss="logistic"),
+    "damaged, 3000 steps, logistic loss": Variant(steps=3000, loss="logistic"),
 }
 
 
