@@ -46,7 +46,11 @@ def main() -> None:
     root = os.environ.get("HISTORYAD_DATA", ".")
     parser.add_argument("--data-root", type=Path, default=Path(root))
     arguments = parser.parse_args()
-    done = {(row["class"], row["seed"]) for row in read_rows(arguments.out)}
+    done = {
+        (row["class"], row["seed"])
+        for row in read_rows(arguments.out)
+        if row["side"] == CONSTANTS.backbone_side
+    }
     for seed, number in itertools.product(arguments.seeds, range(10)):
         if (number, seed) in done:
             continue
@@ -56,8 +60,8 @@ def main() -> None:
         tested = cells[:, FITTED:].reshape(-1, *cells.shape[2:])
         y = np.repeat(np.arange(10) != number, TESTED)
         for method, scores in measured(images[number, :FITTED], fitted, tested, seed).items():
-            row = {"class": number, "seed": seed, "method": method, "auroc": auroc(y, scores)}
-            keep(arguments.out, row)
+            row = {"class": number, "seed": seed, "side": CONSTANTS.backbone_side, "method": method}
+            keep(arguments.out, {**row, "auroc": auroc(y, scores)})
 
 
 def measured(
