@@ -136,11 +136,13 @@ class FeatureScore(Mapped):
         x = standardise(some, standard).to(device)
         pca = components_of(x, kind.parts)
         bank = Bank.keep(x[coreset(x, CONSTANTS.cell_bank, seed)], CONSTANTS.cell_bank, pca=pca)
+        # Of images that have the same places, all cells are looked at, and not some alone.
+        placed = _placed(cells, standard, bank) if kind.has_places else x.new_empty(0)
         gaussian: Gaussian | Places | None = None
         if kind.aligned:
-            gaussian = _places(cells, standard, bank)
-        elif kind.aligned is None and kind.has_places and len(cells) >= CONSTANTS.images_for_places:
-            gaussian = _aligned(cells, standard, bank, seed)
+            gaussian = Places.fit(_some(placed))
+        elif kind.aligned is None and len(placed) >= CONSTANTS.images_for_places:
+            gaussian = _aligned(_some(placed), seed)
         if gaussian is None:
             gaussian = Gaussian.fit(x, ridge=CONSTANTS.map_ridge)
         n_whole = _n_whole(kind)
@@ -148,9 +150,9 @@ class FeatureScore(Mapped):
         damage = None
         if damaged is not None:
             parts = parts_of(len(cells), groups, seed)
-            good, bad = (_placed(one, standard, bank) for one in (cells, damaged.cells))
+            bad = _placed(damaged.cells, standard, bank)
             aligned = isinstance(gaussian, Places)
-            damage = DamageView.fit(good, bad, damaged.of, parts, seed, aligned=aligned)
+            damage = DamageView.fit(placed, bad, damaged.of, parts, seed, aligned=aligned)
         return cls(kind, d_tv, standard, residuals, bank, gaussian, whole, damage).to(device)
 
     @classmethod
@@ -340,23 +342,17 @@ def _placed(images: Cells, standard: Scale, bank: Bank) -> Tensor:
     return x.view(*images.shape[:2], -1)
 
 
-def _some(cells: Cells) -> Cells:
-    """Return the cells of as many images as are looked at."""
-    return cells[:: math.ceil(len(cells) / CONSTANTS.most_images_for_places)]
+def _some(placed: Tensor) -> Tensor:
+    """Return as many images as are looked at for their places."""
+    return placed[:: math.ceil(len(placed) / CONSTANTS.most_images_for_places)]
 
 
-def _places(cells: Cells, standard: Scale, bank: Bank) -> Places:
-    """Return a Gaussian for each place."""
-    return Places.fit(_placed(_some(cells), standard, bank))
-
-
-def _aligned(cells: Cells, standard: Scale, bank: Bank, seed: int) -> Places | None:
+def _aligned(placed: Tensor, seed: int) -> Places | None:
     """Return a Gaussian for each place, where they explain good images better than one of all."""
-    cells = _some(cells)
     random = numpy_generator(seed, Stream.CELL, 1)
-    others = stretches(len(cells), max(1, len(cells) // 5), random)
-    is_other = np.isin(np.arange(len(cells)), others)
-    fitted, judged = (_placed(cells[some], standard, bank) for some in (~is_other, is_other))
+    others = stretches(len(placed), max(1, len(placed) // 5), random)
+    is_other = torch.from_numpy(np.isin(np.arange(len(placed)), others))
+    fitted, judged = placed[~is_other], placed[is_other]
     by_place, as_one = Places.fit(fitted), Places.fit(fitted.flatten(0, 1)[:, None])
     surprises = by_place.surprise(judged), as_one.surprise(judged.flatten(0, 1)[:, None])
-    return _places(cells, standard, bank) if surprises[0] < surprises[1] else None
+    return Places.fit(placed) if surprises[0] < surprises[1] else None

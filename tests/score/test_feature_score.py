@@ -153,7 +153,7 @@ def test_places_are_chosen_where_images_are_aligned(constants):
         x = standardise(cells, standard)
         pca = principal_components(x, 64)
         bank = module.Bank.keep(x, 100, pca=pca)
-        found = module._aligned(cells, standard, bank, 0)
+        found = module._aligned(module._placed(cells, standard, bank), 0)
         assert isinstance(found, Places) == expected
 
 
