@@ -249,7 +249,8 @@ def _taken(part: Row) -> str:
 
 
 def _has_map(group: list[Row]) -> bool:
-    return group[0]["method"] not in ("whole", "5 neighbours, pooled")
+    last = group[0]["method"].split(": ")[-1]
+    return last not in ("whole", "damage", "5 neighbours, pooled")
 
 
 def _before(rows: list[Row]) -> str:
