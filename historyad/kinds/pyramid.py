@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy  # which imports its parts, slow ones among them, where they are first used
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -96,7 +96,7 @@ class _Gaussian(nn.Module):
         reach = int(CONSTANTS.contrast_reach * sigma + 0.5)
         impulse = np.zeros(2 * reach + 1)
         impulse[reach] = 1
-        found = gaussian_filter1d(
+        found = scipy.ndimage.gaussian_filter1d(
             impulse, sigma, truncate=CONSTANTS.contrast_reach, mode="constant"
         )
         # As a tensor: a graph would take a Python number in single precision.
