@@ -180,16 +180,11 @@ def apart(
     for part in range(_PARTS):
         own, rows = (torch.from_numpy(x == part) for x in (part_of, part_of[of]))
         law = Places.fit(good[~own])
-        before, after = (white(law, x) for x in (good[torch.from_numpy(of)[rows]], bad[rows]))
-        whites.append(white(law, good[own]).flatten(0, 1))
+        before, after = (law.turned(x) for x in (good[torch.from_numpy(of)[rows]], bad[rows]))
+        whites.append(law.turned(good[own]).flatten(0, 1))
         struck.append(after.flatten(0, 1))
         moved.append((after - before).square().mean(2).flatten())
     return torch.cat(whites), (torch.cat(struck), torch.cat(moved))
-
-
-def white(law: Places, x: Tensor) -> Tensor:
-    """Return cells (N, places, values) in directions in which those of their place vary by 1."""
-    return ((x - law.means).transpose(0, 1) @ law.factors).transpose(0, 1)
 
 
 def history_of(x: Tensor, config: Config) -> Tensor:
@@ -251,7 +246,7 @@ def judged(found: Developed, d_tv: Critic) -> dict[str, float]:
     """Return the AUROC of images by D_TV alone, and by the sum with it and without."""
     score, law = found.score, found.score.gaussian
     assert isinstance(law, Places)
-    outputs = [d_tv(white(law, x).flatten(0, 1)).view(x.shape[:2]) for x in found.placed]
+    outputs = [d_tv(law.turned(x).flatten(0, 1)).view(x.shape[:2]) for x in found.placed]
     told = [score.worst_of(one[:, None]) for one in outputs]
     scale = Scale(len(score.cell_views))
     scale.fit(found.views[0].flatten(1))

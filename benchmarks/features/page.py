@@ -78,15 +78,16 @@ DAMAGED = """
 
 Without a network it brings more: the tables above have `wavelets: neighbours + place` with it and
 without. The rows of eq. 10 are of one commit, "A D_TV that was trained against damaged photos".
+Here the parts of good images that are whitened by each other are of whole groups, or of single
+images where none are known; a fit takes stretches of the folder.
 """
 
 CHOSEN = """
 What it is trained against was tried on development data alone, with seed 0: half of the test groups
 of tiles, and good screws of the training part with a spot of a few pixels and without; the spots
 are pasted pieces, as some of the drawn defects are, so that screws flatter them. *Sum* is that of
-the map, D_TV and `whole`. All see the same good cells, and have the same network. A first script,
-which is not kept, drew weights otherwise, and had .929 with D_TV by eq. 10 on tiles: so far apart
-are two trainings of one detector. A history of whitened cells brings next to nothing to the sum,
+the map, D_TV and `whole`. All see the same good cells, and have the same network, each trained
+once: a hundredth may be chance. A history of whitened cells brings next to nothing to the sum,
 alone and beside damage.
 
 """
@@ -94,7 +95,7 @@ alone and beside damage.
 PIXELS = """
 ### Pixels of tiles, by kind of defect
 
-Pixel AUROC of all tiles is that of `uneven` above all, which has 71 % of the pixels under masks: of
+Pixel AUROC of all tiles is that of `uneven` above all, which has most of the pixels under masks: of
 two sides of a border, each ground in its own way, the mask covers one. Where the border is, maps
 show; which of the sides is meant, they cannot know. The last column counts the tiles, of those that
 good test images show, that false alarms are of, with each seed.

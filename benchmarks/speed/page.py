@@ -99,8 +99,7 @@ they heard is checked afterwards, so that they take little of them. [What the se
 survives](reliability.md) has more. With one image in a request, no more than {clients} are ever on
 their way, and each of 16 that are scored together costs twice as much as one of 256. Tried, and
 without effect: to decode in the thread that reads requests, to wait for 0 or 1 ms in place of 4 for
-a fuller batch, to send an answer in one piece, to let Python collect no garbage. A parser of
-requests in C (httptools) would save a tenth of a millisecond in each, but sets headers no bound.
+a fuller batch, to send an answer in one piece, to let Python collect no garbage.
 """
 
 PROCESSES = """## Several processes

@@ -19,6 +19,7 @@ from historyad.constants import CONSTANTS
 Square = NDArray[np.float32]  # grey values (channels, side, side) on the level of all images
 Random = np.random.Generator
 Content = Callable[[Square, Random], Square]  # what takes the place of a square's own
+Outline = Callable[[int, NDArray[np.float64], Random], Square]  # the share of it in each pixel
 
 _SIZES = (4.0, 30.0)  # radius of a patch, in pixels
 _LONGEST = 6.0  # times as long as wide
@@ -34,8 +35,7 @@ def damaged(square: Square, random: Random) -> Square:
     found = square.copy()
     for quarter in range(4):
         center = (np.array(divmod(quarter, 2)) + random.uniform(0.1, 0.9, 2)) * square.shape[1] / 2
-        content = _CONTENTS[random.integers(len(_CONTENTS))]
-        outline = _scar if content is _scarred else _patch
+        outline, content = _DEFECTS[random.integers(len(_DEFECTS))]
         share = random.uniform(*_SHARES) * outline(square.shape[1], center, random)
         found += share * (content(found, random) - found)
     return found
@@ -94,14 +94,10 @@ def _from_beside(square: Square, random: Random) -> Square:
     return _relit(np.roll(square, shifts, (1, 2)), random)
 
 
-def _scarred(square: Square, random: Random) -> Square:
+def _marked(square: Square, random: Random) -> Square:
     shift = random.choice([-1, 1]) * _contrast(random, 0.4, 2.2)
     level = np.float32(CONSTANTS.level_brightness)
     return level + (square - level) * np.float32(random.uniform(0.3, 1)) + np.float32(shift)
-
-
-def _stained(square: Square, random: Random) -> Square:
-    return _scarred(square, random)
 
 
 def _smudged(square: Square, random: Random) -> Square:
@@ -118,7 +114,11 @@ def _rough(square: Square, random: Random) -> Square:
     return found
 
 
-_CONTENTS: tuple[Content, ...] = (
-    *(_from_elsewhere, _from_beside),
-    *(_scarred, _stained, _smudged, _rough),
+_DEFECTS: tuple[tuple[Outline, Content], ...] = (
+    (_patch, _from_elsewhere),
+    (_patch, _from_beside),
+    (_scar, _marked),
+    (_patch, _marked),
+    (_patch, _smudged),
+    (_patch, _rough),
 )

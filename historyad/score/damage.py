@@ -87,7 +87,10 @@ class DamageView(nn.Module):
         self.d_tv.eval().requires_grad_(False)
 
     def forward(self, x: Tensor, places: Places | None) -> Tensor:
-        """Map cells (N, places, values) to D_TV's output, (N, places); about -1 where good."""
+        """Map cells (N, places, values) to D_TV's output, (N, places).
+
+        It is a logit of the logistic loss: the higher, the more like damage, and without a bound.
+        """
         law = places if self.ground is None else self.ground
         assert law is not None
         found: Tensor = self.d_tv(white(law, x).flatten(0, 1))
@@ -113,14 +116,11 @@ def apart(
     parts: NDArray[np.intp],
     *,
     aligned: bool,
-    change: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the whitened cells of good images, and those of damaged ones that damage changed.
 
-    Both (N, values). Each part of the images is whitened by the others. ``change`` is the mean
-    square by which a cell has moved that counts.
+    Both (N, values). Each part of the images is whitened by the others.
     """
-    least = CONSTANTS.damage_change if change is None else change
     whites, changed = [], []
     for part in np.unique(parts):
         own = torch.from_numpy(parts == part)
@@ -130,7 +130,7 @@ def apart(
         if len(rows):
             after = white(law, bad[rows])
             moved = (after - white(law, good[of][rows])).square().mean(2)
-            changed.append(after[moved > least])
+            changed.append(after[moved > CONSTANTS.damage_change])
     return torch.cat(whites), torch.cat(changed)
 
 
