@@ -22,7 +22,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.features.measure import RATES, SETS, Data, beside_of, kind_of, read, views_of
+from benchmarks.features.measure import beside_of, views_of
+from benchmarks.features.sets import RATES, SETS, Data, kind_of, read
 from benchmarks.measuring import keep, parser_for
 from benchmarks.pages import ROWS
 from historyad.backbones.cells import cells_of

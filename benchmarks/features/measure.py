@@ -15,15 +15,11 @@ training images held out by it, and the interval of their AUROC draws tiles agai
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import itertools
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +27,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.features.judging import judged, pixel_aurocs
 from benchmarks.features.peers import PEERS
-from benchmarks.features.random_weights import RandomBackbone
+from benchmarks.features.sets import RATES, SETS, Data, Images, kind_of, read
 from benchmarks.measuring import Row, keep, parser_for
 from benchmarks.pages import ROWS
 from historyad.config import Config, make_config
 from historyad.constants import CONSTANTS
-from historyad.data.datasets import open_source
-from historyad.data.sources import Source
 from historyad.files import read_rows
-from historyad.judge.dataset import count_pixels
-from historyad.judge.evaluation import Mask, read_some_masks
-from historyad.judge.metrics import auprc, auroc
 from historyad.kinds.cells import CellBatches
 from historyad.kinds.features import Features
 from historyad.method.detector import random_detector, train_detector
@@ -51,12 +43,10 @@ from historyad.method.history import History, resolve
 from historyad.method.networks import Critic
 from historyad.model.split import split_rows
 from historyad.score.calibration import Calibration
-from historyad.score.features import FeatureScore, stretched
+from historyad.score.features import FeatureScore
 from historyad.score.scale import Scale
 from historyad.score.spread import sums_of
 
-SETS = {"tiles": "magnetic_tile_full", "cookies": "cookies", "screw": "mvtec_screw"}
-RATES = {"tiles": 0.01, "cookies": 0.2, "screw": 0.05}  # of false alarms that are asked for
 OURS = {  # the backbone, and what makes the score
     "ours": ("lite0", "auto"),
     "ours, all views": ("lite0", "all"),
@@ -65,48 +55,7 @@ OURS = {  # the backbone, and what makes the score
 }
 NUMBERS = "one number"  # of an image, which knows nothing of training
 METHODS = [*OURS, *PEERS, NUMBERS]
-_RESAMPLES = 200
-_UNIT = 1.0
 _ALL = slice(None)
-
-
-@dataclass(frozen=True)
-class Images:
-    """Cells of all images of one part of a set, (N, places, features), and what is known of them.
-
-    ``groups`` say which show the same thing; ``masks`` are those that there are, by row.
-    """
-
-    source: Source
-    cells: NDArray[np.float16]
-    groups: NDArray[np.str_]
-    masks: Mapping[int, Mask]
-    folder: Path
-
-    @cached_property
-    def numbers(self) -> NDArray[np.float32]:
-        """Brightness, mean absolute gradient and size of the file of each image, (N, 3)."""
-        found = []
-        for name, image in zip(self.source.names, self.source.samples, strict=True):
-            grey = image.mean(2)
-            steps = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)]
-            found.append([grey.mean(), sum(steps), (self.folder / name).stat().st_size])
-        return np.array(found, np.float32)
-
-
-@dataclass(frozen=True)
-class Data:
-    """One set: good images to train on, good ones to test with, and defects by kind."""
-
-    name: str
-    train: Images
-    good: Images
-    defects: Mapping[str, Images]
-
-    @cached_property
-    def tested(self) -> list[Images]:
-        """All images to test with, the good ones first."""
-        return [self.good, *self.defects.values()]
 
 
 def main() -> None:
@@ -293,132 +242,6 @@ def standardised(score: FeatureScore, cells: NDArray[np.float16]) -> Iterator[Te
     for start in range(0, len(cells), 64):
         x = _floats(cells[start : start + 64]).transpose(1, 2)[..., None]
         yield score.standardised(x)
-
-
-def judged(data: Data, scores: Sequence[NDArray[np.floating]], threshold: float) -> Row:
-    """Judge the scores (n,) of all parts of a set."""
-    good, *bad = scores
-    kinds = {
-        kind: auroc(np.repeat([0, 1], [len(good), len(one)]), np.concatenate([good, one]))
-        for kind, one in zip(data.defects, bad, strict=True)
-    }
-    y = np.repeat([0, 1], [len(good), sum(map(len, bad))])
-    values = np.concatenate(scores)
-    groups = np.concatenate([part.groups for part in data.tested])
-    low, high = by_groups(y, values, groups)
-    return {
-        "auroc": auroc(y, values),
-        "auroc_low": low,
-        "auroc_high": high,
-        "auprc": auprc(y, values),
-        "prevalence": float(y.mean()),
-        "kinds": kinds,
-        "false_alarms": int((good > threshold).sum()),
-        "n_good": len(good),
-        "false_alarm_groups": len(np.unique(data.good.groups[good > threshold])),
-        "n_good_groups": len(np.unique(data.good.groups)),
-        "found": float((np.concatenate(bad) > threshold).mean()),
-    }
-
-
-def by_groups(
-    y: NDArray[np.intp], values: NDArray[np.floating], groups: NDArray[np.str_]
-) -> tuple[float, float]:
-    """Return the 95 % interval of the AUROC, by drawing groups of either class again."""
-    random = np.random.default_rng(0)
-    members = [
-        [np.flatnonzero((y == label) & (groups == g)) for g in np.unique(groups[y == label])]
-        for label in (0, 1)
-    ]
-    found = []
-    for _ in range(_RESAMPLES):
-        drawn = [
-            np.concatenate([m[i] for i in random.integers(len(m), size=len(m))]) for m in members
-        ]
-        rows = np.concatenate(drawn)
-        found.append(auroc(y[rows], values[rows]))
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def pixel_aurocs(data: Data, maps: Sequence[NDArray[np.floating]]) -> Row:
-    """Return the AUROC over the pixels of good images and of those with a mask; None: no masks.
-
-    Of all kinds of defect together, and of each alone.
-    """
-    spread = float(np.std(maps[0])) or _UNIT
-    center = float(np.median(maps[0]))
-    good, *kinds = (
-        _counted(part, (values - center) / spread, every=part is data.good)
-        for part, values in zip(data.tested, maps, strict=True)
-    )
-    return {
-        "pixel_auroc": _of_counts(good + sum(kinds)),
-        "pixel_kinds": {
-            name: _of_counts(good + kind) for name, kind in zip(data.defects, kinds, strict=True)
-        },
-    }
-
-
-def _counted(part: Images, maps: NDArray[np.floating], *, every: bool) -> NDArray[np.float64]:
-    """Count the normal and anomalous pixels of images by their value: of all, or with a mask."""
-    found = np.zeros((2, 1))
-    for row, cells in enumerate(maps):
-        height, width = part.source.samples[row].shape[:2]
-        mask = part.masks.get(row, np.zeros((height, width), bool))
-        if every or mask.any():
-            side = round(len(cells) ** 0.5)
-            square = torch.from_numpy(cells.reshape(1, side, side)).float()
-            shown = stretched(square, height, width)[0].numpy()
-            found = found + np.stack(count_pixels(shown, mask, _UNIT)[:2])
-    return found
-
-
-def _of_counts(counts: NDArray[np.float64]) -> float | None:
-    normal, anomalous = counts
-    if not anomalous.sum():
-        return None
-    below = np.cumsum(normal) - normal / 2
-    return float(anomalous @ below / (anomalous.sum() * normal.sum()))
-
-
-def kind_of(source: Source, config: Config, backbone: str) -> Features:
-    """Return what sees images through a backbone; "random" is lite0 of random weights, alone."""
-    kind = Features.choose((*source.samples[0].shape,), config)
-    if backbone != "random":
-        return kind
-    return dataclasses.replace(kind, backbone=RandomBackbone.drawn(config.seed, kind.side))
-
-
-def read(name: str, root: Path, folder: Path, config: Config, backbone: str = "lite0") -> Data:
-    """Return a set; cells are taken from ``folder``, and put there."""
-    groups = groups_of(root)
-    defects = sorted(p.name for p in (root / "test").iterdir() if p.name != "good")
-
-    def part(*where: str) -> Images:
-        source = open_source(root.joinpath(*where), any_size=True)
-        kind = kind_of(source, config, backbone)
-        seen = f"{backbone}{config.seed}" if backbone == "random" else backbone
-        file = folder / f"{name}-{'-'.join(where)}-{seen}-{kind.side}.npy"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, kind.extract(source.samples, np.arange(len(source))))
-        its = [groups.get("/".join((*where, one)), one) for one in source.names]
-        masks = read_some_masks(root / "ground_truth" / where[-1], source)
-        thick = {row: mask for row, mask in masks.items() if mask.any()}
-        return Images(source, np.load(file), np.array(its), thick, root.joinpath(*where))
-
-    train = part("train", "good")
-    return Data(name, train, part("test", "good"), {kind: part("test", kind) for kind in defects})
-
-
-def groups_of(root: Path) -> dict[str, str]:
-    """Return which thing each file shows, where an index says it."""
-    index = root / "index.csv"
-    if not index.exists():
-        return {}
-    with index.open() as file:
-        return {row["file"]: row["group"] for row in csv.DictReader(file)}
 
 
 def _floats(cells: NDArray[np.float16]) -> Tensor:

@@ -10,8 +10,9 @@ import statistics
 import sys
 from collections.abc import Callable
 
-from benchmarks.features.measure import OURS, RATES, SETS
+from benchmarks.features.measure import OURS
 from benchmarks.features.peers import PEERS
+from benchmarks.features.sets import RATES, SETS
 from benchmarks.pages import DOCS, ROWS, Row, commands, grouped, write_or_check
 from historyad.constants import CONSTANTS
 from historyad.files import read_rows
